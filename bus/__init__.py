@@ -1,0 +1,3 @@
+"""sealbus: a secure event bus for multi-agent AI systems on Apache Kafka."""
+
+__version__ = "0.1.0"

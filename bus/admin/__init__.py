@@ -1,0 +1,1 @@
+"""From a policy to topics, users and ACLs: plan, apply, drift."""

@@ -1,0 +1,1 @@
+"""Who gets which keys: epochs, roots and their custody, agent bundles, the local issuer."""

@@ -1,0 +1,1 @@
+"""Key providers: wrap and unwrap roots, once per epoch, never per message."""

@@ -1,0 +1,1 @@
+"""What agent developers use: Bus, publish, subscribe."""

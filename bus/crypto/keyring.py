@@ -1,0 +1,148 @@
+"""The enforcer's keyring: which agent, domain and epoch a key id names, and when its records are accepted.
+
+Pure look-up over what the authority handed in. Validity is judged by the caller at the broker's append time:
+an epoch's records are accepted from ``opens`` to ``closes``, which hold the lead and the grace already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from bus.crypto import keys
+from bus.crypto.keys import ReadingKey, Secret
+from bus.crypto.seal import CountingAead, mac_state
+from bus.wire import preimage
+from bus.wire.names import AgentId, DomainName, domain_topics
+from bus.wire.objects import Epoch
+
+MAX_INSTANCES = 64
+"""Instances of one agent, epoch and partition; a process makes one an epoch, so 64 restarts or replicas."""
+
+
+@dataclass(slots=True)
+class DomainEpoch:
+    """One domain's root in one epoch, with what is derived from it on demand. Times in ms since 1970."""
+
+    epoch: int
+    domain: DomainName
+    zone: str
+    opens: int
+    closes: int
+    root: Secret
+    instance: bytes
+    readers: dict[tuple[str, str], ReadingKey] = field(default_factory=dict)
+    notices: dict[AgentId, CountingAead] = field(default_factory=dict)
+    dead: CountingAead = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dead = CountingAead(keys.purpose_key(self.root, "dead"), "dead", self.instance)
+
+    def reader(self, kind: str, name: str) -> ReadingKey:
+        """The reading key of ("role", ROLE) or ("target", agent)."""
+        found = self.readers.get((kind, name))
+        if found is None:
+            found = keys.role_key(self.root, name) if kind == "role" else keys.target_key(self.root, name)
+            self.readers[kind, name] = found
+        return found
+
+
+class AgentKey:
+    """What a key id names. ``macs`` and ``aeads`` cache keyed states per partition and per instance."""
+
+    __slots__ = ("aeads", "agent", "domain_epoch", "instances", "keys", "macs", "topic")
+
+    def __init__(self, agent: AgentId, domain_epoch: DomainEpoch, derived: keys.AgentKeys, topic: str) -> None:
+        self.agent = agent
+        self.domain_epoch = domain_epoch
+        self.keys = derived
+        self.topic = topic
+        self.macs: dict[int, HMAC] = {}
+        self.aeads: dict[bytes, AESGCM] = {}
+
+    def __repr__(self) -> str:
+        return f"AgentKey({self.agent}, {self.domain_epoch.domain}, epoch {self.domain_epoch.epoch})"
+
+    def mac(self, deployment: bytes, partition: int) -> HMAC:
+        """A state that has taken the place of ``partition``; copy it per record."""
+        state = self.macs.get(partition)
+        if state is None:
+            state = mac_state(self.keys.mac, preimage.sealed_mac(deployment, self.topic, partition))
+            self.macs[partition] = state
+        return state
+
+    def aead(self, instance: bytes) -> AESGCM:
+        """The AEAD of one sending process; the cache is bounded and emptied when full."""
+        found = self.aeads.get(instance)
+        if found is None:
+            if len(self.aeads) >= 4 * MAX_INSTANCES:
+                self.aeads.clear()
+            found = AESGCM(keys.instance_key(self.keys.seal, "seal", instance).reveal())
+            self.aeads[instance] = found
+        return found
+
+    def notice(self) -> CountingAead:
+        """This process's own AEAD for notices to the agent."""
+        notices = self.domain_epoch.notices
+        found = notices.get(self.agent)
+        if found is None:
+            found = CountingAead(self.keys.notice, "notice", self.domain_epoch.instance)
+            notices[self.agent] = found
+        return found
+
+
+class Keyring:
+    """Key ids of all agents over the epochs that are still of use. ``retired`` remembers ended ones by key id."""
+
+    def __init__(self, *, lead_ms: int, grace_ms: int) -> None:
+        self._lead = lead_ms
+        self._grace = grace_ms
+        self._epochs: dict[tuple[str, int], DomainEpoch] = {}
+        self._keys: dict[bytes, AgentKey] = {}
+        self.find = self._keys.get
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def epochs(self) -> list[DomainEpoch]:
+        """Every epoch held, oldest first."""
+        return sorted(self._epochs.values(), key=lambda each: (each.epoch, each.domain))
+
+    def has(self, domain: str, epoch: int) -> bool:
+        """Whether the root of this domain and epoch is held."""
+        return (domain, epoch) in self._epochs
+
+    def add(self, epoch: Epoch, root: Secret, agents: Iterable[AgentId]) -> DomainEpoch:
+        """Take a root: derive the keys of ``agents``. An epoch already held gains only agents it lacks."""
+        domain = DomainName(epoch.domain)
+        held = self._epochs.get((domain, epoch.epoch))
+        if held is None:
+            held = DomainEpoch(
+                epoch=epoch.epoch,
+                domain=domain,
+                zone=epoch.zone,
+                opens=epoch.not_before - self._lead,
+                closes=epoch.not_after + self._grace,
+                root=root,
+                instance=keys.fresh_instance(),
+            )
+            self._epochs[domain, epoch.epoch] = held
+        topic = domain_topics(domain, epoch.zone).inbound  # type: ignore[arg-type]
+        for agent in agents:
+            derived = keys.agent_keys(root, agent)
+            if derived.key_id not in self._keys:
+                self._keys[derived.key_id] = AgentKey(agent, held, derived, topic)
+        return held
+
+    def retire(self, before_ms: int) -> list[DomainEpoch]:
+        """Forget every epoch that closed before ``before_ms`` (the backlog horizon); returns them."""
+        gone = [each for each in self._epochs.values() if each.closes < before_ms]
+        for each in gone:
+            del self._epochs[each.domain, each.epoch]
+        if gone:
+            for key_id in [k for k, v in self._keys.items() if v.domain_epoch in gone]:
+                del self._keys[key_id]
+        return gone

@@ -1,0 +1,130 @@
+"""Seal and open Sealed records, and the AEAD helper for records that one process counts.
+
+The sealer owns the counters: a sequence is consumed when sealing starts and is never used for other bytes, so a
+(key, nonce) pair cannot repeat whatever fails later. The opener verifies the MAC before anything is decrypted.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from bus.codes import Code
+from bus.crypto.keys import AgentKeys, Secret, fresh_instance, instance_key
+from bus.errors import Refused, Unverified
+from bus.wire import codec, preimage, sealed
+
+MAX_USES: Final = 2**32
+"""Messages under one AES-GCM key before it is refused (NIST SP 800-38D, section 8.3)."""
+
+
+def mac_state(key: Secret, prefix: bytes = b"") -> HMAC:
+    """A keyed HMAC-SHA256 state that has taken ``prefix``; copy it per record."""
+    state = HMAC(key.reveal(), hashes.SHA256())
+    state.update(prefix)
+    return state
+
+
+class Sealer:
+    """Seals one process's records to one topic under one agent key and a fresh instance.
+
+    Not thread-safe: the owner serialises calls. A forked child must make its own.
+    """
+
+    __slots__ = ("_aads", "_aead", "_deployment", "_header", "_macs", "_sequences", "_topic", "instance", "keys")
+
+    def __init__(self, keys: AgentKeys, deployment: bytes, topic: str, instance: bytes | None = None) -> None:
+        self.keys = keys
+        self.instance = fresh_instance() if instance is None else instance
+        self._deployment = deployment
+        self._topic = topic
+        self._aead = AESGCM(instance_key(keys.seal, "seal", self.instance).reveal())
+        self._header = sealed.HEAD + keys.key_id + self.instance
+        self._sequences: dict[int, int] = {}
+        self._aads: dict[int, bytes] = {}
+        self._macs: dict[int, HMAC] = {}
+
+    def next_sequence(self, partition: int) -> int:
+        """The sequence that the next record of ``partition`` will get."""
+        return self._sequences.get(partition, 0)
+
+    def seal(self, partition: int, plaintext: bytes) -> tuple[int, bytes]:
+        """(sequence, value) of a Sealed for ``partition``. Raises Refused when the key is used up."""
+        sequence = self._sequences.get(partition, 0)
+        if sequence >= MAX_USES:
+            raise Refused("seal key: used up; a new epoch brings a new one", code=Code.EPOCH_LATE)
+        self._sequences[partition] = sequence + 1  # consumed, whatever happens below
+        state = self._macs.get(partition)
+        if state is None:
+            state = mac_state(self.keys.mac, preimage.sealed_mac(self._deployment, self._topic, partition))
+            self._macs[partition] = state
+            self._aads[partition] = preimage.sealed_aad(self._deployment, self._topic, partition)
+        header = self._header + sequence.to_bytes(8, "big")
+        nonce = preimage.sealed_nonce(partition, sequence)
+        body = self._aead.encrypt(nonce, plaintext, self._aads[partition] + header)
+        size = codec.length(len(body))
+        mac = state.copy()
+        mac.update(header + size)
+        mac.update(body)
+        return sequence, b"".join((header, mac.finalize(), size, body))
+
+
+def verify_mac(state: HMAC, record: sealed.Sealed) -> None:
+    """Check the MAC of ``record`` with a state from ``mac_state``; raises Unverified(mac)."""
+    mac = state.copy()
+    mac.update(record.header)
+    mac.update(record.tail)
+    try:
+        mac.verify(record.mac)
+    except InvalidSignature:
+        raise Unverified("sealed: MAC does not hold", step="mac", code=Code.MAC) from None
+
+
+def open_sealed(keys: AgentKeys, deployment: bytes, topic: str, partition: int, value: bytes) -> bytes:
+    """The plaintext of a Sealed, MAC first. Raises WireError, Unverified(mac) or Unverified(open)."""
+    record = sealed.parse(value)
+    verify_mac(mac_state(keys.mac, preimage.sealed_mac(deployment, topic, partition)), record)
+    aad = preimage.sealed_aad(deployment, topic, partition) + record.header
+    aead = AESGCM(instance_key(keys.seal, "seal", record.instance).reveal())
+    return open_with(aead, preimage.sealed_nonce(partition, record.sequence), record.body, aad)
+
+
+def open_with(aead: AESGCM, nonce: bytes, body: bytes, aad: bytes) -> bytes:
+    """AES-GCM decryption; raises Unverified(open) when the tag does not hold."""
+    try:
+        return aead.decrypt(nonce, body, aad)
+    except InvalidTag:
+        raise Unverified("body: does not open under this key and context", step="open", code=Code.OPEN) from None
+
+
+class CountingAead:
+    """AES-256-GCM under a process's own subkey of a shared key; the counter is the nonce and only rises."""
+
+    __slots__ = ("_aead", "_counter", "instance")
+
+    def __init__(self, key: Secret, use: str, instance: bytes) -> None:
+        self.instance = instance
+        self._aead = AESGCM(instance_key(key, use, instance).reveal())
+        self._counter = 0
+
+    def next(self) -> int:
+        """Consume and return the next counter. Raises Refused when the key is used up."""
+        counter = self._counter
+        if counter >= MAX_USES:
+            raise Refused("instance key: used up", code=Code.EPOCH_LATE)
+        self._counter = counter + 1
+        return counter
+
+    def seal(self, counter: int, plaintext: bytes, aad: bytes) -> bytes:
+        """Ciphertext and tag under a counter from ``next``."""
+        return self._aead.encrypt(preimage.counter_nonce(counter), plaintext, aad)
+
+
+def open_counted(key: Secret, use: str, instance: bytes, counter: int, body: bytes, aad: bytes) -> bytes:
+    """Open what a ``CountingAead`` of another process sealed. Raises Unverified(open)."""
+    aead = AESGCM(instance_key(key, use, instance).reveal())
+    return open_with(aead, preimage.counter_nonce(counter), body, aad)

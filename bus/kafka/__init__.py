@@ -1,0 +1,1 @@
+"""Kafka clients: configuration, the enforcer's exactly-once loop, windows."""

@@ -1,0 +1,174 @@
+"""Settings of one deployment: ``bus.toml`` and ``BUS_*`` variables, read here and nowhere else.
+
+Looked for in this order: the file that ``BUS_CONFIG`` names, ``./bus.toml``, ``./.sealbus/bus.toml`` (written by
+``bus stack up``). A variable ``BUS_<KEY>`` overrides the key. Unknown keys and variables are refused: a misspelt safety
+setting must not be ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
+
+from bus.errors import SettingsError
+
+MAX_TOKEN_AGE_MS: Final = 15 * 60 * 1000
+"""lead + rotation interval + grace may not exceed this: the longest that a stolen key is of use."""
+
+
+class Mode(StrEnum):
+    """DEVELOPMENT permits the PLAINTEXT tier on a loopback broker and clients without a certificate."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One deployment. Times in ms, sizes in bytes; ``deployment`` is the 32 hex digits made at init."""
+
+    deployment: str = ""
+    mode: Mode = Mode.DEVELOPMENT
+    bootstrap: str = ""
+    state: Path = Path(".sealbus")
+    policies: Path = Path("policies")
+    max_clock_skew_ms: int = 30_000
+    lead_ms: int = 120_000
+    grace_ms: int = 120_000
+    backlog_horizon_ms: int = 86_400_000
+    transaction_ms: int = 20
+    transaction_bytes: int = 8 * 1024 * 1024
+    enforcers: int = 1
+    instance: str = ""
+    owners: dict[str, int] = field(default_factory=dict)
+    source: str = "defaults"
+
+    @property
+    def deployment_id(self) -> bytes:
+        """The 16 bytes that bind every record to this deployment."""
+        if not self.deployment:
+            raise SettingsError(
+                "no deployment id: found no bus.toml",
+                hint="start a local stack with `bus stack up`, or name the file in BUS_CONFIG",
+            )
+        return bytes.fromhex(self.deployment)
+
+    @property
+    def seal_deadline_ms(self) -> int:
+        """How long a sealed record may take to reach the broker, resends included: grace less twice the skew."""
+        return self.grace_ms - 2 * self.max_clock_skew_ms
+
+    def checked(self) -> Self:
+        """These settings, or SettingsError where a value cannot be lived with."""
+
+        def refuse(key: str, expected: str) -> SettingsError:
+            return SettingsError(f"{self.source}: {key}: expected {expected}, found {getattr(self, key)!r}")
+
+        if self.deployment and not re.fullmatch(r"[0-9a-f]{32}", self.deployment):
+            raise refuse("deployment", "32 lower-case hex digits")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+                raise refuse(each.name, "a number that is not negative")
+        if self.seal_deadline_ms < 100:
+            raise refuse("grace_ms", f"at least 2 x max_clock_skew_ms + 100 = {2 * self.max_clock_skew_ms + 100}")
+        if not 1 <= self.enforcers <= 64:
+            raise refuse("enforcers", "1 to 64")
+        if not 64 * 1024 <= self.transaction_bytes <= 64 * 1024 * 1024:
+            raise refuse("transaction_bytes", "64 KiB to 64 MiB")
+        if not 1 <= self.transaction_ms <= 5000:
+            raise refuse("transaction_ms", "1 to 5000")
+        return self
+
+    def check_interval(self, interval_ms: int) -> None:
+        """Raise SettingsError where lead + interval + grace is over 15 minutes."""
+        total = self.lead_ms + interval_ms + self.grace_ms
+        if total > MAX_TOKEN_AGE_MS:
+            raise SettingsError(
+                f"{self.source}: lead_ms + credential_rotation_interval_ms + grace_ms: "
+                f"expected at most {MAX_TOKEN_AGE_MS}, found {total}"
+            )
+
+
+_DERIVED: Final = {"source"}
+_KEYS: Final = {each.name: each for each in fields(Settings) if each.name not in _DERIVED}
+_ELSEWHERE: Final = {"BUS_CONFIG"}
+
+
+def find_file(environ: Mapping[str, str], directory: Path) -> Path | None:
+    """The settings file in force, or None."""
+    if named := environ.get("BUS_CONFIG"):
+        return Path(named)
+    for candidate in (directory / "bus.toml", directory / ".sealbus" / "bus.toml"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def load(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
+    """The settings in force. Raises SettingsError with the key, what was expected and the nearest known key."""
+    environ = os.environ if environ is None else environ
+    directory = Path.cwd() if directory is None else directory
+    file = find_file(environ, directory)
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= _from_file(file)
+    for name, text in sorted(environ.items()):
+        if name.startswith("BUS_") and name not in _ELSEWHERE:
+            key = name[4:].lower()
+            _known(key, name)
+            values[key] = _convert(key, text, name)
+    source = str(file) if file is not None else "environment"
+    return replace(Settings(), source=source, **values).checked()
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from error
+    values = {}
+    for key, value in document.items():
+        _known(key, f"{file}: {key}")
+        value = _convert(key, value, f"{file}: {key}")
+        # A relative path in a file is meant from that file's own folder.
+        values[key] = (file.parent / value).resolve() if isinstance(value, Path) else value
+    return values
+
+
+def _known(key: str, where: str) -> None:
+    if key not in _KEYS:
+        near = difflib.get_close_matches(key, _KEYS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(_KEYS))}"
+        raise SettingsError(f"{where}: unknown setting", hint=hint)
+
+
+def _convert(key: str, value: Any, where: str) -> Any:
+    default = getattr(Settings(), key)
+    try:
+        if isinstance(default, Mode):
+            return Mode(value)
+        if isinstance(default, Path):
+            return Path(_expect(value, str))
+        if isinstance(default, dict):
+            table = _expect(value, dict)
+            return {str(name): _expect(number, int) for name, number in table.items()}
+        if isinstance(default, int):
+            return int(value) if isinstance(value, str) else _expect(value, int)
+        return _expect(value, str)
+    except (ValueError, TypeError):
+        kind = " or ".join(Mode) if isinstance(default, Mode) else type(default).__name__
+        raise SettingsError(f"{where}: expected {kind}, found {value!r}") from None
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError
+    return value

@@ -1,0 +1,1 @@
+"""Security tiers: one module each, one protocol, protect and open."""

@@ -1,0 +1,1 @@
+"""The audit consumer: persists every hop in the ledger."""

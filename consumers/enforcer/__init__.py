@@ -1,0 +1,1 @@
+"""The enforcer: verifies, decides, masks, protects and derives each record."""
