@@ -1,0 +1,149 @@
+"""From a policy to what the broker must hold: topics with their settings, users, literal ACLs. Pure.
+
+Agents get topics by name and one group that is their own id; no prefixes, no transactional id, nothing on the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bus.policy.model import Policy
+from bus.wire import names
+from bus.wire.derived import MAX_VALUE
+
+ENFORCER_GROUP: Final = "bus.enforcer"
+AUDITOR: Final = "bus-audit"
+AUDIT_PARTITIONS: Final = 4
+CLAIMS_PARTITIONS: Final = 4
+NOTICE_PARTITIONS: Final = 4
+NOTICE_RETENTION_MS: Final = 3_600_000
+
+
+def enforcer_name(number: int) -> str:
+    """Principal, transactional id and group instance id of the ``number``-th enforcer, from 1."""
+    return f"bus-enforcer-{number}"
+
+
+class Resource(StrEnum):
+    """What an ACL is about."""
+
+    TOPIC = "topic"
+    GROUP = "group"
+    TRANSACTIONAL_ID = "transactional_id"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Acl:
+    """An ALLOW for one principal from any host; always literal. ``pattern`` is LITERAL unless it is someone else's."""
+
+    principal: str
+    operation: str
+    resource: str
+    name: str
+    permission: str = "ALLOW"
+    host: str = "*"
+    pattern: str = "LITERAL"
+
+    def __str__(self) -> str:
+        extra = "".join(
+            f" {each}" for each, usual in ((self.permission, "ALLOW"), (self.pattern, "LITERAL")) if each != usual
+        )
+        return f"{self.principal} {self.operation} {self.resource} {self.name}{extra}"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it must be."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the broker must hold for a policy."""
+
+    topics: tuple[Topic, ...]
+    users: frozenset[str]
+    acls: frozenset[Acl]
+
+
+def desired_state(policy: Policy, enforcers: int) -> Desired:
+    """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities."""
+    services = [AUDITOR, *(enforcer_name(number) for number in range(1, enforcers + 1))]
+    acls: set[Acl] = set()
+    for agent in policy.agents:
+        acls |= set(_agent_acls(policy, agent))
+    for number in range(1, enforcers + 1):
+        acls |= set(_enforcer_acls(policy, enforcer_name(number)))
+    acls |= set(_auditor_acls(policy))
+    return Desired(tuple(_topics(policy)), frozenset([*policy.agents, *services]), frozenset(acls))
+
+
+def _topic(principal: str, operation: str, *topics: str) -> Iterable[Acl]:
+    return (Acl(f"User:{principal}", operation, Resource.TOPIC, topic) for topic in topics)
+
+
+def _agent_acls(policy: Policy, agent: names.AgentId) -> Iterable[Acl]:
+    for domain in policy.may_produce(agent):
+        yield from _topic(agent, "WRITE", names.domain_topics(domain.name).inbound)
+    consumed = policy.may_consume(agent)
+    for domain in consumed:
+        yield from _topic(agent, "READ", names.domain_topics(domain.name).outbound)
+    yield Acl(f"User:{agent}", "READ", Resource.GROUP, agent)
+    yield from _topic(agent, "READ", names.NOTICE, names.POLICY)
+    yield from _topic(agent, "WRITE", names.CLAIMS)
+
+
+def _enforcer_acls(policy: Policy, name: str) -> Iterable[Acl]:
+    for domain in policy.domains:
+        topics = names.domain_topics(domain)
+        yield from _topic(name, "READ", topics.inbound, topics.windows)
+        yield from _topic(name, "WRITE", topics.outbound, topics.dead, topics.windows)
+    yield from _topic(name, "WRITE", names.AUDIT, names.NOTICE)
+    yield from _topic(name, "READ", names.POLICY, names.CONTROL)
+    yield Acl(f"User:{name}", "READ", Resource.GROUP, ENFORCER_GROUP)
+    yield Acl(f"User:{name}", "WRITE", Resource.TRANSACTIONAL_ID, name)
+    yield Acl(f"User:{name}", "DESCRIBE", Resource.TRANSACTIONAL_ID, name)
+
+
+def _auditor_acls(policy: Policy) -> Iterable[Acl]:
+    for domain in policy.domains:
+        topics = names.domain_topics(domain)
+        yield from _topic(AUDITOR, "READ", topics.inbound, topics.outbound, topics.dead)
+    yield from _topic(AUDITOR, "READ", names.AUDIT, names.ISSUE, names.CLAIMS, names.POLICY)
+    yield Acl(f"User:{AUDITOR}", "READ", Resource.GROUP, AUDITOR)
+    yield Acl(f"User:{AUDITOR}", "DESCRIBE", Resource.GROUP, ENFORCER_GROUP)
+
+
+def _topics(policy: Policy) -> Iterable[Topic]:
+    replication = policy.replication
+
+    def topic(name: str, partitions: int, retention: int, *, compact: bool = False) -> Topic:
+        config = {
+            "cleanup.policy": "compact" if compact else "delete",
+            "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(MAX_VALUE + 512),
+            "min.insync.replicas": str(max(1, replication - 1)),
+            "retention.ms": str(-1 if compact else retention),
+        }
+        return Topic(name, partitions, replication, tuple(sorted(config.items())))
+
+    horizon = policy.backlog_horizon_ms
+    longest = horizon
+    for each in sorted(policy.domains.values(), key=lambda domain: domain.name):
+        topics = names.domain_topics(each.name)
+        longest = max(longest, each.retention_ms)
+        for name in (topics.inbound, topics.outbound, topics.dead, topics.windows):
+            yield topic(name, each.partitions, each.retention_ms)
+    yield topic(names.AUDIT, AUDIT_PARTITIONS, longest)
+    yield topic(names.ISSUE, 1, longest)
+    yield topic(names.CLAIMS, CLAIMS_PARTITIONS, longest)
+    yield topic(names.NOTICE, NOTICE_PARTITIONS, NOTICE_RETENTION_MS)
+    yield topic(names.CONTROL, 1, longest)
+    yield topic(names.POLICY, 1, longest, compact=True)

@@ -1,0 +1,151 @@
+"""The difference between what a policy wants and what the broker holds. Pure; ``apply`` carries it out.
+
+An ACL on the broker that neither the live snapshot nor the draft explains is drift: shown, and removed only with
+``prune``. What the live policy gave and the draft does not is a revocation, and revocations come before grants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bus.admin.actual import Actual
+from bus.admin.desired import Acl, Desired, Topic, desired_state
+from bus.codes import Code
+from bus.errors import Refused
+from bus.policy.model import Policy
+
+RENEW_BEFORE_MS = 30 * 86_400_000
+
+
+class Verb(StrEnum):
+    """What happens to a thing."""
+
+    REMOVE = "-"
+    ADD = "+"
+    CHANGE = "~"
+    DRIFT = "!"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a plan."""
+
+    verb: Verb
+    kind: str
+    name: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.kind} {self.name}" + (f"  {self.detail}" if self.detail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that ``apply`` will do, in order, and drift that it leaves."""
+
+    policy: Policy
+    live_digest: bytes | None
+    live_number: int
+    cluster: str
+    brokers: int
+    revoke: tuple[Acl, ...]
+    delete_users: tuple[str, ...]
+    create_topics: tuple[Topic, ...]
+    alter_topics: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    create_users: tuple[str, ...]
+    grant: tuple[Acl, ...]
+    drift: tuple[Change, ...]
+    publish: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def changes(self) -> list[Change]:
+        """What apply does, in its order: revocations first."""
+        return [
+            *(Change(Verb.REMOVE, "acl", str(acl)) for acl in self.revoke),
+            *(Change(Verb.REMOVE, "user", name) for name in self.delete_users),
+            *(
+                Change(Verb.ADD, "topic", topic.name, f"{topic.partitions} partitions, replication {topic.replication}")
+                for topic in self.create_topics
+            ),
+            *(
+                Change(Verb.CHANGE, "topic", name, ", ".join(f"{key}={value}" for key, value in config))
+                for name, config in self.alter_topics
+            ),
+            *(Change(Verb.ADD, "user", name) for name in self.create_users),
+            *(Change(Verb.ADD, "acl", str(acl)) for acl in self.grant),
+            *([Change(Verb.CHANGE, "snapshot", str(self.live_number + 1), self.publish)] if self.publish else []),
+        ]
+
+
+def make_plan(draft: Policy, actual: Actual, enforcers: int, now_ms: int, *, prune: bool = False) -> Plan:
+    """Compare. Raises Refused(policy) where Kafka cannot follow (partitions, replication), with the remedy."""
+    wanted = desired_state(draft, enforcers)
+    live = actual.snapshot
+    explained = desired_state(live.policy, enforcers) if live is not None else Desired((), frozenset(), frozenset())
+    create, alter = _topic_changes(wanted, actual)
+    surplus = actual.acls - wanted.acls
+    foreign = frozenset() if prune else frozenset(acl for acl in surplus if acl not in explained.acls)
+    strangers = actual.users - wanted.users - explained.users - {"bus-admin"}
+    known = {topic.name for topic in wanted.topics} | {topic.name for topic in explained.topics}
+    unknown_topics = sorted(set(actual.topics) - known)
+    drift = [
+        *(Change(Verb.DRIFT, "acl", str(acl), "not in policy: removed only with --prune") for acl in sorted(foreign)),
+        *(Change(Verb.DRIFT, "user", name, "not in policy") for name in sorted(strangers) if not prune),
+        *(Change(Verb.DRIFT, "topic", name, "not in policy: topics are never deleted here") for name in unknown_topics),
+    ]
+    gone = {topic.name for topic in explained.topics} - {topic.name for topic in wanted.topics}
+    return Plan(
+        policy=draft,
+        live_digest=live.policy.digest if live is not None else None,
+        live_number=live.signed.number if live is not None else 0,
+        cluster=actual.cluster,
+        brokers=actual.brokers,
+        revoke=tuple(sorted(surplus - foreign)),
+        delete_users=tuple(sorted((actual.users & explained.users) - wanted.users | (strangers if prune else set()))),
+        create_topics=tuple(create),
+        alter_topics=tuple(alter),
+        create_users=tuple(sorted(wanted.users - actual.users)),
+        grant=tuple(sorted(wanted.acls - actual.acls)),
+        drift=tuple(drift),
+        publish=_publish(draft, actual, now_ms),
+        notes=tuple(f"topic {name} is no longer in the policy; it stays with its data" for name in sorted(gone)),
+    )
+
+
+def _publish(draft: Policy, actual: Actual, now_ms: int) -> str:
+    live = actual.snapshot
+    if live is None:
+        return f"{draft.digest.hex()[:12]}, the first"
+    if live.policy.digest != draft.digest:
+        return f"{live.policy.digest.hex()[:12]} -> {draft.digest.hex()[:12]}"
+    if live.signed.valid_until - now_ms < RENEW_BEFORE_MS:
+        return f"{draft.digest.hex()[:12]}, renewed: the live one ends soon"
+    return ""
+
+
+def _topic_changes(
+    wanted: Desired, actual: Actual
+) -> tuple[list[Topic], list[tuple[str, tuple[tuple[str, str], ...]]]]:
+    create, alter = [], []
+    for topic in wanted.topics:
+        held = actual.topics.get(topic.name)
+        if held is None:
+            create.append(topic)
+            continue
+        for what, have, want in (
+            ("partitions", held.partitions, topic.partitions),
+            ("replication", held.replication, topic.replication),
+        ):
+            if have != want:
+                raise Refused(
+                    f"topic {topic.name}: {what}: expected {want}, found {have}",
+                    code=Code.POLICY,
+                    hint="sequence windows and bundles are bound to partitions: "
+                    "make a new domain and move its agents, or set the policy's value back",
+                )
+        config = tuple((key, value) for key, value in topic.config if dict(held.config).get(key) != value)
+        if config:
+            alter.append((topic.name, config))
+    return create, alter

@@ -1,0 +1,112 @@
+"""An agent's keys of one epoch, as one 0600 file: what the issuer writes and the SDK reads.
+
+``keys/<epoch>`` holds, per domain that the agent may touch, the signed epoch object, its own MAC and seal keys where it
+may produce, and its reading key and role KEKs where it may consume. It never holds a root or another agent's key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bus.authority.roots import StoredEpoch
+from bus.codes import Code
+from bus.crypto import keys
+from bus.crypto.keys import AgentKeys, ReadingKey, Secret
+from bus.crypto.signing import open_object
+from bus.errors import WireError
+from bus.files import read_secret
+from bus.policy.decide import AVAILABLE_TIERS
+from bus.policy.model import Policy
+from bus.wire.names import AgentId, DomainName
+from bus.wire.objects import Epoch
+
+FORMAT: Final = "sealbus.bundle/1"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainBundle:
+    """One domain and epoch in an agent's hands. ``own`` is None where it may only consume or the epoch has closed."""
+
+    epoch: Epoch
+    own: AgentKeys | None
+    reading: tuple[ReadingKey, ...]
+
+
+Bundle = Mapping[DomainName, DomainBundle]
+
+
+def make_bundle(agent: AgentId, policy: Policy, epochs: list[StoredEpoch], *, sending: bool = True) -> bytes | None:
+    """The file's bytes for ``agent``, or None where the policy gives it no domain of these epochs.
+
+    ``sending`` False leaves out the MAC and seal keys, for an epoch whose grace has ended.
+    """
+    produce = {each.name for each in policy.may_produce(agent)}
+    consume = {each.name for each in policy.may_consume(agent)}
+    domains: dict[str, Any] = {}
+    for stored in epochs:
+        name = DomainName(stored.epoch.domain)
+        domain = policy.domains.get(name)
+        if domain is None or name not in produce | consume:
+            continue
+        if domain.tier not in AVAILABLE_TIERS or domain.attestation_required:
+            continue  # attestation gates the issuing of keys, and there is none to attest with yet
+        entry: dict[str, Any] = {"epoch": stored.signed.hex()}
+        if name in produce and sending:
+            entry["own"] = _own(keys.agent_keys(stored.root, agent))
+        if name in consume:
+            roles = sorted(policy.agents[agent].roles & domain.consume)
+            entry["reading"] = keys.target_key(stored.root, agent).kek.reveal().hex()
+            entry["roles"] = {role: keys.role_key(stored.root, role).kek.reveal().hex() for role in roles}
+        domains[name] = entry
+    if not domains:
+        return None
+    return json.dumps({"format": FORMAT, "agent": agent, "domains": domains}).encode()
+
+
+def _own(own: AgentKeys) -> dict[str, str]:
+    return {
+        "key_id": own.key_id.hex(),
+        "mac": own.mac.reveal().hex(),
+        "seal": own.seal.reveal().hex(),
+        "notice": own.notice.reveal().hex(),
+        "notice_key_id": own.notice_key_id.hex(),
+    }
+
+
+def read_bundle(path: Path, agent: AgentId, anchor: bytes, deployment: bytes) -> Bundle:
+    """The verified bundle in ``path``. Raises Refused (mode), Unverified (epoch signature) or WireError(decode)."""
+    data = read_secret(path)
+    try:
+        document = json.loads(data)
+        if document["format"] != FORMAT or document["agent"] != agent:
+            raise WireError(f"{path}: not a bundle of {agent}", code=Code.DECODE)
+        return {
+            DomainName(name): _domain(agent, entry, anchor, deployment) for name, entry in document["domains"].items()
+        }
+    except (KeyError, ValueError, TypeError) as error:
+        raise WireError(f"{path}: not a bundle: {type(error).__name__}", code=Code.DECODE) from None
+
+
+def _domain(agent: AgentId, entry: dict[str, Any], anchor: bytes, deployment: bytes) -> DomainBundle:
+    own = entry.get("own")
+    reading = []
+    if "reading" in entry:
+        reading.append(keys.reading_key(Secret(bytes.fromhex(entry["reading"]), f"target {agent}")))
+    for role, kek in entry.get("roles", {}).items():
+        reading.append(keys.reading_key(Secret(bytes.fromhex(kek), f"role {role}")))
+    return DomainBundle(
+        epoch=open_object(Epoch, bytes.fromhex(entry["epoch"]), anchor, deployment),
+        own=own
+        and AgentKeys(
+            key_id=bytes.fromhex(own["key_id"]),
+            mac=Secret(bytes.fromhex(own["mac"]), f"{agent} mac"),
+            seal=Secret(bytes.fromhex(own["seal"]), f"{agent} seal"),
+            notice=Secret(bytes.fromhex(own["notice"]), f"{agent} notice"),
+            notice_key_id=bytes.fromhex(own["notice_key_id"]),
+        ),
+        reading=tuple(reading),
+    )

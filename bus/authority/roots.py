@@ -1,0 +1,104 @@
+"""Roots at rest: random per (zone, domain, epoch) and per audit day, wrapped by a key provider.
+
+A root is created once and read back; who may not reach the provider learns nothing from these files. Beside each domain
+root stands its signed epoch object.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bus.authority.providers.base import KeyProvider
+from bus.crypto.keys import Secret, root_digest
+from bus.crypto.signing import open_object
+from bus.errors import Unverified
+from bus.files import make_folder, read_secret, write_secret
+from bus.wire import preimage
+from bus.wire.objects import Epoch
+
+
+def _domain_context(epoch: Epoch) -> bytes:
+    return (
+        preimage.label("root")
+        + epoch.deployment
+        + preimage.part(epoch.zone.encode())
+        + preimage.part(epoch.domain.encode())
+        + epoch.epoch.to_bytes(8, "big")
+    )
+
+
+def _audit_context(deployment: bytes, day: int) -> bytes:
+    return preimage.label("root/audit") + deployment + day.to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEpoch:
+    """A verified epoch with its signed bytes and its root."""
+
+    epoch: Epoch
+    signed: bytes
+    root: Secret
+
+
+class RootStore:
+    """Wrapped roots in folders. ``anchor`` is the public key that signs epochs."""
+
+    def __init__(self, roots: Path, audit: Path, provider: KeyProvider, deployment: bytes, anchor: bytes) -> None:
+        self._roots = roots
+        self._audit = audit
+        self._provider = provider
+        self._deployment = deployment
+        self._anchor = anchor
+
+    def numbers(self) -> list[int]:
+        """Epoch numbers that are stored, ascending."""
+        if not self._roots.is_dir():
+            return []
+        return sorted(int(each.name) for each in self._roots.iterdir() if each.name.isdigit())
+
+    def put(self, signed: bytes, root: Secret) -> StoredEpoch:
+        """Store a new epoch's root."""
+        epoch = open_object(Epoch, signed, self._anchor, self._deployment)
+        wrapped = self._provider.wrap(root, _domain_context(epoch))
+        document = {
+            "format": "sealbus.root/1",
+            "kek": self._provider.kek_id,
+            "epoch": signed.hex(),
+            "wrapped": wrapped.hex(),
+        }
+        folder = make_folder(self._roots / str(epoch.epoch))
+        write_secret(folder / f"{epoch.zone}.{epoch.domain}", json.dumps(document).encode())
+        return StoredEpoch(epoch, signed, root)
+
+    def load(self, number: int) -> list[StoredEpoch]:
+        """Every domain's root of one epoch. Raises Unverified where an object or a wrapping does not hold."""
+        whole = (path for path in (self._roots / str(number)).iterdir() if path.suffix != ".new")
+        return [self._open(path) for path in sorted(whole)]
+
+    def _open(self, path: Path) -> StoredEpoch:
+        document = json.loads(read_secret(path))
+        signed = bytes.fromhex(document["epoch"])
+        epoch = open_object(Epoch, signed, self._anchor, self._deployment)
+        name = f"root({epoch.domain}, {epoch.epoch})"
+        root = self._provider.unwrap(bytes.fromhex(document["wrapped"]), _domain_context(epoch), name)
+        if root_digest(root) != epoch.root_digest:
+            raise Unverified(f"{name}: does not match its epoch", step="root")
+        return StoredEpoch(epoch, signed, root)
+
+    def destroy(self, number: int) -> None:
+        """Remove the wrapped roots of one epoch."""
+        folder = self._roots / str(number)
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+    def audit_root(self, day: int, *, create: bool = False) -> Secret:
+        """root(audit, day). Raises FileNotFoundError where there is none and ``create`` is False."""
+        path = self._audit / str(day)
+        context = _audit_context(self._deployment, day)
+        if create and not path.exists():
+            make_folder(self._audit)
+            write_secret(path, self._provider.wrap(Secret.random("audit"), context))
+        return self._provider.unwrap(read_secret(path), context, f"root(audit, {day})")

@@ -1,0 +1,68 @@
+"""The `bus` command: groups, global error handling, `bus run`. Each group is a module of its own beside this one."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+import click
+
+import bus
+from bus import settings as settings_module
+from bus.cli.audit import audit
+from bus.cli.bench import bench
+from bus.cli.demo import demo
+from bus.cli.doctor import doctor
+from bus.cli.output import EXIT_BUG, err, fail
+from bus.cli.policy import policy
+from bus.cli.records import publish, tail
+from bus.cli.stack import stack
+from bus.errors import BusError
+
+SERVICES = {"enforcer": "consumers.enforcer.app", "audit": "consumers.audit.app", "issuer": "consumers.issuer.app"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(bus.__version__, prog_name="bus")
+def cli() -> None:
+    """A secure event bus for multi-agent AI systems on Apache Kafka.
+
+    \b
+    bus stack up            a local stack: real Kafka, policies applied, issuer, enforcer, audit
+    bus policy plan         what the policy files would change on the broker
+    bus publish DOMAIN JSON --as AGENT
+    bus audit search        what was decided, from the ledger
+    """
+
+
+@cli.command()
+@click.argument("service", type=click.Choice(sorted(SERVICES)))
+def run(service: str) -> None:
+    """Run one service in the foreground (what the stack and containers call)."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    importlib.import_module(SERVICES[service]).run(settings_module.load())
+
+
+for command in (audit, bench, demo, doctor, policy, publish, stack, tail):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point; exit codes as documented in README."""
+    try:
+        cli(prog_name="bus")
+    except BusError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:  # the last resort: a bug is told as one, with its trace in the log
+        logging.getLogger("bus").debug("bug", exc_info=True)
+        err.print(f"[bold red]bus: bug:[/] {type(error).__name__}: {error}")
+        sys.exit(EXIT_BUG)
+
+
+if __name__ == "__main__":
+    main()

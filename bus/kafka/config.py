@@ -1,0 +1,119 @@
+"""Client configuration: who connects, over what, and what a client does about errors.
+
+Every client speaks SASL_SSL. librdkafka retries a wrong password for ever and prints to stderr; here its log goes to
+the stdlib logger ``bus.kafka`` and a failed authentication is kept in ``Connection.failure`` for whoever waits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from bus.codes import Code
+from bus.crypto.keys import Secret
+from bus.errors import AccessRefused, BusError, Refused, Unavailable
+from bus.files import read_secret
+
+log = logging.getLogger("bus.kafka")
+
+CREDENTIAL_ERRORS = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
+ACL_ERRORS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A principal of the broker: SCRAM user name and password."""
+
+    principal: str
+    password: Secret
+
+
+def read_identity(folder: Path, principal: str) -> Identity:
+    """The identity in ``folder``/scram. Raises Refused(credential) where it is missing or readable by others."""
+    path = folder / "scram"
+    try:
+        document = json.loads(read_secret(path))
+        return Identity(document["username"], Secret(document["password"].encode(), f"{principal} password"))
+    except OSError as error:
+        raise Refused(
+            f"{principal}: no credential: {path}: {error.strerror}",
+            code=Code.CREDENTIAL,
+            hint="is the agent in agents.yaml and the policy applied? `bus policy apply`",
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise Refused(f"{principal}: {path}: not a credential file", code=Code.CREDENTIAL) from None
+
+
+@dataclass(slots=True)
+class Connection:
+    """What clients of one identity share; ``failure`` is set by librdkafka's error callback."""
+
+    bootstrap: str
+    ca: Path
+    identity: Identity
+    failure: BusError | None = None
+
+    def config(self, **more: Any) -> dict[str, Any]:
+        """librdkafka settings; keyword ``a_b`` stands for ``a.b``."""
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": "SASL_SSL",
+            "ssl.ca.location": str(self.ca),
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": self.identity.principal,
+            "sasl.password": self.identity.password.reveal().decode(),
+            "client.id": self.identity.principal,
+            "logger": log,
+            "error_cb": self.on_error,
+            "allow.auto.create.topics": False,
+            "broker.address.family": "v4",
+            "reconnect.backoff.max.ms": 2000,
+            **{key.replace("_", "."): value for key, value in more.items()},
+        }
+
+    def on_error(self, error: KafkaError) -> None:
+        """librdkafka's error callback: keep what is final, log the rest."""
+        if error.code() in CREDENTIAL_ERRORS:
+            self.failure = self.credential_error()
+        log.debug("%s: %s", self.identity.principal, error)
+
+    def credential_error(self) -> AccessRefused:
+        """The broker refuses this identity."""
+        return AccessRefused(
+            f"the broker refused the credential of {self.identity.principal}",
+            principal=self.identity.principal,
+            operation="authenticate",
+            resource=self.bootstrap,
+            code=Code.CREDENTIAL,
+            hint="the password was replaced or the user is gone: `bus policy apply`",
+        )
+
+    def check(self) -> None:
+        """Raise what the error callback kept."""
+        if self.failure is not None:
+            raise self.failure
+
+    def typed(self, error: KafkaError, operation: str, resource: str) -> BusError:
+        """``error`` as the SDK's own: AccessRefused for ACLs and credentials, Unavailable for the rest."""
+        code = error.code()
+        if code in ACL_ERRORS:
+            return AccessRefused(
+                f"{self.identity.principal} may not {operation} {ACL_ERRORS[code]} {resource}: refused by the broker",
+                principal=self.identity.principal,
+                operation=operation,
+                resource=resource,
+                hint="the policy decides who may: `bus policy plan`",
+            )
+        if code in CREDENTIAL_ERRORS:
+            return self.credential_error()
+        return Unavailable(f"{operation} {resource}: {error.str()}")

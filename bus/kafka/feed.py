@@ -1,0 +1,66 @@
+"""Read a small topic from its beginning (or end) and go on: what follows policies and notices. No group, no commits."""
+
+from __future__ import annotations
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, TopicPartition
+
+from bus.errors import Unavailable
+from bus.kafka.config import Connection
+
+CATCH_UP_S = 30.0
+
+
+class Feed:
+    """Values of one partition, in order. ``from_end`` skips what is there already."""
+
+    def __init__(self, connection: Connection, topic: str, partition: int = 0, *, from_end: bool = False) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._consumer = Consumer(
+            connection.config(
+                group_id=connection.identity.principal,
+                enable_auto_commit=False,
+                enable_partition_eof=True,
+                isolation_level="read_committed",
+                fetch_wait_max_ms=100,
+            )
+        )
+        start = OFFSET_END if from_end else OFFSET_BEGINNING
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+
+    def catch_up(self) -> list[bytes]:
+        """Values up to the present end. Raises AccessRefused, or Unavailable when the broker does not answer."""
+        values = []
+        while True:
+            message = self._consumer.poll(CATCH_UP_S)
+            if message is None:
+                self._connection.check()
+                raise Unavailable(f"{self._topic} cannot be read", hint="is the broker up? `bus stack status`")
+            error = message.error()
+            if error is None:
+                values.append(message.value() or b"")
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return values
+            elif not self._passing(error):
+                raise self._connection.typed(error, "read", self._topic)
+
+    def poll(self, timeout: float) -> bytes | None:
+        """The next value within ``timeout`` seconds, or None. Raises AccessRefused."""
+        message = self._consumer.poll(timeout)
+        if message is None:
+            return None
+        error = message.error()
+        if error is None:
+            return message.value() or b""
+        if error.code() != KafkaError._PARTITION_EOF and not self._passing(error):
+            raise self._connection.typed(error, "read", self._topic)
+        return None
+
+    def _passing(self, error: KafkaError) -> bool:
+        """Whether librdkafka mends ``error`` itself; a refused credential never mends."""
+        self._connection.check()
+        return bool(error.retriable()) or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()

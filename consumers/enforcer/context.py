@@ -1,0 +1,198 @@
+"""What a decision needs beside the bytes: policy, keys, clock readings, counters. Made by the shell, no I/O of its own."""
+
+from __future__ import annotations
+
+from bus.codes import Code
+from bus.crypto.dek import Dek
+from bus.crypto.keyring import AgentKey, DomainEpoch, Keyring
+from bus.crypto.keys import Secret, fresh_instance, purpose_key
+from bus.crypto.seal import CountingAead
+from bus.crypto.signing import Signer
+from bus.errors import RetryLater
+from bus.kafka.windows import PartitionWindows
+from bus.policy.decide import Action, Context, Decision, Obligations, decide
+from bus.policy.masking import mask_profile
+from bus.policy.model import Policy
+from bus.tiers.base import TIERS
+from bus.wire import codec, preimage
+from bus.wire.envelope import Profile, decode_profile, encode_profile
+from bus.wire.hop import HopTail, Verdict, encode_tail
+from bus.wire.names import DomainName, DomainTopics
+
+MAX_PROFILES = 4096
+"""Decided profiles kept; emptied when full: what matters is the bound, not the order."""
+
+
+class DecidedProfile:
+    """One agent's profile with its decision: found again by its bytes, so it is decoded, decided and masked once."""
+
+    __slots__ = ("decision", "masked", "prefixed", "profile", "readers", "tail")
+
+    def __init__(
+        self,
+        prefixed: bytes,
+        profile: Profile | None,
+        decision: Decision,
+        masked: bytes,
+        tail: bytes,
+        readers: tuple[tuple[str, str], ...],
+    ) -> None:
+        self.prefixed = prefixed
+        self.profile = profile
+        self.decision = decision
+        self.masked = masked
+        self.tail = tail
+        self.readers = readers
+
+
+class PartitionState:
+    """One input partition in this enforcer's hands."""
+
+    __slots__ = ("aad", "domain", "hot", "out_aad", "out_signature", "partition", "profiles", "topics", "windows")
+
+    def __init__(
+        self, domain: DomainName, topics: DomainTopics, partition: int, deployment: bytes, windows: PartitionWindows
+    ) -> None:
+        self.domain = domain
+        self.topics = topics
+        self.partition = partition
+        self.windows = windows
+        self.aad = preimage.sealed_aad(deployment, topics.inbound, partition)
+        self.out_aad = preimage.derived_aad(deployment, topics.outbound, partition)
+        self.out_signature = preimage.derived_signature(deployment, topics.outbound, partition)
+        self.hot: dict[bytes, DecidedProfile] = {}
+        self.profiles: dict[tuple[AgentKey, bytes], DecidedProfile] = {}
+
+    def forget_decisions(self) -> None:
+        """After a policy change."""
+        self.hot.clear()
+        self.profiles.clear()
+
+
+class EnforcerContext:
+    """Everything an enforcer process holds. ``now_ms`` and ``refreshed_ms`` are set by the shell before each batch."""
+
+    def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
+        self.deployment = deployment
+        self.keyring = keyring
+        self.signer = signer
+        self.policy = policy
+        self.snapshot_number = number
+        self.now_ms = 0
+        self.refreshed_ms = 0
+        self.max_clock_skew_ms = 0
+        self._audit_roots: dict[int, Secret] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """After an abort: a new instance, no DEK and no counter of the last transaction lives on."""
+        self.instance = fresh_instance()
+        self._sequences: dict[tuple[str, int], int] = {}
+        self._deks: dict[tuple[DomainName, int, tuple[tuple[str, str], ...]], Dek] = {}
+        self._audit: dict[int, CountingAead] = {}
+
+    def set_policy(self, policy: Policy, number: int) -> None:
+        """A newer snapshot: decisions and DEKs of the old one end."""
+        self.policy = policy
+        self.snapshot_number = number
+        self._deks.clear()
+
+    def next_sequence(self, topic: str, partition: int) -> int:
+        """Sequence of this instance's next bundle on an output partition."""
+        sequence = self._sequences.get((topic, partition), 0)
+        self._sequences[topic, partition] = sequence + 1
+        return sequence
+
+    def dek(self, epoch: DomainEpoch, topic: str, readers: tuple[tuple[str, str], ...]) -> Dek:
+        """The DEK of a reader set in an epoch; made on first use."""
+        name = (epoch.domain, epoch.epoch, readers)
+        found = self._deks.get(name)
+        if found is None:
+            keys = [epoch.reader(kind, reader) for kind, reader in readers]
+            found = self._deks[name] = Dek(self.deployment, topic, epoch.epoch, keys)
+        return found
+
+    def set_audit_root(self, day: int, root: Secret) -> None:
+        """Take root(audit, day)."""
+        self._audit_roots[day] = root
+
+    def audit(self, day: int) -> CountingAead:
+        """This instance's AEAD for the day's hop blocks. Raises RetryLater where the root is not held."""
+        found = self._audit.get(day)
+        if found is None:
+            root = self._audit_roots.get(day)
+            if root is None:
+                raise RetryLater(f"root(audit, {day}) is not there yet", code=Code.RETRY)
+            found = self._audit[day] = CountingAead(purpose_key(root, "block"), "audit", self.instance)
+        return found
+
+    def has_audit_root(self, day: int) -> bool:
+        """Whether root(audit, day) is held."""
+        return day in self._audit_roots
+
+    def decide_profile(self, state: PartitionState, key: AgentKey, data: bytes) -> DecidedProfile:
+        """Decode, decide and mask a profile that was not seen before. Raises WireError(decode)."""
+        if len(state.profiles) >= MAX_PROFILES:
+            state.forget_decisions()
+        profile = decode_profile(data)
+        decision = self._judge(state, key, profile)
+        obligations = decision.obligations
+        masked = mask_profile(profile, masked=obligations is not None and obligations.mask_metadata)
+        found = DecidedProfile(
+            prefixed=codec.prefixed(data),
+            profile=profile,
+            decision=decision,
+            masked=codec.prefixed(encode_profile(masked)),
+            tail=encode_tail(self.hop_tail(state, key, profile, decision)),
+            readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
+        )
+        state.profiles[key, data] = found
+        return found
+
+    def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> Decision:
+        if profile.source != key.agent:
+            return Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
+        if profile.domain != state.domain:
+            return Decision(Code.WRONG_DOMAIN, "domain", "", why="the envelope names another domain")
+        context = Context(kind=profile.kind, target=profile.target, tier_floor=profile.tier_floor)
+        return decide(key.agent, Action.PRODUCE, state.domain, context, self.policy)
+
+    def hop_tail(
+        self, state: PartitionState, key: AgentKey | None, profile: Profile | None, decision: Decision
+    ) -> HopTail:
+        """The constant part of the hops of a decision; an ALLOW of an OUTPUT_ONLY domain says less."""
+        obligations: Obligations | None = decision.obligations
+        full = obligations is None or obligations.audit_full
+        told = profile if full else None
+        return HopTail(
+            topic=state.topics.inbound,
+            decision=Verdict.ALLOW if decision.allowed else Verdict.DENY,
+            code=decision.code,
+            rule=decision.rule,
+            location=decision.location,
+            snapshot=self.snapshot_number,
+            policy_digest=self.policy.digest,
+            agent=key.agent if key else "",
+            zone=key.domain_epoch.zone if key else "",
+            domain=state.domain,
+            epoch=key.domain_epoch.epoch if key else 0,
+            kind=profile.kind.value if profile else "",
+            tool=profile.tool if profile else "",
+            target=profile.target if profile else "",
+            purpose=told.purpose if told else "",
+            labels=told.labels if told else (),
+            metadata_keys=tuple(sorted(told.metadata)) if told else (),
+            on_behalf_of=profile.on_behalf_of if profile else b"",
+            delegation=profile.delegation if profile else b"",
+            facts=self._facts(key, told),
+        )
+
+    def _facts(self, key: AgentKey | None, profile: Profile | None) -> dict[str, str]:
+        if key is None or profile is None:
+            return {}
+        agent = self.policy.agents.get(key.agent)
+        return {
+            "action": Action.PRODUCE.value,
+            "roles": ",".join(sorted(agent.roles)) if agent else "",
+            "tier_floor": profile.tier_floor.name if profile.tier_floor is not None else "",
+        }

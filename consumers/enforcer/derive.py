@@ -1,0 +1,245 @@
+"""Outcomes to records: bundles of protected records, dead letters, notices, hops and hop blocks. Pure but for randomness.
+
+Called once per input partition and transaction, so that as many records as may be share one head, key table and
+signature. Every outcome gives exactly one hop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from bus.codes import Code
+from bus.crypto import tree
+from bus.crypto.dek import Dek
+from bus.crypto.keyring import DomainEpoch
+from bus.crypto.signing import hop_block_message
+from bus.tiers.base import TIERS
+from bus.wire import codec, derived, hopblock, preimage, records
+from bus.wire.hop import Verdict, encode_hop, encode_tail
+from bus.wire.names import AgentId
+from consumers.enforcer.context import EnforcerContext, PartitionState
+from consumers.enforcer.pipeline import Accepted, Outcome, Refused
+
+HINTS = {
+    Code.REPLAY: "this sequence was seen before",
+    Code.EXPIRED: "publish anew with a later expiry",
+    Code.EPOCH_LATE: "the keys of that epoch have ended; read the current bundle",
+    Code.TIER_UNAVAILABLE: "this release cannot protect for the domain's tier",
+}
+
+
+@dataclass(slots=True)
+class Derivation:
+    """What one transaction writes for one input partition; ``notices`` go with the agent they are for."""
+
+    bundles: list[bytes] = field(default_factory=list)
+    dead: list[bytes] = field(default_factory=list)
+    notices: list[tuple[AgentId, bytes]] = field(default_factory=list)
+    blocks: list[bytes] = field(default_factory=list)
+    allowed: int = 0
+    codes: dict[Code, int] = field(default_factory=dict)
+
+
+def derive(
+    outcomes: list[Outcome], start: int, end: int, state: PartitionState, context: EnforcerContext
+) -> Derivation:
+    """Records for ``outcomes``, which cover input offsets [start, end). Raises RetryLater without an audit root."""
+    result = Derivation()
+    hops: list[bytes] = [b""] * len(outcomes)
+    accepted: dict[DomainEpoch, list[tuple[int, Accepted]]] = {}
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Accepted):
+            accepted.setdefault(outcome.key.domain_epoch, []).append((index, outcome))
+        else:
+            hops[index] = _refuse(outcome, state, context, result)
+    for epoch, items in accepted.items():
+        for group in _groups(items):
+            _bundle(epoch, group, state, context, result, hops)
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, Accepted):
+            result.allowed += 1
+            profile = outcome.decided.profile
+            if profile is not None and profile.notify:
+                _notify(outcome, state, context, result)
+        else:
+            result.codes[outcome.decision.code] = result.codes.get(outcome.decision.code, 0) + 1
+    offsets = [outcome.offset for outcome in outcomes]
+    result.blocks.extend(_blocks(hops, offsets, start, end, state, context))
+    return result
+
+
+def _groups(items: list[tuple[int, Accepted]]) -> Iterator[list[tuple[int, Accepted]]]:
+    group: list[tuple[int, Accepted]] = []
+    size = 0
+    for item in items:
+        length = len(item[1].plaintext) + 48
+        tier = item[1].decided.decision.obligations
+        other_tier = bool(group) and group[0][1].decided.decision.obligations.tier != tier.tier  # type: ignore[union-attr]
+        if group and (len(group) >= derived.MAX_RECORDS or size + length > derived.MAX_BUNDLE or other_tier):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += length
+    if group:
+        yield group
+
+
+def _bundle(
+    epoch: DomainEpoch,
+    group: list[tuple[int, Accepted]],
+    state: PartitionState,
+    context: EnforcerContext,
+    result: Derivation,
+    hops: list[bytes],
+) -> None:
+    """Steps 10 and 11 for the records of one bundle."""
+    obligations = group[0][1].decided.decision.obligations
+    if obligations is None:
+        raise AssertionError("only allowed records are bundled")
+    tier = TIERS[obligations.tier]
+    topic, partition, now = state.topics.outbound, state.partition, context.now_ms
+    head = derived.Head(
+        tier=obligations.tier,
+        epoch=epoch.epoch,
+        policy_digest=context.policy.digest,
+        enforcer_key_id=context.signer.key_id,
+        instance=context.instance,
+        sequence=context.next_sequence(topic, partition),
+        decided_at=now,
+        count=len(group),
+    ).encode()
+    sets: dict[tuple[tuple[str, str], ...], tuple[bytes, Dek | None, bytes]] = {}
+    prefix = state.out_aad + head
+    leaf_prefix = b"\x00" + head
+    random = os.urandom(16 * len(group))
+    entries, leaves = [], []
+    sha256, protect, length = hashlib.sha256, tier.protect, codec.length
+    for place, (index, outcome) in enumerate(group):
+        readers = outcome.decided.readers
+        found = sets.get(readers)
+        if found is None:
+            dek = context.dek(epoch, topic, readers) if readers else None
+            number = len(sets) if dek is not None else derived.NO_SET
+            commitment = dek.reader_set.commitment if dek is not None else derived.NO_COMMITMENT
+            found = sets[readers] = (number.to_bytes(2, "big"), dek, commitment)
+        set_number, dek, commitment = found
+        counter = dek.take(1) if dek is not None else 0
+        record_id = random[16 * place : 16 * place + 16]
+        body = protect(dek, counter, outcome.plaintext, prefix + commitment + record_id)
+        fixed = record_id + set_number + counter.to_bytes(8, "big")
+        leaf = sha256(leaf_prefix + fixed + body).digest()
+        entries.append(b"".join((fixed, length(len(body)), body)))
+        leaves.append(leaf)
+        hops[index] = encode_hop(
+            origin_digest=outcome.digest,
+            output_digest=leaf,
+            message_id=outcome.message_id,
+            instance_sequence=outcome.instance_sequence,
+            partition=partition,
+            offset=outcome.offset,
+            append_time=outcome.append_time,
+            decided_at=now,
+            gap=outcome.gap,
+            size=outcome.size,
+            session=outcome.session,
+            causes=outcome.causes,
+            tail=outcome.decided.tail,
+        )
+    table = derived.encode_key_table(tuple(dek.reader_set for _, dek, _ in sets.values() if dek is not None))
+    message = b"".join((state.out_signature, head, sha256(table).digest(), tree.root(leaves)))
+    result.bundles.append(derived.encode(head, table, entries, context.signer.sign(message)))
+
+
+def _refuse(outcome: Refused, state: PartitionState, context: EnforcerContext, result: Derivation) -> bytes:
+    """Dead letter, notice and hop of a refusal."""
+    sealed = None
+    if outcome.body is not None and outcome.key is not None:
+        epoch = outcome.key.domain_epoch
+        counter = epoch.dead.next()
+        aad = preimage.dead_aad(context.deployment, state.topics.dead, state.partition, outcome.digest)
+        agent = outcome.key.agent.encode()
+        plaintext = len(agent).to_bytes(4, "big") + agent + outcome.body
+        body = epoch.dead.seal(counter, plaintext, aad)
+        sealed = records.DeadBody(epoch.epoch, epoch.dead.instance, counter, body)
+    letter = records.DeadLetter(outcome.offset, outcome.append_time, outcome.digest, outcome.decision.code, sealed)
+    dead = letter.encode()
+    result.dead.append(dead)
+    if outcome.key is not None and outcome.decision.code is not Code.UNKNOWN_KEY:
+        _notify(outcome, state, context, result)
+    profile = outcome.decided.profile if outcome.decided is not None else None
+    return encode_hop(
+        origin_digest=outcome.digest,
+        output_digest=hashlib.sha256(b"\x00" + dead).digest(),
+        message_id=outcome.message_id,
+        instance_sequence=outcome.instance_sequence,
+        partition=state.partition,
+        offset=outcome.offset,
+        append_time=outcome.append_time,
+        decided_at=context.now_ms,
+        gap=outcome.gap,
+        size=outcome.size,
+        session=outcome.session,
+        causes=outcome.causes,
+        tail=encode_tail(context.hop_tail(state, outcome.key, profile, outcome.decision)),
+    )
+
+
+def _notify(outcome: Outcome, state: PartitionState, context: EnforcerContext, result: Derivation) -> None:
+    key = outcome.key
+    if key is None:
+        return
+    decision = outcome.decided.decision if isinstance(outcome, Accepted) else outcome.decision
+    verdict = records.Verdict(
+        instance=outcome.instance_sequence[:16],
+        partition=state.partition,
+        sequence=int.from_bytes(outcome.instance_sequence[16:], "big"),
+        message_id=outcome.message_id,
+        decided_at=context.now_ms,
+        decision_id=outcome.digest[:10],
+        decision=Verdict.ALLOW if decision.allowed else Verdict.DENY,
+        code=decision.code,
+        rule=decision.rule,
+        hint="" if decision.allowed else HINTS.get(decision.code, decision.why),
+        obligations=decision.obligations.names() if decision.obligations is not None else (),
+    )
+    aead = key.notice()
+    counter = aead.next()
+    header = records.notice_header(key.keys.notice_key_id, aead.instance, counter)
+    body = aead.seal(counter, verdict.encode(), preimage.notice_aad(context.deployment, header))
+    result.notices.append((key.agent, header + codec.prefixed(body)))
+
+
+def _blocks(
+    hops: list[bytes], offsets: list[int], start: int, end: int, state: PartitionState, context: EnforcerContext
+) -> Iterable[bytes]:
+    """Hop blocks whose intervals tile [start, end)."""
+    day = context.now_ms // hopblock.DAY_MS
+    aead = context.audit(day)
+    first = 0
+    while first < len(hops) or first == 0:
+        last, size = first, 0
+        while last < len(hops) and size + len(hops[last]) + 4 <= hopblock.MAX_BODY:
+            size += len(hops[last]) + 4
+            last += 1
+        upto = offsets[last] if last < len(hops) else end
+        counter = aead.next()
+        header = hopblock.header(
+            day=day,
+            enforcer_key_id=context.signer.key_id,
+            instance=context.instance,
+            sequence=counter,
+            partition=state.partition,
+            start=start,
+            end=upto,
+            count=last - first,
+            topic=state.topics.inbound,
+        )
+        aad = preimage.hop_block_aad(context.deployment, header)
+        signed = header + codec.prefixed(aead.seal(counter, hopblock.join_hops(hops[first:last]), aad))
+        yield signed + context.signer.sign(hop_block_message(context.deployment, signed))
+        if last >= len(hops):
+            return
+        start, first = upto, last

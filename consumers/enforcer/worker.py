@@ -1,0 +1,213 @@
+"""The loop's worker: turns messages into outcomes, outcomes into one transaction, and restores windows.
+
+Thin: what is decided is ``pipeline``'s, what is written is ``derive``'s. Here partitions get their state, keys and policy
+are read again when due, and everything of a transaction is put together.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
+
+from bus.admin.desired import AUDIT_PARTITIONS, NOTICE_PARTITIONS
+from bus.authority.local import now_ms
+from bus.codes import Code
+from bus.crypto.signing import Trust, verify_window, window_message
+from bus.errors import Refused as RefusedError
+from bus.kafka.loop import Committed
+from bus.kafka.restore import METADATA_PREFIX, WindowReader, snapshot_offset
+from bus.kafka.transaction import Place, Staged
+from bus.kafka.windows import PartitionWindows, restored
+from bus.wire import names, records
+from bus.wire.hopblock import DAY_MS
+from bus.wire.names import AUDIT, NOTICE, DomainName
+from consumers.enforcer.context import EnforcerContext, PartitionState
+from consumers.enforcer.derive import derive
+from consumers.enforcer.pipeline import Outcome, enforce_batch
+
+log = logging.getLogger("bus.enforcer")
+
+SNAPSHOT_EVERY: Final = 500
+"""Transactions of a partition between two full snapshots of its windows."""
+
+
+def audit_partition(partition: int) -> int:
+    """Which partition of bus.audit the hops of an input partition go to."""
+    return partition % AUDIT_PARTITIONS
+
+
+def notice_partition(agent: str) -> int:
+    """Which partition of bus.notice an agent reads."""
+    return zlib.crc32(agent.encode()) % NOTICE_PARTITIONS
+
+
+@dataclass(slots=True)
+class _Input:
+    """An assigned partition: its state and what is staged of it."""
+
+    state: PartitionState
+    position: int
+    metadata: str
+    outcomes: list[Outcome] = field(default_factory=list)
+    start: int = 0
+    transactions: int = 0
+
+
+class EnforcerWorker:
+    """See ``bus.kafka.loop.Worker``. ``refresh`` reads keys, audit roots and policy into the context."""
+
+    def __init__(
+        self,
+        context: EnforcerContext,
+        trust: Callable[[], Trust],
+        reader: WindowReader,
+        refresh: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._trust = trust
+        self._reader = reader
+        self._refresh = refresh
+        self._inputs: dict[Place, _Input] = {}
+
+    def restore(self, committed: dict[Place, Committed]) -> dict[Place, int]:
+        """Windows of these partitions as of their committed offsets."""
+        self._refresh()
+        domains = {names.domain_topics(each).inbound: each for each in self._context.policy.domains}
+        wanted = {}
+        for (topic, number), told in committed.items():
+            windows = names.domain_topics(domains[names.TopicName(topic)]).windows
+            wanted[windows, number] = snapshot_offset(told.metadata)
+        values = self._reader.read(wanted)
+        starts = {}
+        for place, told in committed.items():
+            domain = domains[names.TopicName(place[0])]
+            topics = names.domain_topics(domain)
+            windows = self._windows(domain, values[topics.windows, place[1]], place[1], told)
+            state = PartitionState(domain, topics, place[1], self._context.deployment, windows)
+            start = told.offset or 0
+            self._inputs[place] = _Input(state, start, told.metadata or f"{METADATA_PREFIX}0", start=start)
+            starts[place] = start
+        return starts
+
+    def _windows(self, domain: DomainName, values: list[bytes], partition: int, told: Committed) -> PartitionWindows:
+        if told.offset is None:
+            if values:
+                raise RefusedError(
+                    f"{domain}/{partition}: windows are there but no offset is committed",
+                    code=Code.RETRY,
+                    hint="the group's offsets were lost; an operator must decide where to go on",
+                )
+            return PartitionWindows()
+        topic = names.domain_topics(domain).windows
+        trust = self._trust()
+        parsed = []
+        for value in values:
+            window = records.parse_window(value)
+            verify_window(window, trust, topic, partition, domain)
+            parsed.append(window)
+        return restored(parsed, told.offset)
+
+    def drop(self, places: Iterable[Place]) -> None:
+        """Forget these partitions."""
+        for place in list(places):
+            self._inputs.pop(place, None)
+
+    def reset(self) -> None:
+        """Staged state is void; partitions are restored next."""
+        self._context.reset()
+        for each in self._inputs.values():
+            each.outcomes.clear()
+
+    def idle(self) -> None:
+        """Read keys and policy when due."""
+        self._context.now_ms = now_ms()
+        self._refresh()
+
+    def handle(self, place: Place, messages: list[Message]) -> None:
+        """Enforce; where a key is unknown, read the keys again and go on with the rest."""
+        each = self._inputs[place]
+        context = self._context
+        values, times, offsets, foreign = [], [], [], []
+        for message in messages:
+            kind, time = message.timestamp()
+            offset = message.offset() or 0
+            values.append(message.value() or b"")
+            times.append(time)
+            offsets.append(offset)
+            if message.key() is not None or kind != TIMESTAMP_LOG_APPEND_TIME or message.headers():
+                foreign.append(offset)
+        done = 0
+        while done < len(values):
+            context.now_ms = now_ms()
+            some = enforce_batch(values[done:], times[done:], offsets[done:], each.state, context, foreign=foreign)
+            each.outcomes.extend(some)
+            done += len(some)
+            if done < len(values):
+                context.refreshed_ms = 0
+                self._refresh()
+        each.position = offsets[-1] + 1
+
+    def stage(self) -> Staged | None:
+        """One transaction out of everything handled."""
+        context = self._context
+        context.now_ms = now_ms()
+        if not context.has_audit_root(context.now_ms // DAY_MS):
+            context.refreshed_ms = 0
+            self._refresh()
+        staged = Staged()
+        writes: dict[Place, list[bytes]] = {}
+        for place, each in self._inputs.items():
+            if not each.outcomes:
+                continue
+            state = each.state
+            partition = state.partition
+            made = derive(each.outcomes, each.start, each.position, state, context)
+            writes.setdefault((state.topics.outbound, partition), []).extend(made.bundles)
+            writes.setdefault((state.topics.dead, partition), []).extend(made.dead)
+            writes.setdefault((AUDIT, audit_partition(partition)), []).extend(made.blocks)
+            for agent, notice in made.notices:
+                writes.setdefault((NOTICE, notice_partition(agent)), []).append(notice)
+            self._stage_windows(place, each, staged, writes)
+            staged.offsets[place] = (each.position, each.metadata)
+            staged.records += len(each.outcomes)
+            if made.codes:
+                log.info("%s/%d: refused %s", state.topics.inbound, partition, dict(made.codes))
+            each.outcomes = []
+            each.start = each.position
+        staged.writes = [(place, values) for place, values in writes.items() if values]
+        return staged if staged.offsets else None
+
+    def _stage_windows(self, place: Place, each: _Input, staged: Staged, writes: dict[Place, list[bytes]]) -> None:
+        state, signer = each.state, self._context.signer
+        target = (state.topics.windows, state.partition)
+        each.transactions += 1
+        snapshot = each.transactions % SNAPSHOT_EVERY == 0
+        if snapshot:
+            state.windows.drop(self._ended)
+            made = state.windows.snapshot(signer.key_id, each.position)
+        else:
+            made = state.windows.take_delta(signer.key_id, each.position)
+        values = []
+        for window in made:
+            signed = window.encode_unsigned()
+            message = window_message(self._context.deployment, state.topics.windows, state.partition, signed)
+            values.append(signed + signer.sign(message))
+        if snapshot:
+            staged.snapshots[place] = (target, values)
+        else:
+            writes.setdefault(target, []).extend(values)
+
+    def _ended(self, key_id: bytes) -> bool:
+        key = self._context.keyring.find(key_id)
+        return key is None or key.domain_epoch.closes < self._context.now_ms - self._context.max_clock_skew_ms
+
+    def committed(self, staged: Staged) -> None:
+        """Remember where the last snapshot of each partition's windows stands."""
+        for place, offset in staged.snapshot_offsets.items():
+            if place in self._inputs:
+                self._inputs[place].metadata = f"{METADATA_PREFIX}{offset}"

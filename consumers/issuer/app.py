@@ -1,0 +1,51 @@
+"""Shell of the local issuer: follows the applied policy, runs ``Issuer.step`` when something is due."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+
+from bus.authority.issuer import Issuer
+from bus.authority.local import load_signer, now_ms, open_roots, read_applied
+from bus.authority.trust import LiveSnapshot, read_trust
+from bus.errors import BusError
+from bus.files import Layout, write_file
+from bus.settings import Settings
+
+log = logging.getLogger("bus.authority")
+MAX_WAIT_S = 1.0
+"""How soon a newly applied policy is seen."""
+
+
+def run(settings: Settings, stop: threading.Event | None = None) -> None:
+    """Issue until stopped (SIGTERM, SIGINT or ``stop``)."""
+    stop = stop or stop_on_signal()
+    layout = Layout(settings.state)
+    trust = read_trust(layout.trust)
+    signer = load_signer(layout.signer("issuer"))
+    issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
+    ready = layout.state / "run" / "issuer.ready"
+    ready.unlink(missing_ok=True)
+    held: LiveSnapshot | None = None
+    while not stop.is_set():
+        due = now_ms() + 1000
+        try:
+            held = read_applied(layout, trust, held) or held
+            if held is not None:
+                held.check_validity(now_ms(), settings.max_clock_skew_ms)
+                due = issuer.step(held.policy, now_ms())
+                if not ready.exists():
+                    write_file(ready, b"")
+        except BusError as error:
+            log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
+        stop.wait(max(0.02, min(MAX_WAIT_S, (due - now_ms()) / 1000)))
+    ready.unlink(missing_ok=True)
+
+
+def stop_on_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
