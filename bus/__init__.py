@@ -1,7 +1,41 @@
-"""sealbus: a secure event bus for multi-agent AI systems on Apache Kafka."""
+"""sealbus: a secure event bus for multi-agent AI systems on Apache Kafka.
+
+    with Bus("retriever-1") as me:
+        me.publish("agent_memory", {"text": "prefers mail"}, purpose="care")
+
+The names below are the public surface; they are loaded on first use, so that `import bus.wire` needs no Kafka client.
+"""
 
 import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bus.client.bus import Bus, Sent
+    from bus.client.delivery import Delivery
+    from bus.errors import BusError, Denied, Refused, RetryLater
+    from bus.wire.envelope import Kind
 
 __version__ = "0.1.0"
+__all__ = ["Bus", "BusError", "Delivery", "Denied", "Kind", "Refused", "RetryLater", "Sent"]
+
+_HOMES = {
+    "Bus": "bus.client.bus",
+    "BusError": "bus.errors",
+    "Delivery": "bus.client.delivery",
+    "Denied": "bus.errors",
+    "Kind": "bus.wire.envelope",
+    "Refused": "bus.errors",
+    "RetryLater": "bus.errors",
+    "Sent": "bus.client.bus",
+}
 
 logging.getLogger("bus").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(name)

@@ -16,9 +16,6 @@ from bus.wire.derived import MAX_VALUE
 
 ENFORCER_GROUP: Final = "bus.enforcer"
 AUDITOR: Final = "bus-audit"
-AUDIT_PARTITIONS: Final = 4
-CLAIMS_PARTITIONS: Final = 4
-NOTICE_PARTITIONS: Final = 4
 NOTICE_RETENTION_MS: Final = 3_600_000
 
 
@@ -141,9 +138,9 @@ def _topics(policy: Policy) -> Iterable[Topic]:
         longest = max(longest, each.retention_ms)
         for name in (topics.inbound, topics.outbound, topics.dead, topics.windows):
             yield topic(name, each.partitions, each.retention_ms)
-    yield topic(names.AUDIT, AUDIT_PARTITIONS, longest)
+    yield topic(names.AUDIT, names.AUDIT_PARTITIONS, longest)
     yield topic(names.ISSUE, 1, longest)
-    yield topic(names.CLAIMS, CLAIMS_PARTITIONS, longest)
-    yield topic(names.NOTICE, NOTICE_PARTITIONS, NOTICE_RETENTION_MS)
+    yield topic(names.CLAIMS, names.CLAIMS_PARTITIONS, longest)
+    yield topic(names.NOTICE, names.NOTICE_PARTITIONS, NOTICE_RETENTION_MS)
     yield topic(names.CONTROL, 1, longest)
     yield topic(names.POLICY, 1, longest, compact=True)

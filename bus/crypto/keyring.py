@@ -23,7 +23,7 @@ MAX_INSTANCES = 64
 """Instances of one agent, epoch and partition; a process makes one an epoch, so 64 restarts or replicas."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DomainEpoch:
     """One domain's root in one epoch, with what is derived from it on demand. Times in ms since 1970."""
 

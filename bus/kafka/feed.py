@@ -13,12 +13,14 @@ CATCH_UP_S = 30.0
 class Feed:
     """Values of one partition, in order. ``from_end`` skips what is there already."""
 
-    def __init__(self, connection: Connection, topic: str, partition: int = 0, *, from_end: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, topic: str, partition: int = 0, *, from_end: bool = False, group: str = ""
+    ) -> None:
         self._connection = connection
         self._topic = topic
         self._consumer = Consumer(
             connection.config(
-                group_id=connection.identity.principal,
+                group_id=group or connection.identity.principal,
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 isolation_level="read_committed",

@@ -35,7 +35,7 @@ class WindowReader:
         self._admin = AdminClient(connection.config())
 
     def read(self, starts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], list[bytes]]:
-        """Values of each (windows topic, partition) from its start. Raises RetryLater when they cannot be had in time."""
+        """Values of each (windows topic, partition) from its start. Raises RetryLater when time runs out."""
         targets = self._ends(list(starts))
         values: dict[tuple[str, int], list[bytes]] = {place: [] for place in starts}
         waiting = {place for place, end in targets.items() if end > 0}
@@ -74,7 +74,8 @@ class WindowReader:
         return values
 
     def _ends(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        request = {TopicPartition(topic, number): OffsetSpec.latest() for topic, number in places}
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        request = {TopicPartition(topic, number): latest for topic, number in places}
         try:
             futures = self._admin.list_offsets(
                 request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10

@@ -2,8 +2,8 @@
 
 The discipline (docs/architecture.md, section 1): group metadata is captured with the batch by the polling thread; after
 any timeout or unknown result the producer is discarded; after a transaction that was merely slow it is discarded too,
-because librdkafka's EndTxn that the network held back would commit half of the next one. A watchdog ends the process when
-a step exceeds its deadline.
+because librdkafka's EndTxn that the network held back would commit half of the next one. A watchdog ends the process
+when a step exceeds its deadline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PLAINTEXT: the payload as it is, authenticated by the bundle's signature. Development mode only (the loader refuses)."""
+"""PLAINTEXT: the payload as it is, authenticated by the bundle's signature. Development mode only."""
 
 from __future__ import annotations
 

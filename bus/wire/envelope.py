@@ -114,7 +114,7 @@ class Envelope:
 
 
 Split = tuple[bytes, int, int, bytes, int, int]
-"""profile, message start, payload-length start, correlation id, causes start, causes end (all into the plaintext)."""
+"""profile behind its length, message start, payload-length start, correlation id, causes start, causes end."""
 
 
 def encode_profile(profile: Profile) -> bytes:

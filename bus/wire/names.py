@@ -7,6 +7,7 @@ are refused together (``folded``). ``bus`` is reserved for the deployment's own 
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NewType
@@ -32,6 +33,10 @@ CLAIMS = TopicName("bus.claims")
 NOTICE = TopicName("bus.notice")
 POLICY = TopicName("bus.policy")
 CONTROL = TopicName("bus.control")
+
+AUDIT_PARTITIONS = 4
+CLAIMS_PARTITIONS = 4
+NOTICE_PARTITIONS = 4
 
 LOWER_NAME = "a lower-case letter, then up to 62 of a-z, 0-9, _ or -; `bus` is reserved"
 ROLE_NAME = "an upper-case letter, then up to 62 of A-Z, 0-9 or _"
@@ -75,6 +80,16 @@ def domain_topics(domain: DomainName, zone: ZoneName = NO_ZONE) -> DomainTopics:
     """Topics of ``domain`` in ``zone``."""
     stem = f"{zone}.{domain}" if zone else domain
     return DomainTopics(*(TopicName(f"{stem}.{part}") for part in ("in", "out", "dead", "windows")))
+
+
+def audit_partition(partition: int) -> int:
+    """Which partition of bus.audit the hops of an input partition go to."""
+    return partition % AUDIT_PARTITIONS
+
+
+def notice_partition(agent: str) -> int:
+    """Which partition of bus.notice an agent reads."""
+    return zlib.crc32(agent.encode()) % NOTICE_PARTITIONS
 
 
 def agent_id(text: str) -> AgentId:

@@ -44,7 +44,7 @@ class Enforcer:
         self._connection = Connection(settings.bootstrap, self._layout.ca, identity)
         self._trust_file: TrustFile = read_trust(self._layout.trust)
         self._roots = open_roots(settings, self._layout, self._trust_file)
-        self._feed = Feed(self._connection, POLICY)
+        self._feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
         self._snapshot = self._first_snapshot()
         keyring = Keyring(lead_ms=settings.lead_ms, grace_ms=settings.grace_ms)
         self._context = EnforcerContext(

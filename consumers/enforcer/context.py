@@ -1,4 +1,4 @@
-"""What a decision needs beside the bytes: policy, keys, clock readings, counters. Made by the shell, no I/O of its own."""
+"""What a decision needs beside the bytes: policy, keys, clock readings, counters. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bus.policy.masking import mask_profile
 from bus.policy.model import Policy
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
-from bus.wire.envelope import Profile, decode_profile, encode_profile
+from bus.wire.envelope import MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
 
@@ -130,23 +130,24 @@ class EnforcerContext:
         """Whether root(audit, day) is held."""
         return day in self._audit_roots
 
-    def decide_profile(self, state: PartitionState, key: AgentKey, data: bytes) -> DecidedProfile:
-        """Decode, decide and mask a profile that was not seen before. Raises WireError(decode)."""
+    def decide_profile(self, state: PartitionState, key: AgentKey, prefixed: bytes) -> DecidedProfile:
+        """Decode, decide and mask a profile (behind its length) that was not seen before. Raises WireError(decode)."""
         if len(state.profiles) >= MAX_PROFILES:
             state.forget_decisions()
+        data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
         decision = self._judge(state, key, profile)
         obligations = decision.obligations
         masked = mask_profile(profile, masked=obligations is not None and obligations.mask_metadata)
         found = DecidedProfile(
-            prefixed=codec.prefixed(data),
+            prefixed=prefixed,
             profile=profile,
             decision=decision,
             masked=codec.prefixed(encode_profile(masked)),
             tail=encode_tail(self.hop_tail(state, key, profile, decision)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
         )
-        state.profiles[key, data] = found
+        state.profiles[key, prefixed] = found
         return found
 
     def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> Decision:

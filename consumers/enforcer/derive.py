@@ -1,4 +1,4 @@
-"""Outcomes to records: bundles of protected records, dead letters, notices, hops and hop blocks. Pure but for randomness.
+"""Outcomes to records: bundles, dead letters, notices, hops and hop blocks. Pure but for randomness.
 
 Called once per input partition and transaction, so that as many records as may be share one head, key table and
 signature. Every outcome gives exactly one hop.
@@ -58,7 +58,7 @@ def derive(
     for epoch, items in accepted.items():
         for group in _groups(items):
             _bundle(epoch, group, state, context, result, hops)
-    for index, outcome in enumerate(outcomes):
+    for outcome in outcomes:
         if isinstance(outcome, Accepted):
             result.allowed += 1
             profile = outcome.decided.profile

@@ -14,8 +14,8 @@ The steps, in the order in which ``enforce_batch`` runs them for each record:
 10. protect for the tier, and
 11. hand over output and hop: both in ``derive``, where records share a bundle.
 
-Whatever fails unexpectedly is a refusal (`internal`) of that record. ``enforce_batch`` is the seam and this plain Python its
-specification: a compiled step may stand beside it and must give the same outcomes.
+Whatever fails unexpectedly is a refusal (`internal`) of that record. ``enforce_batch`` is the seam and this plain
+Python its specification: a compiled step may stand beside it and must give the same outcomes.
 """
 
 from __future__ import annotations
@@ -191,29 +191,21 @@ def enforce_batch(
                 )
             )
         except _Refusal as refusal:
-            outcomes.append(
-                _refused(context, state, refusal.code, value, digest, offset, append_time, key, gap, plain, decided)
-            )
+            outcomes.append(_refused(refusal.code, value, digest, offset, append_time, key, gap, plain, decided))
         except InvalidSignature:
-            outcomes.append(_refused(context, state, Code.MAC, value, digest, offset, append_time))
+            outcomes.append(_refused(Code.MAC, value, digest, offset, append_time))
         except InvalidTag:
-            outcomes.append(_refused(context, state, Code.OPEN, value, digest, offset, append_time, key, gap))
+            outcomes.append(_refused(Code.OPEN, value, digest, offset, append_time, key, gap))
         except WireError as error:
-            outcomes.append(
-                _refused(context, state, error.code, value, digest, offset, append_time, key, gap, plain, decided)
-            )
+            outcomes.append(_refused(error.code, value, digest, offset, append_time, key, gap, plain, decided))
         except Exception:
             log.exception("record %s/%d at %d: unexpected", topic, partition, offset)
-            outcomes.append(
-                _refused(context, state, Code.INTERNAL, value, digest, offset, append_time, key, gap, plain, decided)
-            )
+            outcomes.append(_refused(Code.INTERNAL, value, digest, offset, append_time, key, gap, plain, decided))
     state.windows.highest_time = highest
     return outcomes
 
 
 def _refused(
-    context: EnforcerContext,
-    state: PartitionState,
     code: Code,
     value: bytes,
     digest: bytes,

@@ -1,20 +1,18 @@
 """The loop's worker: turns messages into outcomes, outcomes into one transaction, and restores windows.
 
-Thin: what is decided is ``pipeline``'s, what is written is ``derive``'s. Here partitions get their state, keys and policy
-are read again when due, and everything of a transaction is put together.
+Thin: what is decided is ``pipeline``'s, what is written is ``derive``'s. Here partitions get their state, keys and
+policy are read again when due, and everything of a transaction is put together.
 """
 
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
-from bus.admin.desired import AUDIT_PARTITIONS, NOTICE_PARTITIONS
 from bus.authority.local import now_ms
 from bus.codes import Code
 from bus.crypto.signing import Trust, verify_window, window_message
@@ -25,7 +23,7 @@ from bus.kafka.transaction import Place, Staged
 from bus.kafka.windows import PartitionWindows, restored
 from bus.wire import names, records
 from bus.wire.hopblock import DAY_MS
-from bus.wire.names import AUDIT, NOTICE, DomainName
+from bus.wire.names import AUDIT, NOTICE, DomainName, audit_partition, notice_partition
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import derive
 from consumers.enforcer.pipeline import Outcome, enforce_batch
@@ -34,16 +32,6 @@ log = logging.getLogger("bus.enforcer")
 
 SNAPSHOT_EVERY: Final = 500
 """Transactions of a partition between two full snapshots of its windows."""
-
-
-def audit_partition(partition: int) -> int:
-    """Which partition of bus.audit the hops of an input partition go to."""
-    return partition % AUDIT_PARTITIONS
-
-
-def notice_partition(agent: str) -> int:
-    """Which partition of bus.notice an agent reads."""
-    return zlib.crc32(agent.encode()) % NOTICE_PARTITIONS
 
 
 @dataclass(slots=True)
@@ -78,10 +66,11 @@ class EnforcerWorker:
         """Windows of these partitions as of their committed offsets."""
         self._refresh()
         domains = {names.domain_topics(each).inbound: each for each in self._context.policy.domains}
-        wanted = {}
+        wanted: dict[Place, int] = {}
         for (topic, number), told in committed.items():
-            windows = names.domain_topics(domains[names.TopicName(topic)]).windows
-            wanted[windows, number] = snapshot_offset(told.metadata)
+            wanted[names.domain_topics(domains[names.TopicName(topic)]).windows, number] = snapshot_offset(
+                told.metadata
+            )
         values = self._reader.read(wanted)
         starts = {}
         for place, told in committed.items():

@@ -1,0 +1,182 @@
+"""`bus audit search | trace | prove | verify | key`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from bus import settings as settings_module
+from bus.authority.local import open_roots
+from bus.authority.trust import read_trust
+from bus.cli.output import EXIT_NO, emit, out
+from bus.errors import SettingsError
+from bus.files import Layout
+from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.proof import parse_proof, verify_proof
+from bus.ledger.query import Found, LedgerQuery
+from bus.ledger.store import Ledger
+from bus.ledger.verify import verify_ledger
+from bus.settings import Settings
+from bus.wire.hop import Hop, Verdict
+
+
+@click.group()
+def audit() -> None:
+    """The ledger: what was decided, and proof of it."""
+
+
+def open_query(settings: Settings) -> LedgerQuery:
+    """Reading rights: the days' keys, from this machine's roots."""
+    layout = Layout(settings.state)
+    roots = open_roots(settings, layout, read_trust(layout.trust))
+
+    @cache
+    def keys(day: int) -> DayKeys:
+        return day_keys(day, roots.audit_root(day))
+
+    return LedgerQuery(Ledger(layout.ledger, settings.deployment_id, read_only=True), keys)
+
+
+def hop_document(hop: Hop) -> dict[str, Any]:
+    """A hop as JSON."""
+    tail = dataclasses.asdict(hop.tail)
+    document = {
+        "decision_id": hop.decision_id,
+        "decision": tail.pop("decision"),
+        "code": tail.pop("code"),
+        "rule": tail.pop("rule"),
+        "message_id": str(uuid.UUID(bytes=hop.message_id)) if any(hop.message_id) else "",
+        "partition": hop.partition,
+        "offset": hop.offset,
+        "append_time": hop.append_time,
+        "decided_at": hop.decided_at,
+        "gap": hop.gap,
+        "size": hop.size,
+        "correlation": hop.correlation_id,
+        "causation": [str(uuid.UUID(bytes=each)) for each in hop.causation_ids],
+        "origin_digest": hop.origin_digest.hex(),
+        "output_digest": hop.output_digest.hex(),
+    }
+    for key, value in tail.items():
+        document[key] = value.hex() if isinstance(value, bytes) else value
+    return document
+
+
+def show_hops(found: list[Found], *, as_json: bool) -> None:
+    """Hops as a table or JSON Lines."""
+    for each in found:
+        hop, tail = each.hop, each.hop.tail
+        if as_json:
+            emit("hop", {"audit_partition": each.partition, "leaf": each.leaf, **hop_document(hop)})
+            continue
+        when = dt.datetime.fromtimestamp(hop.decided_at / 1000, dt.UTC).strftime("%H:%M:%S.%f")[:-3]
+        colour = {Verdict.ALLOW: "green", Verdict.DENY: "red"}.get(tail.decision, "yellow")
+        why = f"{tail.code} by {tail.rule}" if tail.code and tail.rule else str(tail.code) or tail.rule
+        who = tail.agent or "?"
+        place = f"{tail.topic}/{hop.partition}@{hop.offset}"
+        line = f"{when} {hop.decision_id} [{colour}]{tail.decision:5}[/] {escape(f'{who} -> {place}  {why}')}"
+        out.print(line + (f"  {escape(tail.location)}" if tail.location else ""))
+
+
+@audit.command()
+@click.option("--agent", default="", help="Source agent.")
+@click.option("--domain", default="", help="Domain.")
+@click.option("--code", default="", help="Refusal code, as `mac` or `replay`.")
+@click.option("--verdict", type=click.Choice(["ALLOW", "DENY", "RETRY"]), default=None)
+@click.option("--correlation", default="", help="Session.")
+@click.option("--message", default="", help="Message id.")
+@click.option("--limit", default=1000, help="At most so many hops.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout.")
+def search(
+    agent: str, domain: str, code: str, verdict: str | None, correlation: str, message: str, limit: int, as_json: bool
+) -> None:
+    """Hops that have everything that is given; exit 1 when there is none."""
+    terms = {
+        "agent": agent,
+        "domain": domain,
+        "code": code,
+        "verdict": verdict or "",
+        "correlation": correlation,
+        "message": message.replace("-", ""),
+    }
+    found = open_query(settings_module.load()).search({k: v for k, v in terms.items() if v}, limit)
+    show_hops(found, as_json=as_json)
+    if not found:
+        raise SystemExit(EXIT_NO)
+
+
+@audit.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout.")
+def trace(name: str, as_json: bool) -> None:
+    """Every hop of the session of a decision id, message id or correlation id."""
+    show_hops(open_query(settings_module.load()).trace(name), as_json=as_json)
+
+
+@audit.command()
+@click.argument("decision")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the proof here instead of stdout.")
+def prove(decision: str, output: Path | None) -> None:
+    """Disclose one hop with its inclusion proof; opens no other hop."""
+    document = open_query(settings_module.load()).prove(decision).to_json()
+    if output is None:
+        click.echo(document)
+    else:
+        output.write_text(document + "\n")
+
+
+@audit.command()
+def key() -> None:
+    """The ledger's public key (hex), to hand to whoever verifies."""
+    click.echo(read_trust(Layout(settings_module.load().state).trust).ledger.hex())
+
+
+def _public_key(text: str) -> bytes:
+    path = Path(text)
+    told = path.read_text().strip() if path.is_file() else text
+    try:
+        data = bytes.fromhex(told)
+    except ValueError:
+        data = b""
+    if len(data) != 32:
+        raise SettingsError("--key: expected 64 hex digits, or a file of them", hint="`bus audit key` prints it")
+    return data
+
+
+@audit.command()
+@click.option("--key", "public_key", required=True, help="The ledger's public key: hex, or a file that holds it.")
+@click.option("--proof", type=click.Path(path_type=Path, exists=True), help="Verify this proof; needs no database.")
+@click.option("--ledger", "path", type=click.Path(path_type=Path, exists=True), help="Verify this copy of a ledger.")
+@click.option("--deployment", default="", help="Deployment id of that copy; else from the settings.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def verify(public_key: str, proof: Path | None, path: Path | None, deployment: str, as_json: bool) -> None:
+    """Check a proof, or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold."""
+    trusted = _public_key(public_key)
+    if proof is not None:
+        hop, checkpoint = verify_proof(parse_proof(proof.read_text()), trusted)
+        if as_json:
+            emit("audit-verify", {"proven": True, "size": checkpoint.size, "hop": hop_document(hop)})
+        else:
+            what = f"{hop.tail.decision} {hop.tail.code or hop.tail.rule} of {hop.tail.agent or 'unknown'}"
+            out.print(f"proven: decision {hop.decision_id}: {escape(what)}, under {checkpoint.size} leaves")
+        return
+    settings = settings_module.load() if path is None or not deployment else None
+    where = path or Layout(settings.state).ledger if settings is not None else path
+    name = bytes.fromhex(deployment) if deployment else settings.deployment_id if settings is not None else b""
+    report = verify_ledger(Ledger(Path(str(where)), name, read_only=True), trusted)
+    if as_json:
+        emit("audit-verify", dataclasses.asdict(report))
+    else:
+        for problem in report.problems:
+            out.print(f"[red]{escape(problem)}[/]")
+        told = f"{report.leaves} hops, {report.checkpoints} checkpoints, {report.intervals} intervals"
+        out.print(f"{told}: {len(report.problems)} problems" if report.problems else f"{told}: all hold")
+    if report.problems:
+        raise SystemExit(EXIT_NO)

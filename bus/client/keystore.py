@@ -1,0 +1,113 @@
+"""An agent's keys as the issuer writes them: which epoch to send under now, which keys open an epoch's records.
+
+Reads ``agents/<id>/keys/<epoch>`` again when something is missing; forgets what the issuer took away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from bus.authority.bundle import Bundle, DomainBundle, read_bundle
+from bus.codes import Code
+from bus.crypto.keys import AgentKeys, ReadingKey
+from bus.errors import AccessRefused, RetryLater
+from bus.wire.names import AgentId, DomainName
+
+REFRESH_S = 0.2
+WAIT_S = 2.0
+
+
+class KeyStore:
+    """Keys of one agent, by epoch."""
+
+    def __init__(self, folder: Path, agent: AgentId, anchor: bytes, deployment: bytes) -> None:
+        self._folder = folder
+        self._agent = agent
+        self._anchor = anchor
+        self._deployment = deployment
+        self._bundles: dict[int, tuple[tuple[int, int], Bundle]] = {}
+        self._notices: dict[bytes, AgentKeys] = {}
+        self._read_at = 0.0
+        self._lock = threading.Lock()
+
+    def refresh(self, *, force: bool = False) -> None:
+        """Read the folder again, at most every 0.2 s unless forced."""
+        with self._lock:
+            if not force and time.monotonic() - self._read_at < REFRESH_S:
+                return
+            self._read_at = time.monotonic()
+            try:
+                found = {int(path.name): path for path in self._folder.iterdir() if path.name.isdigit()}
+            except OSError:
+                found = {}
+            for number in set(self._bundles) - set(found):
+                del self._bundles[number]
+            for number, path in found.items():
+                self._take(number, path)
+
+    def _take(self, number: int, path: Path) -> None:
+        try:
+            told = path.stat()
+            stamp = (told.st_mtime_ns, told.st_ino)
+            held = self._bundles.get(number)
+            if held is not None and held[0] == stamp:
+                return
+            bundle = read_bundle(path, self._agent, self._anchor, self._deployment)
+        except FileNotFoundError:
+            return  # taken away since it was listed
+        self._bundles[number] = (stamp, bundle)
+        for domain in bundle.values():
+            if domain.own is not None:
+                self._notices[domain.own.notice_key_id] = domain.own
+
+    def sending(self, domain: DomainName, now_ms: int) -> DomainBundle:
+        """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            self.refresh()
+            begun = [
+                each[domain]
+                for _, each in self._bundles.values()
+                if domain in each and each[domain].own is not None and each[domain].epoch.not_before <= now_ms
+            ]
+            if begun:
+                newest = max(begun, key=lambda each: each.epoch.epoch)
+                if newest.epoch.not_after >= now_ms or time.monotonic() > deadline:
+                    return newest
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        if self._bundles:
+            raise RetryLater(f"{self._agent}: no key to send to {domain} now", code=Code.RETRY, after=1)
+        raise AccessRefused(
+            f"{self._agent}: no keys in {self._folder}",
+            principal=self._agent,
+            operation="send",
+            resource=domain,
+            code=Code.CREDENTIAL,
+            hint="does the issuer run, and is the agent in agents.yaml? `bus doctor`",
+        )
+
+    def reading(self, domain: DomainName, epoch: int) -> tuple[ReadingKey, ...] | None:
+        """Keys that may open records of ``epoch``; None where there are none after 2 s of looking."""
+        deadline = time.monotonic() + WAIT_S
+        newest_known = False
+        while True:
+            held = self._bundles.get(epoch)
+            if held is not None and domain in held[1]:
+                return held[1][domain].reading
+            newest_known = any(number > epoch for number in self._bundles)
+            if newest_known or time.monotonic() > deadline:
+                return None
+            self.refresh(force=True)
+            time.sleep(0.02)
+
+    def notice_key(self, key_id: bytes) -> AgentKeys | None:
+        """Whose notice key this is, if mine."""
+        return self._notices.get(key_id)
+
+    def newest(self) -> int:
+        """The highest epoch held, or 0."""
+        return max(self._bundles, default=0)

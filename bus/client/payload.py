@@ -1,0 +1,41 @@
+"""Payloads: dict, list, dataclass, pydantic model, TypedDict or bytes to bytes, and back by a type."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+
+from bus.codes import Code
+from bus.errors import Refused
+
+JSON = "application/json"
+BINARY = "application/octet-stream"
+
+T = TypeVar("T")
+
+
+def encode_payload(payload: object) -> tuple[bytes, str]:
+    """(bytes, content type). Raises Refused(schema) for what is not JSON."""
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload), BINARY
+    try:
+        return pydantic_core.to_json(payload), JSON
+    except pydantic_core.PydanticSerializationError as error:
+        name = type(payload).__name__
+        raise Refused(f"payload: expected bytes or what JSON can hold, found {name}", code=Code.SCHEMA) from error
+
+
+def decode_payload(data: bytes, content_type: str, kind: type[T] | None) -> T | Any:
+    """``data`` as ``kind``; without one, JSON values or bytes by the content type. Raises Refused(schema)."""
+    if kind is bytes or (kind is None and content_type != JSON):
+        return data
+    try:
+        if kind is None:
+            return pydantic_core.from_json(data)
+        return TypeAdapter(kind).validate_json(data)
+    except (ValidationError, ValueError) as error:
+        count = error.error_count() if isinstance(error, ValidationError) else 1
+        name = getattr(kind, "__name__", "JSON")
+        raise Refused(f"payload: not a {name}: {count} fields do not fit", code=Code.SCHEMA) from None

@@ -1,0 +1,230 @@
+"""Publish: seal to the enforcer, choose the partition, produce; resend the same bytes; back-pressure.
+
+A sequence is consumed when sealing starts. Sealed bytes are kept until the broker has them: a resend repeats them, in
+order, and never seals anew. Past its deadline a record is reported `unknown`, because nobody can say.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from bus.client.keystore import KeyStore
+from bus.codes import Code
+from bus.crypto.seal import Sealer
+from bus.errors import BusError, Refused, RetryLater, TooLarge
+from bus.kafka.config import Connection
+from bus.wire import envelope, sealed
+from bus.wire.names import AgentId, DomainName, domain_topics
+
+log = logging.getLogger("bus.client")
+
+MAX_OUTSTANDING: Final = 1000
+"""Sealed and not acknowledged per partition: less than the enforcer's window of 1,024, so a resend still fits."""
+Key = tuple[bytes, int, int]
+"""instance, partition, sequence: what a notice names."""
+
+
+def partition_of(partition_key: str, partitions: int) -> int:
+    """The partition that the publisher chooses: CRC-32 of the partition key over the policy's partitions."""
+    return zlib.crc32(partition_key.encode()) % partitions
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A sealed record on its way. ``done`` is called once, with None when the broker has stored it."""
+
+    topic: str
+    partition: int
+    key: Key
+    value: bytes
+    deadline: float
+    done: Callable[[BusError | None], None]
+
+
+class Publisher:
+    """Seals and sends for one agent. Thread-safe."""
+
+    def __init__(self, connection: Connection, keys: KeyStore, agent: AgentId, deployment: bytes, deadline_ms: int):
+        self._connection = connection
+        self._keys = keys
+        self._agent = agent
+        self._deployment = deployment
+        self._deadline_s = deadline_ms / 1000
+        self._sealers: dict[DomainName, tuple[int, Sealer]] = {}
+        self._pending: dict[tuple[str, int], OrderedDict[Key, Outgoing]] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._producer = self._fresh()
+        self._thread = threading.Thread(target=self._run, name=f"{agent} publisher", daemon=True)
+        self._thread.start()
+
+    def _fresh(self) -> Producer:
+        return Producer(
+            self._connection.config(
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=2,
+                batch_size=1 << 20,
+                message_timeout_ms=max(int(self._deadline_s * 1000), 100),
+                queue_buffering_max_messages=200_000,
+                queue_buffering_max_kbytes=256 * 1024,
+                retry_backoff_ms=50,
+            )
+        )
+
+    def send(
+        self,
+        domain: DomainName,
+        partition: int,
+        plaintext: bytes,
+        done: Callable[[BusError | None], None],
+        register: Callable[[Key], None] = lambda _: None,
+    ) -> Key:
+        """Seal and produce. Blocks while 1,000 records of the partition are not acknowledged.
+
+        Raises TooLarge, RetryLater (no key now, queue full past the deadline) or what the broker refused.
+        """
+        topic = domain_topics(domain).inbound
+        size = len(plaintext) + sealed.MIN_LENGTH + 4
+        if size > sealed.MAX_LENGTH:
+            limit = sealed.MAX_LENGTH - sealed.MIN_LENGTH - 4
+            raise TooLarge(f"envelope: expected at most {limit} bytes, found {len(plaintext)}", limit=limit)
+        waited = time.monotonic() + self._deadline_s
+        with self._changed:
+            lane = self._pending.setdefault((topic, partition), OrderedDict())
+            while self._full(lane):
+                self._check()
+                if not self._changed.wait(min(0.1, waited - time.monotonic())) and time.monotonic() > waited:
+                    raise RetryLater(f"{topic}/{partition}: {MAX_OUTSTANDING} records wait for the broker", after=1)
+            self._check()
+            sealer = self._sealer(domain, topic)
+            sequence, value = sealer.seal(partition, plaintext)
+            key = (sealer.instance, partition, sequence)
+            outgoing = Outgoing(topic, partition, key, value, time.monotonic() + self._deadline_s, done)
+            lane[key] = outgoing
+            register(key)
+            self._produce(outgoing)
+        return key
+
+    def _full(self, lane: OrderedDict[Key, Outgoing]) -> bool:
+        if not lane:
+            return False
+        if len(lane) >= MAX_OUTSTANDING:
+            return True
+        (instance, partition, lowest) = next(iter(lane))
+        newest = next(reversed(lane))
+        return newest[0] == instance and newest[2] + 1 - lowest >= MAX_OUTSTANDING and partition == newest[1]
+
+    def _check(self) -> None:
+        self._connection.check()
+        if self._closing:
+            raise Refused("the publisher is closed", code=Code.CLOSED)
+
+    def _sealer(self, domain: DomainName, topic: str) -> Sealer:
+        now = time.time_ns() // 1_000_000
+        held = self._sealers.get(domain)
+        if held is not None and now <= held[0]:
+            return held[1]
+        bundle = self._keys.sending(domain, now)
+        if bundle.own is None:
+            raise RetryLater(f"{self._agent}: no key to send to {domain} now", after=1)
+        if held is not None and held[1].keys.key_id == bundle.own.key_id:
+            return held[1]  # the next epoch is not there yet; this one lives on within its grace
+        sealer = Sealer(bundle.own, self._deployment, topic)
+        self._sealers[domain] = (bundle.epoch.not_after, sealer)
+        return sealer
+
+    def _produce(self, outgoing: Outgoing) -> None:
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            self._delivered(outgoing, error)
+
+        while True:
+            try:
+                self._producer.produce(
+                    outgoing.topic, outgoing.value, partition=outgoing.partition, on_delivery=delivered
+                )
+            except BufferError:
+                self._changed.wait(0.01)  # the poll thread drains; it needs the lock
+            except KafkaException as error:
+                self._finish(outgoing, self._connection.typed(error.args[0], "write", outgoing.topic))
+                return
+            else:
+                return
+
+    def _delivered(self, outgoing: Outgoing, error: KafkaError | None) -> None:
+        with self._changed:
+            if error is None:
+                self._finish(outgoing, None)
+                return
+            typed = self._connection.typed(error, "write", outgoing.topic)
+            if isinstance(typed, Refused):
+                self._finish(outgoing, typed)
+            elif time.monotonic() < outgoing.deadline and not self._closing:
+                log.warning("%s/%d: sent again: %s", outgoing.topic, outgoing.partition, error)
+                if error.fatal():
+                    self._producer = self._fresh()
+                self._produce(outgoing)
+            else:
+                self._finish(
+                    outgoing,
+                    RetryLater(
+                        f"{outgoing.topic}: unknown whether the broker has it: {error.str()}",
+                        code=Code.UNKNOWN,
+                        hint="its keys' time is over; publish it as a new message if it may come twice",
+                    ),
+                )
+
+    def _finish(self, outgoing: Outgoing, error: BusError | None) -> None:
+        self._pending[outgoing.topic, outgoing.partition].pop(outgoing.key, None)
+        self._changed.notify_all()
+        outgoing.done(error)
+
+    def _run(self) -> None:
+        while not self._closing or any(self._pending.values()):
+            self._producer.poll(0.05)
+            failure = self._connection.failure
+            if failure is not None:
+                with self._changed:
+                    for outgoing in [each for lane in self._pending.values() for each in lane.values()]:
+                        self._finish(outgoing, failure)
+                if self._closing:
+                    return
+
+    def flush(self, timeout: float) -> bool:
+        """Until everything sent is acknowledged or refused; False when ``timeout`` s pass first."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while any(self._pending.values()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 0.1))
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Flush and end; returns whether everything was acknowledged or refused."""
+        done = self.flush(timeout)
+        self._closing = True
+        if not done:
+            with self._changed:
+                for outgoing in [each for lane in self._pending.values() for each in lane.values()]:
+                    message = f"{outgoing.topic}: closed before the broker answered"
+                    self._finish(outgoing, RetryLater(message, code=Code.UNKNOWN))
+        self._thread.join(5)
+        return done
+
+
+def check_payload(size: int) -> None:
+    """Raise TooLarge for a payload that can never be sent whole."""
+    limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048
+    if size > limit:
+        raise TooLarge(f"payload: expected at most {limit} bytes, found {size}", limit=limit)

@@ -1,0 +1,273 @@
+"""Subscribe: a background poll that verifies and opens, a bounded queue, and a place that survives restarts.
+
+The place is (offset, index into the bundle): it rides in the committed offset's metadata with the highest sequence per
+enforcer instance. A delivery counts as acknowledged when the next one is asked for (or its handler returned). The
+handler may run for minutes: polling goes on with partitions paused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from bus.client.delivery import Delivery
+from bus.client.keystore import KeyStore
+from bus.client.opening import open_bundle
+from bus.codes import Code
+from bus.crypto.signing import Trust
+from bus.errors import BusError, Unavailable
+from bus.kafka.config import ACL_ERRORS, Connection
+from bus.wire.names import AgentId, DomainName, Tier, domain_topics
+
+log = logging.getLogger("bus.client")
+
+MAX_INFLIGHT: Final = 1000
+COMMIT_S: Final = 0.2
+MAX_INSTANCES: Final = 32
+"""Enforcer instances whose highest sequence rides in the metadata: the newest; older ones are beyond the 60 s rule."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """Progress on one partition."""
+
+    offset: int
+    index: int = 0
+    sequences: dict[str, int] = field(default_factory=dict)
+    committed: tuple[int, int] = (-1, 0)
+
+    def metadata(self) -> str:
+        newest = dict(list(self.sequences.items())[-MAX_INSTANCES:])
+        return json.dumps({"i": self.index, "s": newest}, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A delivery with the place that follows it; without a delivery it only moves the place."""
+
+    generation: int
+    partition: int
+    next_offset: int
+    next_index: int
+    delivery: Delivery | None
+
+
+class Subscriber:
+    """Deliveries of one domain to one agent (its consumer group is its own id)."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: KeyStore,
+        agent: AgentId,
+        domain: DomainName,
+        trust: Callable[[], Trust],
+        tier: Callable[[], Tier | None],
+        on_refused: Callable[[BusError], None],
+        max_inflight: int = MAX_INFLIGHT,
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._domain = domain
+        self._topic = domain_topics(domain).outbound
+        self._trust_source = trust
+        self._trust = trust()
+        self._tier = tier
+        self._on_refused = on_refused
+        self._max_inflight = max_inflight
+        self._items: queue.Queue[_Item | BusError | None] = queue.Queue()
+        self._places: dict[int, _Place] = {}
+        self._seen: dict[int, dict[str, int]] = {}
+        self._resume: dict[int, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._current: _Item | None = None
+        self._paused = False
+        self._stop = threading.Event()
+        self.skipped = 0
+        self.assigned = threading.Event()
+        self._consumer = Consumer(
+            connection.config(
+                group_id=agent,
+                group_protocol="classic",
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                fetch_wait_max_ms=50,
+                session_timeout_ms=10_000,
+                queued_max_messages_kbytes=32 * 1024,
+            )
+        )
+        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._thread = threading.Thread(target=self._run, name=f"{agent} {domain}", daemon=True)
+        self._thread.start()
+
+    def get(self, timeout: float | None = None) -> Delivery | None:
+        """The next delivery, acknowledging the last; None when ``timeout`` s pass or the subscriber is closed.
+
+        Raises what makes reading impossible: AccessRefused, Unavailable.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.acknowledge()
+        while True:
+            try:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                item = self._items.get(timeout=left)
+            except queue.Empty:
+                return None
+            if item is None:
+                return None
+            if isinstance(item, BusError):
+                raise item
+            if item.delivery is None:
+                self._advance(item)
+            elif item.generation == self._generation:
+                self._current = item
+                return item.delivery
+
+    def acknowledge(self) -> None:
+        """The delivery handed out last is done with."""
+        if self._current is not None:
+            self._advance(self._current)
+            self._current = None
+
+    def _advance(self, item: _Item) -> None:
+        with self._lock:
+            place = self._places.get(item.partition)
+            if place is not None and item.generation == self._generation:
+                place.offset, place.index = item.next_offset, item.next_index
+
+    def _run(self) -> None:
+        last_commit = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                self._throttle()
+                message = self._consumer.poll(0.05)
+                if message is not None:
+                    self._take(message)
+                self._connection.check()
+                if time.monotonic() - last_commit > COMMIT_S:
+                    self._commit()
+                    last_commit = time.monotonic()
+        except BusError as error:
+            self._items.put(error)
+        except Exception as error:  # reading cannot go on; the reader is told
+            log.exception("subscriber of %s ended", self._domain)
+            self._items.put(Unavailable(f"subscriber of {self._domain}: {type(error).__name__}", code=Code.INTERNAL))
+        finally:
+            self._commit()
+            self._consumer.close()
+            self._items.put(None)
+
+    def _throttle(self) -> None:
+        full = self._items.qsize() >= self._max_inflight
+        if full != self._paused:
+            partitions = self._consumer.assignment()
+            (self._consumer.pause if full else self._consumer.resume)(partitions)
+            self._paused = full
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is not None:
+            if error.code() in ACL_ERRORS:
+                raise self._connection.typed(error, "read", self._topic)
+            if error.code() != KafkaError._PARTITION_EOF:
+                log.debug("%s", error)
+            return
+        partition, offset = message.partition() or 0, message.offset() or 0
+        seen = self._seen.setdefault(partition, {})
+        done_offset, done_index = self._resume.get(partition, (-1, 0))
+        skip = done_index if offset == done_offset else 0
+        try:
+            opened = open_bundle(
+                message.value() or b"",
+                domain=self._domain,
+                topic=self._topic,
+                partition=partition,
+                offset=offset,
+                append_time=message.timestamp()[1],
+                trust=self._trusted(message.value() or b""),
+                tier=self._tier(),
+                # The bundle in whose middle the last run stopped is the one that may come again.
+                highest=(lambda _: -1) if skip else (lambda instance: seen.get(instance.hex()[:16], -1)),
+                reading=lambda epoch: self._keys.reading(self._domain, epoch),
+            )
+        except BusError as refusal:
+            self._refuse(refusal, partition, offset)
+            self._items.put(_Item(self._generation, partition, offset + 1, 0, None))
+            return
+        seen[opened.instance.hex()[:16]] = opened.sequence
+        with self._lock:
+            if (place := self._places.get(partition)) is not None:
+                place.sequences = dict(seen)
+        self.skipped += opened.skipped
+        for index, why in opened.refusals:
+            self._refuse(why, partition, offset, index)
+        fresh = [(index, each) for index, each in opened.deliveries if index >= skip]
+        last = fresh[-1][0] if fresh else -1
+        for index, delivery in fresh:
+            following = (offset + 1, 0) if index == last else (offset, index + 1)
+            self._items.put(_Item(self._generation, partition, *following, delivery))
+        if not fresh:
+            self._items.put(_Item(self._generation, partition, offset + 1, 0, None))
+
+    def _trusted(self, value: bytes) -> Trust:
+        """The trust store, read again when the bundle's enforcer is not in it."""
+        if len(value) > 69 and not self._trust.knows(value[53:69]):
+            self._trust = self._trust_source()
+        return self._trust
+
+    def _refuse(self, refusal: BusError, partition: int, offset: int, index: int = 0) -> None:
+        log.warning("%s/%d at %d.%d refused: %s: %s", self._topic, partition, offset, index, refusal.code, refusal)
+        self._on_refused(refusal)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for told in consumer.committed(partitions, 10):
+            place = _Place(told.offset, 0)
+            if told.offset >= 0 and told.metadata:
+                document = json.loads(told.metadata)
+                place.index, place.sequences = int(document["i"]), dict(document["s"])
+            with self._lock:
+                self._places[told.partition] = place
+            place.committed = (place.offset, place.index)
+            self._seen[told.partition] = dict(place.sequences)
+            self._resume[told.partition] = (place.offset, place.index)
+        self.assigned.set()
+
+    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._commit()
+        with self._lock:
+            self._generation += 1
+            self._places.clear()
+
+    def _commit(self) -> None:
+        """Store every place that moved. What is not stored yet comes again after a crash."""
+        with self._lock:
+            moved = [
+                (number, place, (place.offset, place.index))
+                for number, place in self._places.items()
+                if place.offset >= 0 and (place.offset, place.index) != place.committed
+            ]
+            offsets = [TopicPartition(self._topic, number, at[0], place.metadata()) for number, place, at in moved]
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            log.warning("place of %s not stored: %s", self._topic, error.args[0])
+            return
+        for _, place, at in moved:
+            place.committed = at
+
+    def close(self) -> None:
+        """Acknowledge nothing more, store the place, leave the group."""
+        self._stop.set()
+        self._thread.join(30)

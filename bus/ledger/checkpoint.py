@@ -1,0 +1,58 @@
+"""Checkpoints: signed tree heads as C2SP signed notes (tlog-checkpoint, signed-note with Ed25519)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+from bus.crypto.signing import Signer, verify
+from bus.errors import Unverified
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A tree head: ``origin`` names the log, ``size`` counts its leaves."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    def body(self) -> str:
+        """The text that is signed."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+
+def origin(deployment: bytes, partition: int) -> str:
+    """``sealbus/<deployment>/<audit partition>``."""
+    return f"sealbus/{deployment.hex()}/{partition}"
+
+
+def _key_hash(name: str, public_key: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n\x01" + public_key).digest()[:4]
+
+
+def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
+    """The signed note."""
+    body = checkpoint.body()
+    signature = _key_hash(checkpoint.origin, signer.public_key) + signer.sign(body.encode())
+    return f"{body}\n— {checkpoint.origin} {base64.b64encode(signature).decode()}\n"
+
+
+def open_checkpoint(note: str, public_key: bytes) -> Checkpoint:
+    """The verified checkpoint in ``note``. Raises Unverified(checkpoint)."""
+    try:
+        body, signatures = note.split("\n\n", 1)
+        name, size, root = body.split("\n")[:3]
+        checkpoint = Checkpoint(name, int(size), base64.b64decode(root, validate=True))
+        if checkpoint.body() != body + "\n" or len(checkpoint.root) != 32 or str(checkpoint.size) != size:
+            raise Unverified("checkpoint: not in canonical form", step="checkpoint")
+        for line in signatures.strip("\n").split("\n"):
+            dash, signer, data = line.split(" ")
+            signature = base64.b64decode(data, validate=True)
+            if dash == "—" and signer == name and signature[:4] == _key_hash(name, public_key):
+                verify(public_key, signature[4:], checkpoint.body().encode(), "checkpoint")
+                return checkpoint
+    except ValueError as error:
+        raise Unverified("checkpoint: not a signed note", step="checkpoint") from error
+    raise Unverified("checkpoint: no signature by this key", step="checkpoint")

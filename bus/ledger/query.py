@@ -1,0 +1,81 @@
+"""Search, trace and prove over a ledger, for whoever holds the days' keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bus.codes import Code
+from bus.errors import Refused
+from bus.ledger.leaf import DayKeys, Position, hop_key, open_hop, token
+from bus.ledger.proof import Proof
+from bus.ledger.store import Ledger
+from bus.wire.hop import Hop, decode_hop, parse_decision_id
+from bus.wire.names import AUDIT
+
+MAX_FOUND = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A hop and where it stands in the ledger."""
+
+    partition: int
+    leaf: int
+    at: Position
+    hop: Hop
+    data: bytes
+    body: bytes
+
+
+class LedgerQuery:
+    """Opens stored hops; ``keys`` gives the keys of a day."""
+
+    def __init__(self, ledger: Ledger, keys: Callable[[int], DayKeys]) -> None:
+        self._ledger = ledger
+        self._keys = keys
+
+    def search(self, terms: dict[str, str], limit: int = MAX_FOUND) -> list[Found]:
+        """Hops that have every one of ``terms`` (field -> value), oldest first; all hops without terms."""
+        places: set[tuple[int, int]] | None = None
+        for field, value in terms.items():
+            tokens = [token(self._keys(day), field, value) for day in self._ledger.days() if day]
+            found = set(self._ledger.find(tokens))
+            places = found if places is None else places & found
+        if places is None:
+            places = {(p, row[0]) for p in self._ledger.partitions() for row in self._ledger.entries(p) if row[1]}
+        hops = [self._open(partition, leaf) for partition, leaf in sorted(places)[:limit]]
+        return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))
+
+    def trace(self, name: str) -> list[Found]:
+        """All hops of the session that a decision id, message id or correlation id belongs to."""
+        for terms in ({"decision": name}, {"message": name.replace("-", "")}, {"correlation": name}):
+            found = self.search(terms)
+            if found:
+                sessions = {each.hop.correlation_id for each in found if each.hop.correlation_id}
+                traced = {(f.partition, f.leaf): f for s in sessions for f in self.search({"correlation": s})}
+                traced |= {(f.partition, f.leaf): f for f in found}
+                return sorted(traced.values(), key=lambda each: (each.hop.decided_at, each.hop.offset))
+        raise Refused(f"no decision, message or correlation {name!r} in the ledger", code=Code.LEDGER)
+
+    def prove(self, name: str) -> Proof:
+        """The proof of one decision. Raises Refused when it is not there or not yet under a checkpoint."""
+        parse_decision_id(name)
+        found = self.search({"decision": name}, 1)
+        if not found:
+            raise Refused(f"no decision {name!r} in the ledger", code=Code.LEDGER)
+        each = found[0]
+        note = self._ledger.checkpoint(each.partition)
+        size = int(note.split("\n")[1]) if note else 0
+        if note is None or size <= each.leaf:
+            raise Refused(f"decision {name!r} is not under a checkpoint yet", code=Code.LEDGER, hint="try again")
+        path = self._ledger.tree(each.partition).inclusion(each.leaf, size)
+        day = next(row[1] for row in self._ledger.entries(each.partition, each.leaf))
+        k = hop_key(self._keys(day), each.at)
+        return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note)
+
+    def _open(self, partition: int, leaf: int) -> Found:
+        _, day, offset, index, body, _ = next(self._ledger.entries(partition, leaf))
+        at = Position(AUDIT, partition, offset, index)
+        data = open_hop(hop_key(self._keys(day), at), body, at)
+        return Found(partition, leaf, at, decode_hop(data), data, body)

@@ -1,0 +1,136 @@
+"""The checks of `bus doctor`: each says what it found and one line that mends it. They change nothing."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition, libversion
+
+from bus.errors import BusError, Refused
+from bus.kafka.config import Connection
+from bus.settings import Settings
+from bus.stack.jars import cache_folder, find_java, have_jars, java_version
+from bus.stack.local import Stack
+from bus.wire.names import CONTROL
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One result."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+
+
+def run_checks(settings: Settings) -> list[Check]:
+    """Every check, in an order in which the first failure is usually the cause of the rest."""
+    stack = Stack(settings)
+    steps: list[tuple[str, Callable[[], Check]]] = [
+        ("tools", lambda: _tools()),
+        ("settings", lambda: _settings(stack)),
+        ("tls", lambda: _tls(stack)),
+        ("broker", lambda: _broker(stack)),
+        ("clock", lambda: _clock(stack)),
+        ("acls", lambda: _acls(stack)),
+        ("services", lambda: _services(stack)),
+    ]
+    results = []
+    for name, step in steps:
+        try:
+            results.append(step())
+        except BusError as error:
+            results.append(Check(name, ok=False, found=str(error), mend=error.hint or "bus stack up"))
+        except (OSError, KafkaException) as error:
+            results.append(Check(name, ok=False, found=str(error), mend="bus stack up"))
+    return results
+
+
+def _tools() -> Check:
+    java = find_java()
+    version, jars = java_version(java), have_jars(cache_folder())
+    found = f"Java {version}, Kafka jars {'present' if jars else 'missing'}, librdkafka {libversion()[0]}"
+    return Check("tools", ok=version >= 17 and jars, found=found, mend="bus stack fetch")
+
+
+def _settings(stack: Stack) -> Check:
+    settings = stack.settings
+    policy = stack.load_policy()
+    settings.check_interval(policy.rotation_interval_ms)
+    return Check(
+        "settings", ok=bool(settings.deployment_id), found=f"{settings.source}: deployment {settings.deployment}"
+    )
+
+
+def _tls(stack: Stack) -> Check:
+    host, _, port = stack.settings.bootstrap.rpartition(":")
+    context = ssl.create_default_context(cafile=str(stack.layout.ca))
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=5) as raw,
+            context.wrap_socket(raw, server_hostname=host) as tls,
+        ):
+            version = tls.version() or "none"
+    except ssl.SSLError as error:
+        return Check(
+            "tls", ok=False, found=str(error), mend=f"is {stack.layout.ca} the broker's CA? bus stack down; up"
+        )
+    mend = "the listener must set ssl.enabled.protocols=TLSv1.3"
+    return Check("tls", ok=version == "TLSv1.3", found=f"{version}, certificate verified", mend=mend)
+
+
+def _broker(stack: Stack) -> Check:
+    plan = stack.plan(stack.load_policy())
+    found = f"cluster {plan.cluster}, snapshot {plan.live_number}"
+    ok = plan.live_number > 0 and not plan.changes
+    return Check("broker", ok=ok, found=f"{found}, {len(plan.changes)} changes to apply", mend="bus policy apply")
+
+
+def _acls(stack: Stack) -> Check:
+    plan = stack.plan(stack.load_policy())
+    wrong = [*plan.grant, *plan.revoke, *(change for change in plan.drift if change.kind == "acl")]
+    found = "as the policy says" if not wrong else f"{len(wrong)} differ, the first: {wrong[0]}"
+    mend = "bus policy apply" if plan.grant or plan.revoke else "bus policy apply --prune"
+    return Check("acls", ok=not wrong, found=found, mend=mend)
+
+
+def _clock(stack: Stack) -> Check:
+    """Compare this clock with the broker's: the append time of a record written now."""
+    connection = stack.admin_connection()
+    append_time, sent = _append_time(connection)
+    skew = abs(append_time - sent)
+    limit = stack.settings.max_clock_skew_ms
+    found = f"{skew} ms from the broker's (limit {limit})"
+    return Check(
+        "clock", ok=skew <= limit, found=found, mend="set this machine's clock (NTP), or raise max_clock_skew_ms"
+    )
+
+
+def _append_time(connection: Connection) -> tuple[int, int]:
+    offsets: list[int] = []
+    producer = Producer(connection.config(acks="all", message_timeout_ms=10_000))
+    sent = time.time_ns() // 1_000_000
+    # The probe stays on bus.control, where nobody follows what is unsigned.
+    producer.produce(CONTROL, b"", partition=0, on_delivery=lambda _, message: offsets.append(message.offset() or 0))
+    if producer.flush(10) or not offsets:
+        raise Refused("no record could be written to the broker", hint="bus stack status")
+    consumer = Consumer(connection.config(group_id="bus-admin", enable_auto_commit=False))
+    try:
+        consumer.assign([TopicPartition(CONTROL, 0, offsets[0])])
+        message = consumer.poll(10)
+        if message is None or message.error() is not None:
+            raise Refused("no record could be read from the broker", hint="bus stack status")
+        return message.timestamp()[1], sent
+    finally:
+        consumer.close()
+
+
+def _services(stack: Stack) -> Check:
+    down = [row.name for row in stack.status() if row.pid is None]
+    found = "all up" if not down else f"down: {', '.join(down)}"
+    return Check("services", ok=not down, found=found, mend="bus stack up")

@@ -1,0 +1,132 @@
+"""Shell of the audit consumer: bus.audit to the ledger, one database transaction a batch, checkpoints after it.
+
+Partitions are assigned, not subscribed: the position is the ledger's, stored with the entries, so that a crash between
+Kafka and database cannot part them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from bus.admin.desired import AUDITOR
+from bus.authority.local import load_signer, open_roots
+from bus.authority.trust import read_trust
+from bus.codes import Code
+from bus.crypto.signing import Trust
+from bus.errors import Refused, RetryLater
+from bus.files import Layout, write_file
+from bus.kafka.config import ACL_ERRORS, Connection, read_identity
+from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.store import Entry, Interval, Ledger
+from bus.settings import Settings
+from bus.wire.names import AUDIT, AUDIT_PARTITIONS
+from consumers.audit.recorder import record_block
+from consumers.enforcer.app import configure_logging
+from consumers.issuer.app import stop_on_signal
+
+log = logging.getLogger("bus.audit")
+BATCH = 500
+
+
+class Auditor:
+    """One audit process. ``step`` is called at named points, for fault tests."""
+
+    def __init__(self, settings: Settings, step: Callable[[str], None] = lambda _: None) -> None:
+        self._settings = settings
+        self._step = step
+        self._layout = Layout(settings.state)
+        self._connection = Connection(
+            settings.bootstrap, self._layout.ca, read_identity(self._layout.service(AUDITOR), AUDITOR)
+        )
+        self._ledger = Ledger(self._layout.ledger, settings.deployment_id)
+        self._signer = load_signer(self._layout.signer("ledger"))
+        self._trust_file = read_trust(self._layout.trust)
+        self._trust = self._trust_file.trust()
+        self._roots = open_roots(settings, self._layout, self._trust_file)
+        self._days: dict[int, DayKeys] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Record until ``stop``."""
+        # What was committed and not signed when the last run ended is signed first.
+        for partition in self._ledger.partitions():
+            self._ledger.sign(partition, self._signer)
+        consumer = Consumer(
+            self._connection.config(
+                group_id=AUDITOR,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                auto_offset_reset="error",
+                fetch_wait_max_ms=50,
+            )
+        )
+        consumer.assign(
+            [TopicPartition(AUDIT, number, self._ledger.state(number)[1]) for number in range(AUDIT_PARTITIONS)]
+        )
+        ready = self._layout.state / "run" / "audit.ready"
+        write_file(ready, b"")
+        try:
+            while not stop.is_set():
+                messages = consumer.consume(BATCH, 0.1)
+                self._connection.check()
+                try:
+                    self._record(messages)
+                except RetryLater as error:
+                    log.warning("waiting: %s", error)
+                    stop.wait(0.2)
+                    for number in range(AUDIT_PARTITIONS):
+                        consumer.seek(TopicPartition(AUDIT, number, self._ledger.state(number)[1]))
+        finally:
+            consumer.close()
+            self._ledger.close()
+            ready.unlink(missing_ok=True)
+
+    def _record(self, messages: list[Message]) -> None:
+        groups: dict[int, list[Message]] = {}
+        for message in messages:
+            error = message.error()
+            if error is None:
+                groups.setdefault(message.partition() or 0, []).append(message)
+            elif error.code() in ACL_ERRORS:
+                raise self._connection.typed(error, "read", AUDIT)
+            elif not error.retriable():
+                raise Refused(f"{AUDIT}: {error.str()}", code=Code.LEDGER)
+        for partition, run in groups.items():
+            entries: list[Entry] = []
+            intervals: list[Interval] = []
+            for message in run:
+                value = message.value() or b""
+                made = record_block(value, partition, message.offset() or 0, self._trusted(value), self._day)
+                entries += made[0]
+                intervals += made[1]
+            _, position = self._ledger.state(partition)
+            self._step("opened")
+            self._ledger.append(partition, position, (run[-1].offset() or 0) + 1, entries, intervals)
+            self._step("appended")
+            self._ledger.sign(partition, self._signer)
+            self._step("signed")
+
+    def _trusted(self, value: bytes) -> Trust:
+        """The trust store, read again when the block's enforcer is not in it."""
+        if not self._trust.knows(value[16:32]):
+            self._trust_file = read_trust(self._layout.trust)
+            self._trust = self._trust_file.trust()
+        return self._trust
+
+    def _day(self, day: int) -> DayKeys:
+        found = self._days.get(day)
+        if found is None:
+            try:
+                found = self._days[day] = day_keys(day, self._roots.audit_root(day))
+            except FileNotFoundError:
+                raise RetryLater(f"root(audit, {day}) is not there", code=Code.RETRY) from None
+        return found
+
+
+def run(settings: Settings) -> None:
+    """Record until SIGTERM or SIGINT."""
+    configure_logging()
+    Auditor(settings).run(stop_on_signal())
