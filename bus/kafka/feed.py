@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, TopicPartition
 
 from bus.errors import Unavailable
@@ -33,10 +35,13 @@ class Feed:
     def catch_up(self) -> list[bytes]:
         """Values up to the present end. Raises AccessRefused, or Unavailable when the broker does not answer."""
         values = []
+        deadline = time.monotonic() + CATCH_UP_S
         while True:
-            message = self._consumer.poll(CATCH_UP_S)
+            message = self._consumer.poll(0.1)
             if message is None:
                 self._connection.check()
+                if time.monotonic() < deadline:
+                    continue
                 raise Unavailable(f"{self._topic} cannot be read", hint="is the broker up? `bus stack status`")
             error = message.error()
             if error is None:

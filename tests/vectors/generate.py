@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus.codes import Code
-from bus.wire import codec, derived, envelope, hop, hopblock, objects, preimage, records, sealed
+from bus.wire import codec, derived, envelope, hop, hopblock, objects, preimage, records
 from bus.wire.names import AgentId, DomainName, Tier, ZoneName, domain_topics
 from bus.wire.schemas import SCHEMA_DIRECTORY, schema
 
@@ -41,7 +41,7 @@ AGENT = AgentId("ret-1")
 ROLES = ("RETRIEVER", "ORCHESTRATOR")
 TENANT = "hr"
 TARGET = AgentId("exe-1")
-ROOT = bytes(range(0x00, 0x20))
+ROOT = bytes(range(0x20))
 AUDIT_ROOT = bytes(range(0x20, 0x40))
 ENFORCER_SEED = bytes(range(0x40, 0x60))
 ANCHOR_SEED = bytes(range(0x60, 0x80))
@@ -749,7 +749,10 @@ def malformed_envelope() -> list[Variant]:
         ("ticket of 513 bytes", at(content, tickets, b"\x02" + codec.prefixed(bytes(513)) + b"\x00", 1 + 1 + 32 + 1)),
         ("ticket count not minimal", at(content, tickets, b"\x82\x00", 1)),
         ("chunk branch 2", at(content, chunk, b"\x04")),
-        ("33 protected fields", at(content, chunk + 25, codec.length(33) + b"\x00\x00" * 33 + b"\x00", payload - chunk - 25)),
+        (
+            "33 protected fields",
+            at(content, chunk + 25, codec.length(33) + b"\x00\x00" * 33 + b"\x00", payload - chunk - 25),
+        ),
         ("payload length not minimal", at(content, payload, loose(len(PAYLOAD)), 1)),
         ("payload length one less", at(content, payload, codec.length(len(PAYLOAD) - 1))),
         ("payload length one more", at(content, payload, codec.length(len(PAYLOAD) + 1))),
@@ -856,8 +859,16 @@ def malformed_derived(vector: Json) -> list[Variant]:
         ("key table with a trailing byte", with_table(table + b"\x00"), Code.BOUNDS),
         ("key table with an empty reader set", with_table(b"\x02" + bytes(32) + b"\x00\x00"), Code.BOUNDS),
         ("key table cut", with_table(table[:-2]), Code.BOUNDS),
-        ("33 reader sets", with_table(codec.length(33) + (bytes(32) + b"\x02" + bytes(68) + b"\x00") * 33 + b"\x00"), Code.BOUNDS),
-        ("64 entries in a reader set", with_table(b"\x02" + bytes(32) + codec.length(64) + bytes(64 * 68) + b"\x00\x00"), Code.BOUNDS),
+        (
+            "33 reader sets",
+            with_table(codec.length(33) + (bytes(32) + b"\x02" + bytes(68) + b"\x00") * 33 + b"\x00"),
+            Code.BOUNDS,
+        ),
+        (
+            "64 entries in a reader set",
+            with_table(b"\x02" + bytes(32) + codec.length(64) + bytes(64 * 68) + b"\x00\x00"),
+            Code.BOUNDS,
+        ),
         ("reader set out of range", at(value, first + 16, u16(2)), Code.BOUNDS),
         ("no reader set in tier RETRIEVAL", at(value, first + 16, u16(65535)), Code.BOUNDS),
         ("body length negative", at(value, first + 26, b"\x01"), Code.BOUNDS),
@@ -914,9 +925,7 @@ def wrapped_other_dek(original: Json) -> Json:
     by_id = {each["reader_key_id"]: each["value"] for each in all_keys()["roles"].values()}
     entries = [
         entry
-        | {
-            "wrapped": entry["nonce"] + gcm(by_id[entry["reader_key_id"]], entry["nonce"], original["wrap_aad"], other)
-        }
+        | {"wrapped": entry["nonce"] + gcm(by_id[entry["reader_key_id"]], entry["nonce"], original["wrap_aad"], other)}
         for entry in original["entries"]
     ]
     return original | {"entries": entries}
