@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+from importlib import import_module
 
 import click
 
@@ -17,4 +17,4 @@ from bus.cli.stack import fetch_with_progress
 def bench(pairs: int, records: int, size: int, as_json: bool) -> None:
     """Records a second and CPU microseconds a record, relay and enforcer in turn."""
     fetch_with_progress()
-    runpy.run_module("bench.relay")["run"](pairs=pairs, records=records, size=size, as_json=as_json)
+    import_module("bench.relay").run(pairs=pairs, records=records, size=size, as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+from importlib import import_module
 
 import click
 
@@ -14,6 +14,6 @@ from bus.cli.stack import fetch_with_progress
 def demo(keep: bool) -> None:
     """A guided run: agents, masking, refusals, ACLs, observer check, ledger. Exit 1 if an expectation fails."""
     fetch_with_progress()
-    failed = runpy.run_module("bench.demo")["run"](keep=keep)
+    failed = import_module("demo.run").run(keep=keep)
     if failed:
         raise SystemExit(1)

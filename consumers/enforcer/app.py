@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -20,6 +21,7 @@ from bus.kafka.config import Connection, read_identity
 from bus.kafka.feed import Feed
 from bus.kafka.loop import Loop
 from bus.kafka.restore import WindowReader
+from bus.kafka.transaction import Staged
 from bus.settings import Settings
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import POLICY, domain_topics
@@ -34,11 +36,19 @@ REFRESH_MS = 500
 class Enforcer:
     """One enforcer process."""
 
-    def __init__(self, settings: Settings, step: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        step: Callable[[str], None] = lambda _: None,
+        observe: Callable[[Staged], None] = lambda _: None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
         self._settings = settings
         self._layout = Layout(settings.state)
         self._name = settings.instance or enforcer_name(1)
         self._step = step
+        self._observe = observe
+        self._on_ready = on_ready
         folder = self._layout.service(self._name)
         identity = read_identity(folder, self._name)
         self._connection = Connection(settings.bootstrap, self._layout.ca, identity)
@@ -66,7 +76,8 @@ class Enforcer:
 
     def run(self, stop: threading.Event) -> None:
         """Enforce until ``stop``; the last transaction is finished first."""
-        worker = EnforcerWorker(self._context, self._trust, WindowReader(self._connection), self._refresh)
+        reader = WindowReader(self._connection)
+        worker = EnforcerWorker(self._context, self._trust, reader, self._refresh, self._observe)
         ready = self._layout.state / "run" / f"{self._name}.ready"
         loop = Loop(
             self._connection,
@@ -77,13 +88,18 @@ class Enforcer:
             transaction_ms=self._settings.transaction_ms,
             transaction_bytes=self._settings.transaction_bytes,
             step=self._step,
-            ready=lambda: write_file(ready, b""),
+            ready=lambda: self._ready(ready),
         )
         try:
             loop.run(stop)
         finally:
             ready.unlink(missing_ok=True)
             self._feed.close()
+
+    def _ready(self, path: Path) -> None:
+        """Partitions are assigned and restored."""
+        write_file(path, b"")
+        self._on_ready()
 
     def _trust(self) -> Trust:
         self._trust_file = read_trust(self._layout.trust)

@@ -47,7 +47,8 @@ class _Input:
 
 
 class EnforcerWorker:
-    """See ``bus.kafka.loop.Worker``. ``refresh`` reads keys, audit roots and policy into the context."""
+    """See ``bus.kafka.loop.Worker``. ``refresh`` reads keys, audit roots and policy into the context,
+    ``observe`` is told of each transaction that is durable."""
 
     def __init__(
         self,
@@ -55,11 +56,13 @@ class EnforcerWorker:
         trust: Callable[[], Trust],
         reader: WindowReader,
         refresh: Callable[[], None],
+        observe: Callable[[Staged], None] = lambda _: None,
     ) -> None:
         self._context = context
         self._trust = trust
         self._reader = reader
         self._refresh = refresh
+        self._observe = observe
         self._inputs: dict[Place, _Input] = {}
 
     def restore(self, committed: dict[Place, Committed]) -> dict[Place, int]:
@@ -200,3 +203,4 @@ class EnforcerWorker:
         for place, offset in staged.snapshot_offsets.items():
             if place in self._inputs:
                 self._inputs[place].metadata = f"{METADATA_PREFIX}{offset}"
+        self._observe(staged)

@@ -1,0 +1,325 @@
+"""The guided run. Each line is an expectation that was checked; the return value counts those that failed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from bus.authority.trust import read_trust
+from bus.cli.audit import open_query
+from bus.cli.output import out
+from bus.client.bus import Bus, Subscription
+from bus.client.delivery import Delivery
+from bus.errors import Denied
+from bus.kafka.config import Connection, read_identity
+from bus.ledger.store import Ledger
+from bus.ledger.verify import Report, verify_ledger
+from bus.settings import Settings
+from bus.stack.local import Stack, prepare
+from bus.wire import derived
+from bus.wire.hop import Hop
+from bus.wire.names import domain_topics
+from demo.observer import look
+from demo.raw import RawClient, plaintext
+from demo.traces import Say, load_traces
+
+POLICIES = Path(__file__).resolve().parents[1] / "policies"
+WAIT_S = 60.0
+METADATA = {"sender_ip": "10.20.30.40", "routing_path": "gateway>planner", "internal_id": "n-17", "timestamp": "now"}
+
+
+class Narrator:
+    """Prints steps and counts expectations."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self.done = 0
+        self.failed = 0
+
+    def expect(self, what: str, holds: bool, figure: str) -> None:
+        """One line; ``figure`` is what was measured."""
+        self.done += 1
+        self.failed += not holds
+        if self._quiet:
+            return
+        mark = "[green]ok[/]" if holds else "[red]FAILED[/]"
+        out.print(f"{self.done:2}  {what:58} {mark}  {figure}")
+
+
+def run(*, keep: bool = False) -> int:
+    """Run everything; returns how many expectations failed."""
+    began = time.monotonic()
+    narrator = Narrator()
+    home = Path(tempfile.mkdtemp(prefix="sealbus-demo-"))
+    secure = control = None
+    try:
+        secure = _stack(home / "sealed", POLICIES)
+        with _configured(secure):
+            _secured(secure, narrator)
+        control = _stack(home / "plain", _plaintext_policies(home))
+        with _configured(control):
+            _control(control, narrator)
+    finally:
+        for stack in (secure, control):
+            if stack is not None and not keep:
+                stack.down(lambda _: None, purge=True)
+        if not keep:
+            shutil.rmtree(home, ignore_errors=True)
+    good = narrator.done - narrator.failed
+    out.print(f"{good} of {narrator.done} as expected in {time.monotonic() - began:.0f} s")
+    if keep:
+        out.print(f"left running: BUS_CONFIG={home}/sealed/bus.toml bus audit search")
+    else:
+        out.print("nothing left running.   next: bus stack up · bus demo --keep")
+    return narrator.failed
+
+
+def _stack(state: Path, policies: Path) -> Stack:
+    settings = dataclasses.replace(Settings(), state=state, policies=policies)
+    stack = Stack(prepare(settings))
+    began = time.monotonic()
+    stack.up(lambda _: None)
+    names = ", ".join(row.name for row in stack.status() if row.pid)
+    out.print(f"stack  {stack.settings.bootstrap}: {names}   {time.monotonic() - began:.0f} s")
+    return stack
+
+
+class _configured:  # noqa: N801  # a context manager, used as a verb
+    """Settings of ``stack`` for everything that loads them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._path = str(stack.layout.settings)
+
+    def __enter__(self) -> None:
+        self._before = os.environ.get("BUS_CONFIG")
+        os.environ["BUS_CONFIG"] = self._path
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            del os.environ["BUS_CONFIG"]
+        else:
+            os.environ["BUS_CONFIG"] = self._before
+
+
+def _plaintext_policies(home: Path) -> Path:
+    """The same law with every tier PLAINTEXT: the control."""
+    folder = home / "policies"
+    shutil.copytree(POLICIES, folder)
+    mesh = folder / "mesh.yaml"
+    mesh.write_text(mesh.read_text().replace('tier: "RETRIEVAL"', 'tier: "PLAINTEXT"'))
+    return folder
+
+
+def _replay(narrator: Narrator) -> tuple[list[Say], dict[str, str]]:
+    """The agents replay their recorded messages; returns them and one record as its reader got it."""
+    messages = [say for trace in load_traces() for say in trace.messages]
+    received: list[dict[str, str]] = []
+    shown: dict[str, str] = {}
+    with (
+        Bus("orchestrator-1") as coordinator,
+        Bus("executor-1") as worker,
+        Bus("retriever-1") as memory,
+    ):
+        agents = {each.agent: each for each in (coordinator, worker, memory)}
+        inboxes = [coordinator.subscribe("coordination"), coordinator.subscribe("agent_memory")]
+        began = time.monotonic()
+        for say in messages:
+            agents[say.agent].publish(
+                say.domain,
+                say.payload,
+                purpose="care",
+                correlation=say.session,
+                metadata=METADATA,
+                confirm="queued",
+            )
+        wanted = {name: sum(say.domain == name for say in messages) for name in ("coordination", "agent_memory")}
+        for inbox, name in zip(inboxes, wanted, strict=True):
+            for got in _take(inbox, wanted[name]):
+                received.append(got.value())
+                shown = {"source": got.source, "metadata": str(dict(got.metadata)), "decision": got.decision_id}
+        took = time.monotonic() - began
+    same = sorted(map(str, received)) == sorted(str(say.payload) for say in messages)
+    narrator.expect(
+        "agents replay recorded messages; permitted readers open each",
+        same,
+        f"{len(received)} of {len(messages)} in {took:.1f} s",
+    )
+    return messages, shown
+
+
+def _take(inbox: Subscription, count: int) -> list[Delivery]:
+    deadline = time.monotonic() + WAIT_S
+    taken: list[Delivery] = []
+    while len(taken) < count and (got := inbox.get(max(0.0, deadline - time.monotonic()))) is not None:
+        taken.append(got)
+    return taken
+
+
+def _private() -> set[str]:
+    return {item for trace in load_traces() for item in trace.private}
+
+
+def _secured(stack: Stack, narrator: Narrator) -> None:
+    messages, shown = _replay(narrator)
+    out.print(f"      a reader sees   source={shown['source']} metadata={shown['metadata']} {shown['decision']}")
+    _one_record(stack, narrator)
+    _refusals(stack, narrator)
+    _broker_refuses(stack, narrator)
+    _observer(stack, narrator)
+    _ledger(stack, narrator, len(messages))
+
+
+def _one_record(stack: Stack, narrator: Narrator) -> None:
+    """One record as its agent sees it, as the broker stores it, as a permitted and a forbidden agent get it."""
+    note = {"customer": "c-17", "text": "prefers mail, account 4711-0815"}
+    topic = domain_topics(stack.load_policy().domains["agent_memory"].name).outbound  # type: ignore[index]
+    with Bus("retriever-1") as writer, Bus("orchestrator-1") as reader:
+        inbox = reader.subscribe("agent_memory")
+        began = time.monotonic()
+        sent = writer.publish("agent_memory", note, purpose="care", metadata=METADATA, confirm="decided")
+        got = next((each for each in iter(lambda: inbox.get(WAIT_S), None) if each.id == sent.id), None)
+        took = (time.monotonic() - began) * 1000
+    out.print(f"      the agent wrote {note}")
+    stored = _stored(stack, topic, got.place[0], got.place[1]) if got is not None else b""
+    out.print(f"      the broker has  {stored[:24].hex()}… {len(stored)} bytes, {_readers(stored)} wrapped keys")
+    opened = got is not None and got.value() == note and "sender_ip" not in got.metadata
+    narrator.expect("a permitted agent opens it, topology masked", opened, f"{took:.0f} ms after publish")
+    clear = any(value.encode() in stored for value in note.values()) or b"retriever-1" in stored
+    narrator.expect("neither payload nor agent names stand in the broker's bytes", not clear, f"{len(stored)} bytes")
+    with Bus("executor-1") as stranger:
+        try:
+            stranger.subscribe("agent_memory")
+            narrator.expect("a forbidden agent is refused", False, "it may read")
+        except Denied as denied:
+            narrator.expect("a forbidden agent is refused", True, denied.rule)
+
+
+def _readers(stored: bytes) -> int:
+    return sum(len(each.entries) for each in derived.parse(stored).sets) if stored else 0
+
+
+def _stored(stack: Stack, topic: str, partition: int, offset: int) -> bytes:
+    consumer = Consumer(stack.admin_connection().config(group_id="bus-admin", enable_auto_commit=False))
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset)])
+        message = consumer.poll(WAIT_S)
+        return message.value() or b"" if message is not None and message.error() is None else b""
+    finally:
+        consumer.close()
+
+
+def _refusals(stack: Stack, narrator: Narrator) -> None:
+    """Records made by a raw client past the SDK; the reason printed is read from the hop."""
+    raw = RawClient(stack)
+    memory = raw.sealer("retriever-1", "agent_memory")
+    now = int(time.time() * 1000)
+    honest = memory.seal(0, plaintext("retriever-1", "agent_memory"))[1]
+    tampered = bytearray(memory.seal(0, plaintext("retriever-1", "agent_memory"))[1])
+    tampered[-1] ^= 1
+    expired = memory.seal(0, plaintext("retriever-1", "agent_memory", now=now - 600_000))[1]
+    forbidden = raw.sealer("executor-1", "agent_memory").seal(0, plaintext("executor-1", "agent_memory"))[1]
+    unavailable = raw.sealer("executor-1", "pii_inference").seal(0, plaintext("executor-1", "pii_inference"))[1]
+    cases = [
+        ("an honest record passes", "agent_memory.in", honest, ""),
+        ("the same record, replayed", "agent_memory.in", honest, "replay"),
+        ("one bit flipped", "agent_memory.in", bytes(tampered), "mac"),
+        ("moved to another topic", "coordination.in", honest, "wrong-domain"),
+        ("expired ten minutes ago", "agent_memory.in", expired, "expired"),
+        ("an executor writes to agent_memory", "agent_memory.in", forbidden, "produce"),
+        ("a tier that this release cannot protect for", "pii_inference.in", unavailable, "tier-unavailable"),
+    ]
+    places = [(topic, raw.produce(topic, value)) for _, topic, value, _ in cases]
+    hops = _wait_hops(stack, places)
+    for (what, _, value, code), place in zip(cases, places, strict=True):
+        hop = hops.get(place)
+        told = f"{hop.tail.code or 'ALLOW'} {hop.tail.rule} {hop.tail.location}" if hop else "no hop"
+        right = hop is not None and hop.tail.code == code and hop.origin_digest == hashlib.sha256(value).digest()
+        narrator.expect(what, right, told.strip())
+
+
+def _wait_hops(stack: Stack, places: list[tuple[str, int]]) -> dict[tuple[str, int], Hop]:
+    """Hops of partition 0 by (topic, offset), once all of ``places`` are in the ledger."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        found = {
+            (each.hop.tail.topic, each.hop.offset): each.hop
+            for each in open_query(stack.settings).search({})
+            if each.hop.partition == 0
+        }
+        if all(place in found for place in places) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def _broker_refuses(stack: Stack, narrator: Narrator) -> None:
+    """An agent's own credential on a topic that its ACLs do not name."""
+    folder = stack.layout.agent("executor-1")
+    connection = Connection(stack.settings.bootstrap, stack.layout.ca, read_identity(folder, "executor-1"))
+    errors: list[KafkaError | None] = []
+    producer = Producer(connection.config(message_timeout_ms=10_000))
+    producer.produce("agent_memory.out", b"forged", on_delivery=lambda error, _: errors.append(error))
+    producer.flush(15)
+    error = errors[0] if errors else None
+    refused = error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    told = str(connection.typed(error, "write", "agent_memory.out")) if error is not None else "it was taken"
+    narrator.expect("executor-1 writes agent_memory.out itself", refused, told)
+
+
+def _observer(stack: Stack, narrator: Narrator) -> None:
+    items = _private()
+    seen = look(stack.layout.state / "kafka" / "data", items)
+    figure = f"{len(seen.items)} of {len(items)} in {seen.bytes_read:,} bytes, {seen.files} files"
+    narrator.expect("observer with the broker's disks finds private items", not seen.items and bool(items), figure)
+
+
+def _control(stack: Stack, narrator: Narrator) -> None:
+    """The same scanner on the same traffic in PLAINTEXT must find them."""
+    quiet = Narrator(quiet=True)
+    _replay(quiet)
+    items = _private()
+    seen = look(stack.layout.state / "kafka" / "data", items)
+    figure = f"{len(seen.items)} of {len(items)} in {seen.bytes_read:,} bytes"
+    narrator.expect("control: the same traffic in PLAINTEXT", quiet.failed == 0 and seen.items == items, figure)
+
+
+def _ledger(stack: Stack, narrator: Narrator, published: int) -> None:
+    key = read_trust(stack.layout.trust).ledger
+    report = _settled(lambda: _verify(stack.layout.ledger, stack, key), published)
+    figure = f"{report.leaves} hops, {report.checkpoints} checkpoints, {report.intervals} intervals"
+    narrator.expect("the ledger verifies with the public key alone", not report.problems, figure)
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / "copy.db"
+        with sqlite3.connect(stack.layout.ledger) as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        with sqlite3.connect(copy) as target:
+            partition, leaf, body = target.execute(
+                "select partition, leaf, body from entry order by partition, leaf limit 1 offset 3"
+            ).fetchone()
+            flipped = body[:20] + bytes((body[20] ^ 1,)) + body[21:]
+            target.execute("update entry set body = ? where partition = ? and leaf = ?", (flipped, partition, leaf))
+        problems = _verify(copy, stack, key).problems
+    named = f"partition {partition}: leaf {leaf} does not match"
+    narrator.expect("one byte flipped in a copy is named", named in problems, problems[0] if problems else "not seen")
+
+
+def _verify(path: Path, stack: Stack, key: bytes) -> Report:
+    return verify_ledger(Ledger(path, stack.settings.deployment_id, read_only=True), key)
+
+
+def _settled(read: Callable[[], Report], published: int) -> Report:
+    """The report once every published record has its hop and the last checkpoint is signed."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        report = read()
+        if (report.leaves >= published and not report.problems) or time.monotonic() > deadline:
+            return report
+        time.sleep(0.1)
