@@ -55,7 +55,7 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root_hash: bytes) -> None:
     """RFC 9162, section 2.1.3.2. Raises Unverified(inclusion) unless ``leaf`` is leaf ``index`` of ``size``."""
-    if not 0 <= index < size or any(len(each) != HASH_LENGTH for each in path):
+    if not 0 <= index < size or any(len(each) != HASH_LENGTH for each in (leaf, root_hash, *path)):
         raise Unverified(f"inclusion: leaf {index} is not in a tree of {size}", step="inclusion")
     at, last, value = index, size - 1, leaf
     for sibling in path:
@@ -80,12 +80,13 @@ def verify_consistency(first: int, second: int, first_root: bytes, second_root: 
     def refuse(why: str) -> Unverified:
         return Unverified(f"consistency {first} -> {second}: {why}", step="consistency")
 
-    if not 0 <= first <= second or any(len(each) != HASH_LENGTH for each in proof):
-        raise refuse("sizes or hashes are impossible")
-    if first == second or first == 0:
-        if proof or (first == second and first_root != second_root) or (first == 0 and first_root != EMPTY_ROOT):
+    if first == second != 0:
+        if proof or first_root != second_root:
             raise refuse("expected an empty proof and equal roots")
         return
+    hashes = (first_root, second_root, *proof)
+    if not 0 < first < second or any(len(each) != HASH_LENGTH for each in hashes):
+        raise refuse("sizes or hashes are impossible")
     path = list(proof)
     if first & (first - 1) == 0:
         path.insert(0, first_root)

@@ -11,16 +11,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+_LONGEST = 3650 * 86_400_000
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def _milliseconds(value: Any) -> Any:
     if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", value)):
-        return int(match[1]) * _UNITS[match[2]]
+        return min(int(match[1]) * _UNITS[match[2]], _LONGEST + 1)
     raise ValueError('expected a duration, as in "90s", 24h or 7d')
 
 
-Duration = Annotated[int, BeforeValidator(_milliseconds)]
+def _first_version(value: Any) -> Any:
+    if type(value) is not int or value != 1:
+        raise ValueError("expected 1")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_milliseconds), Field(le=_LONGEST)]
 LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
 TierText = Literal["PLAINTEXT", "RETRIEVAL", "COMPUTATION", "FHE"]
@@ -63,7 +70,7 @@ class Domain(_Strict):
 class SecurityMesh(_Strict):
     """The law."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, BeforeValidator(_first_version)] = 1
     global_: Global = Field(alias="global")
     topics: Topics = Topics()
     domains: Annotated[list[Domain], Field(min_length=1, max_length=256)]

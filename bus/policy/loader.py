@@ -54,7 +54,7 @@ def _validate(document: Document, model: type[M]) -> M:
         found: list[dict[str, Any]] = [dict(each) for each in error.errors()]
         # A misspelt key is also a missing one: say it once, at the key that is there.
         near = {(each["loc"][:-1], _nearest(model, each["loc"])) for each in found if each["type"] == "extra_forbidden"}
-        kept = [each for each in found if (each["loc"][:-1], each["loc"][-1]) not in near]
+        kept = [each for each in found if (each["loc"][:-1], each["loc"][-1] if each["loc"] else "") not in near]
         _raise_first([_placed(document, model, each) for each in kept])
         raise  # unreachable: a ValidationError has at least one error
 

@@ -90,7 +90,11 @@ def _build(loader: Any, node: nodes.Node, path: Path_, marks: dict[Path_, tuple[
     if isinstance(node, nodes.SequenceNode):
         return [_build(loader, each, (*path, i), marks, name) for i, each in enumerate(node.value)]
     if not isinstance(node, nodes.MappingNode):
-        return loader.construct_object(node)
+        try:
+            return loader.construct_object(node)
+        except (ValueError, OverflowError):  # what looks like a date or a number and is none
+            line, column = marks[path]
+            raise PolicyError("an impossible date or number", file=name, line=line, column=column) from None
     value: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1

@@ -516,30 +516,19 @@ def test_every_cut_of_the_files_loads_or_is_refused(tmp_path: Path) -> None:
     assert set(refused) == {"mesh.yaml", "agents.yaml"}
 
 
-UNMET = [
-    ("text", "hello\n", (1, 1), "_validate reads loc[-1] of an empty loc"),
-    ("list", "- a\n", (1, 1), "_validate reads loc[-1] of an empty loc"),
-    ("impossible date", changed(MESH, "600000", "2026-13-45"), (4, 38), "construct_object raises ValueError"),
-    ("impossible time", changed(MESH, "600000", "2026-01-01 00:00:61"), (4, 38), "construct_object raises ValueError"),
-    ("number without digits", changed(MESH, "600000", "0x_"), (4, 38), "construct_object raises ValueError"),
-    ("number of 5,000 digits", changed(MESH, "600000", "9" * 5000), (4, 38), "construct_object raises ValueError"),
-    ("endless retention", changed(MESH, "  domains:\n", topics("retention: 999999999d")), (6, 23),
-     "a duration over 2^53 ms is no RFC 8785 number"),
-    ("version as a truth", changed(MESH, "  global:", "  version: true\n  global:"), (2, 12), "Literal[1] takes true"),
-]  # fmt: skip
+ODD = {
+    "text": ("hello\n", (1, 1)),
+    "list": ("- a\n", (1, 1)),
+    "impossible date": (changed(MESH, "600000", "2026-13-45"), (4, 38)),
+    "impossible time": (changed(MESH, "600000", "2026-01-01 00:00:61"), (4, 38)),
+    "number without digits": (changed(MESH, "600000", "0x_"), (4, 38)),
+    "number of 5,000 digits": (changed(MESH, "600000", "9" * 5000), (4, 38)),
+    "endless retention": (changed(MESH, "  domains:\n", topics("retention: 999999999d")), (6, 23)),
+    "version as a truth": (changed(MESH, "  global:", "  version: true\n  global:"), (2, 12)),
+}
 
 
-@pytest.mark.parametrize(
-    ("content", "at"),
-    [
-        pytest.param(
-            *row[1:3],
-            id=row[0],
-            marks=pytest.mark.xfail(strict=True, raises=(IndexError, ValueError, pytest.fail.Exception), reason=row[3]),
-        )
-        for row in UNMET
-    ],
-)
+@pytest.mark.parametrize(("content", "at"), ODD.values(), ids=ODD)
 def test_refused_too(tmp_path: Path, content: str, at: tuple[int, int]) -> None:
     error = refusal(tmp_path, content)
     assert (error.file, error.line, error.column) == ("mesh.yaml", *at)
