@@ -39,6 +39,10 @@ class Code(StrEnum):
     SCHEMA = "schema"
     INTERNAL = "internal"
 
+    # Events of a partition, in hops of their own (ADR 0002).
+    CLOCK = "clock"
+    START = "start"
+
     # Policy rules by name.
     TENANTS = "tenants"
     ZONES = "zones"

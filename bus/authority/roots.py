@@ -58,6 +58,13 @@ class RootStore:
             return []
         return sorted(int(each.name) for each in self._roots.iterdir() if each.name.isdigit())
 
+    def names(self, number: int) -> frozenset[str]:
+        """Files of one epoch's roots: a domain that joins an epoch adds one."""
+        try:
+            return frozenset(path.name for path in (self._roots / str(number)).iterdir() if path.suffix != ".new")
+        except FileNotFoundError:
+            return frozenset()  # destroyed a moment ago
+
     def put(self, signed: bytes, root: Secret) -> StoredEpoch:
         """Store a new epoch's root."""
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
@@ -74,17 +81,18 @@ class RootStore:
 
     def load(self, number: int) -> list[StoredEpoch]:
         """Every domain's root of one epoch. Raises Unverified where an object or a wrapping does not hold."""
-        whole = (path for path in (self._roots / str(number)).iterdir() if path.suffix != ".new")
-        return [self._open(path) for path in sorted(whole)]
+        return [self.open(number, name) for name in sorted(self.names(number))]
 
-    def _open(self, path: Path) -> StoredEpoch:
+    def open(self, number: int, name: str) -> StoredEpoch:
+        """The root in one file of ``names``. Raises Unverified, or RetryLater when the provider cannot be reached."""
+        path = self._roots / str(number) / name
         document = json.loads(read_secret(path))
         signed = bytes.fromhex(document["epoch"])
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
-        name = f"root({epoch.domain}, {epoch.epoch})"
-        root = self._provider.unwrap(bytes.fromhex(document["wrapped"]), _domain_context(epoch), name)
+        told = f"root({epoch.domain}, {epoch.epoch})"
+        root = self._provider.unwrap(bytes.fromhex(document["wrapped"]), _domain_context(epoch), told)
         if root_digest(root) != epoch.root_digest:
-            raise Unverified(f"{name}: does not match its epoch", step="root")
+            raise Unverified(f"{told}: does not match its epoch", step="root")
         return StoredEpoch(epoch, signed, root)
 
     def destroy(self, number: int) -> None:

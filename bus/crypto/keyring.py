@@ -16,7 +16,7 @@ from bus.crypto import keys
 from bus.crypto.keys import ReadingKey, Secret
 from bus.crypto.seal import CountingAead, mac_state
 from bus.wire import preimage
-from bus.wire.names import AgentId, DomainName, domain_topics
+from bus.wire.names import AgentId, DomainName, ZoneName, domain_topics
 from bus.wire.objects import Epoch
 
 MAX_INSTANCES = 64
@@ -36,6 +36,7 @@ class DomainEpoch:
     instance: bytes
     readers: dict[tuple[str, str], ReadingKey] = field(default_factory=dict)
     notices: dict[AgentId, CountingAead] = field(default_factory=dict)
+    agents: set[AgentId] = field(default_factory=set)
     dead: CountingAead = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +96,7 @@ class AgentKey:
 
 
 class Keyring:
-    """Key ids of all agents over the epochs that are still of use. ``retired`` remembers ended ones by key id."""
+    """Key ids of all agents over the epochs that are still of use."""
 
     def __init__(self, *, lead_ms: int, grace_ms: int) -> None:
         self._lead = lead_ms
@@ -130,12 +131,22 @@ class Keyring:
                 instance=keys.fresh_instance(),
             )
             self._epochs[domain, epoch.epoch] = held
-        topic = domain_topics(domain, epoch.zone).inbound  # type: ignore[arg-type]
-        for agent in agents:
-            derived = keys.agent_keys(root, agent)
-            if derived.key_id not in self._keys:
-                self._keys[derived.key_id] = AgentKey(agent, held, derived, topic)
+        self._derive(held, agents)
         return held
+
+    def _derive(self, held: DomainEpoch, agents: Iterable[AgentId]) -> None:
+        topic = domain_topics(held.domain, ZoneName(held.zone)).inbound
+        for agent in agents:
+            if agent not in held.agents:
+                derived = keys.agent_keys(held.root, agent)
+                self._keys[derived.key_id] = AgentKey(agent, held, derived, topic)
+                held.agents.add(agent)
+
+    def join(self, agents: Iterable[AgentId]) -> None:
+        """Derive the keys of agents that a newer policy brought, in every epoch held."""
+        wanted = list(agents)
+        for held in self._epochs.values():
+            self._derive(held, wanted)
 
     def retire(self, before_ms: int) -> list[DomainEpoch]:
         """Forget every epoch that closed before ``before_ms`` (the backlog horizon); returns them."""

@@ -1,14 +1,15 @@
 """The exactly-once loop: poll, hand to the worker, commit in the background, recover by starting over from the broker.
 
-There is one way to recover, from an abort, an unknown result or a rebalance: throw staged state away, read the stable
-committed offsets, restore, seek. The next batch is fetched and enforced while the last one commits.
+There is one way to recover, from an abort, an unknown result or a rebalance: throw staged state away, fence the old
+producer, read the stable committed offsets, restore, seek. The next batch is fetched and enforced while the last one
+commits. Where the worker cannot go on (keys, policy), partitions are paused and the loop keeps polling, so that the
+group stays as it is; the worker tells pause and resumption in hops.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,7 +17,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bus.codes import Code
-from bus.errors import Refused, RetryLater
+from bus.errors import Refused, RetryLater, Unavailable
 from bus.kafka.config import ACL_ERRORS, Connection
 from bus.kafka.transaction import Place, Staged, Step, TransactionFailed, Transactor
 
@@ -24,7 +25,7 @@ log = logging.getLogger("bus.kafka")
 
 POLL_BATCH: Final = 2000
 COMMITTED_TIMEOUT_S: Final = 15.0
-RECOVERY_DEADLINE_S: Final = 60.0
+RETRY_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,10 @@ class Committed:
 
 
 class Worker(Protocol):
-    """What the loop drives. Raises RetryLater from any method to have the loop pause and start over."""
+    """What the loop drives. RetryLater from ``idle``, ``handle`` or ``stage`` pauses until ``idle`` passes again."""
 
     def restore(self, committed: dict[Place, Committed]) -> dict[Place, int]:
-        """Take these partitions; returns the offset at which each starts."""
+        """Take these partitions; returns the offset at which each starts. Raises RetryLater."""
         ...
 
     def drop(self, places: Iterable[Place]) -> None:
@@ -63,7 +64,19 @@ class Worker(Protocol):
         ...
 
     def idle(self) -> None:
-        """Called between batches, at least every poll."""
+        """Called between batches while nothing is staged, and until it passes while paused."""
+        ...
+
+    def topics(self) -> list[str]:
+        """Input topics, sorted; asked after ``idle``."""
+        ...
+
+    def paused(self, why: str) -> None:
+        """Partitions stand still from now on."""
+        ...
+
+    def resumed(self) -> None:
+        """Partitions go on."""
         ...
 
 
@@ -73,7 +86,6 @@ class Loop:
     def __init__(
         self,
         connection: Connection,
-        topics: list[str],
         group: str,
         instance: str,
         worker: Worker,
@@ -84,7 +96,6 @@ class Loop:
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
-        self._topics = topics
         self._group = group
         self._instance = instance
         self._worker = worker
@@ -92,41 +103,53 @@ class Loop:
         self._limit = transaction_bytes
         self._step = step
         self._ready = ready
+        self._topics: list[str] = []
         self._assigned: set[Place] = set()
         self._staged: Staged | None = None
         self._bytes = 0
-        self._since = 0.0
-        self._recover = False
+        self._fence = False  # the producer may have left a transaction open
+        self._stale = False  # partitions must be restored before anything of them is handled
+        self._paused = False
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set: then the last batch is committed and the group left."""
         self._transactor = Transactor(self._connection, self._instance, self._step)
         self._consumer = Consumer(consumer_config(self._connection, self._group, self._instance))
         try:
-            self._consumer.subscribe(
-                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe()
             while not stop.is_set():
                 try:
                     self._turn()
-                except (TransactionFailed, RetryLater) as error:
+                except (TransactionFailed, Unavailable, KafkaException) as error:
                     log.warning("starting over from the committed offsets: %s", error)
-                    self._start_over()
+                    self._void(fence=True)
+                except RetryLater as error:
+                    self._pause(error)
             self._finish()
         finally:
             self._consumer.close()
             self._transactor.close()
 
+    def _subscribe(self) -> None:
+        wanted = self._worker.topics()
+        if wanted != self._topics:
+            self._topics = wanted
+            self._consumer.subscribe(
+                wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+
     def _turn(self) -> None:
-        messages = self._consumer.consume(POLL_BATCH, self._linger_s if self._assigned else 0.2)
-        self._worker.idle()
-        if self._recover:
-            self._recover = False
-            raise RetryLater("the assignment could not be restored", code=Code.RETRY)
+        if self._stale or self._fence or self._paused:
+            self._stand()
+            return
+        messages = self._consumer.consume(POLL_BATCH, self._linger_s if self._assigned else RETRY_S)
+        if self._stale:
+            return  # revoked and assigned anew in this poll, and not restored
+        if not self._bytes:
+            self._worker.idle()
+            self._subscribe()
         for place, run in _runs(messages, self._on_message_error):
             if place in self._assigned:
-                if not self._bytes:
-                    self._since = time.monotonic()
                 self._worker.handle(place, run)
                 self._bytes += sum(len(each.value() or b"") for each in run) + 64 * len(run)
         full = self._bytes >= self._limit
@@ -134,6 +157,63 @@ class Loop:
             self._hand_over()
         elif self._transactor.idle:
             self._settle()
+
+    def _stand(self) -> None:
+        """One turn in which nothing is handled: keep polling, try to be able to go on."""
+        for message in self._consumer.consume(POLL_BATCH, RETRY_S):
+            if message.error() is not None:
+                self._connection.check()  # other errors mend, or come again when partitions are read
+        if self._paused:
+            self._worker.idle()
+        self._recover()
+        if self._paused:
+            self._paused = False
+            log.info("going on")
+            self._worker.resumed()
+            self._hand_over()
+
+    def _recover(self) -> None:
+        """Fence, then restore and seek. Raises RetryLater or KafkaException where that cannot be done yet."""
+        self._fence_off()
+        if self._stale:
+            starts = self._restore(list(self._assigned))
+            places = [TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()]
+            self._consumer.resume(places)
+            for each in places:
+                self._consumer.seek(each)
+            self._stale = False
+            self._ready()
+
+    def _fence_off(self) -> None:
+        if self._fence:
+            self._transactor.renew()
+            self._fence = False
+
+    def _void(self, *, fence: bool) -> None:
+        """Throw staged state away; partitions are restored before anything else is handled."""
+        self._staged, self._bytes = None, 0
+        self._worker.reset()
+        self._fence = self._fence or fence
+        self._stale = True
+
+    def _pause(self, error: RetryLater) -> None:
+        if self._paused:
+            return
+        log.warning("paused: %s", error)
+        try:
+            self._settle()
+            self._void(fence=False)
+        except TransactionFailed:
+            self._void(fence=True)
+        self._paused = True
+        self._worker.paused(str(error))
+        try:
+            self._recover()
+            self._hand_over()
+        except (TransactionFailed, RetryLater, KafkaException) as again:
+            log.warning("the pause is told when it ends: %s", again)
+            self._void(fence=True)
+        self._consumer.pause([TopicPartition(*place) for place in self._assigned])
 
     def _hand_over(self) -> None:
         """Wait for the transaction under way, then submit what is staged."""
@@ -160,33 +240,17 @@ class Loop:
         except (TransactionFailed, RetryLater) as error:
             log.warning("the last batch was not committed: %s", error)
 
-    def _start_over(self) -> None:
-        """Discard the producer and every staged thing; read the committed offsets again and seek."""
-        deadline = time.monotonic() + RECOVERY_DEADLINE_S
-        while True:
-            self._staged, self._bytes = None, 0
-            self._worker.reset()
-            try:
-                self._transactor.renew()
-                places = list(self._assigned)
-                if places:
-                    starts = self._restore(places)
-                    for (topic, number), offset in starts.items():
-                        self._consumer.seek(TopicPartition(topic, number, offset))
-            except (RetryLater, KafkaException) as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("cannot start over yet: %s", error)
-                time.sleep(0.2)
-            else:
-                return
-
     def _restore(self, places: list[Place]) -> dict[Place, int]:
+        if not places:
+            return {}
         asked = [TopicPartition(topic, number) for topic, number in places]
         try:
             told = self._consumer.committed(asked, COMMITTED_TIMEOUT_S)
         except KafkaException as error:
-            raise RetryLater(f"committed offsets cannot be read: {error.args[0]}", code=Code.RETRY) from error
+            raise Unavailable(f"committed offsets cannot be read: {error.args[0]}") from error
+        for each in told:
+            if each.error is not None:
+                raise Unavailable(f"committed offset of {each.topic}/{each.partition}: {each.error}")
         committed = {
             (each.topic, each.partition): Committed(each.offset if each.offset >= 0 else None, each.metadata or "")
             for each in told
@@ -195,40 +259,44 @@ class Loop:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places = [(each.topic, each.partition) for each in partitions]
+        self._assigned = set(places)
+        log.info("assigned %d partitions", len(places))
         try:
+            self._fence_off()
             starts = self._restore(places)
             consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()])
         except RetryLater as error:
             log.warning("assignment cannot be restored yet: %s", error)
+            self._stale = True
             consumer.assign([TopicPartition(topic, number, 0) for topic, number in places])
-            self._recover = True  # nothing of these partitions is handled before they are restored
-        self._assigned = set(places)
-        log.info("assigned %d partitions", len(places))
+            consumer.pause(partitions)
+            return
+        self._stale = False
+        if self._paused:
+            consumer.pause(partitions)
         self._ready()
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
-        # Finish before returning: another enforcer may own these partitions a moment later.
+        # Finish before returning: another enforcer may own these partitions a moment later. Where that fails, the next
+        # owner waits for a stable offset, so that the open transaction cannot part its offsets from its outputs.
         try:
             if self._bytes:
                 self._hand_over()
             self._settle()
         except (TransactionFailed, RetryLater) as error:
             log.warning("revoked with an open transaction: %s", error)
-            self._staged, self._bytes = None, 0
-            self._worker.reset()
-            self._transactor.renew()
-        self._worker.drop(self._assigned)
-        self._assigned = set()
-        consumer.unassign()
+            self._void(fence=True)
+        self._leave(consumer)
 
     def _on_lost(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         log.warning("partitions lost")
-        self._staged, self._bytes = None, 0
-        self._worker.reset()
+        self._void(fence=True)
+        self._leave(consumer)
+
+    def _leave(self, consumer: Consumer) -> None:
         self._worker.drop(self._assigned)
         self._assigned = set()
         consumer.unassign()
-        self._transactor.renew()
 
     def _on_message_error(self, error: KafkaError) -> None:
         self._connection.check()

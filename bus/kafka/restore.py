@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from bus.codes import Code
-from bus.errors import RetryLater
+from bus.errors import Unavailable
 from bus.kafka.config import Connection
+from bus.kafka.transaction import Place
 
 DEADLINE_S = 40.0
 METADATA_PREFIX = "w1:"
@@ -34,8 +34,8 @@ class WindowReader:
         self._connection = connection
         self._admin = AdminClient(connection.config())
 
-    def read(self, starts: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], list[bytes]]:
-        """Values of each (windows topic, partition) from its start. Raises RetryLater when time runs out."""
+    def read(self, starts: Mapping[Place, int]) -> dict[Place, list[bytes]]:
+        """Values of each (windows topic, partition) from its start. Raises Unavailable when time runs out."""
         targets = self._ends(list(starts))
         values: dict[tuple[str, int], list[bytes]] = {place: [] for place in starts}
         waiting = {place for place, end in targets.items() if end > 0}
@@ -56,7 +56,7 @@ class WindowReader:
             while waiting:
                 message = consumer.poll(1)
                 if time.monotonic() > deadline:
-                    raise RetryLater(f"windows of {sorted(waiting)} could not be read in time", code=Code.RETRY)
+                    raise Unavailable(f"windows of {sorted(waiting)} could not be read in time")
                 if message is None:
                     self._connection.check()
                     continue
@@ -82,4 +82,4 @@ class WindowReader:
             )
             return {(each.topic, each.partition): future.result(15).offset for each, future in futures.items()}
         except KafkaException as error:
-            raise RetryLater(f"the ends of the windows cannot be read: {error.args[0]}", code=Code.RETRY) from error
+            raise Unavailable(f"the ends of the windows cannot be read: {error.args[0]}") from error

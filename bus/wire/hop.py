@@ -25,7 +25,7 @@ NO_INSTANCE: Final = bytes(16)
 
 
 class Verdict(StrEnum):
-    """What was decided. RETRY marks the start and the end of a pause, never a record's outcome."""
+    """What was decided. RETRY marks an event of a partition (pause, resume, clock, start), never a record's outcome."""
 
     ALLOW = "ALLOW"
     DENY = "DENY"

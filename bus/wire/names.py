@@ -82,6 +82,11 @@ def domain_topics(domain: DomainName, zone: ZoneName = NO_ZONE) -> DomainTopics:
     return DomainTopics(*(TopicName(f"{stem}.{part}") for part in ("in", "out", "dead", "windows")))
 
 
+def domain_of(inbound: str) -> DomainName:
+    """The domain of an input topic of a deployment without zones."""
+    return DomainName(inbound.removesuffix(".in"))
+
+
 def audit_partition(partition: int) -> int:
     """Which partition of bus.audit the hops of an input partition go to."""
     return partition % AUDIT_PARTITIONS

@@ -96,6 +96,17 @@ def notice_aad(deployment: bytes, header: bytes) -> bytes:
     return label("notice/aad") + deployment + header
 
 
+# Events of a partition: hops that no record caused.
+def event(deployment: bytes, topic: str, partition: int, kind: str, offset: int, at: int) -> bytes:
+    """Preimage of the origin digest of an event's hop: place | kind | input offset | time (ms)."""
+    return (
+        place("event", deployment, topic, partition)
+        + part(kind.encode())
+        + offset.to_bytes(8, "big")
+        + at.to_bytes(8, "big")
+    )
+
+
 # Signed objects: everything before the signature follows.
 def signed_object(use: str, content: bytes) -> bytes:
     """label | content, where content is the encoded object without its signature."""

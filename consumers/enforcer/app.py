@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,14 +24,15 @@ from bus.kafka.loop import Loop
 from bus.kafka.restore import WindowReader
 from bus.kafka.transaction import Staged
 from bus.settings import Settings
-from bus.wire.hopblock import DAY_MS
-from bus.wire.names import POLICY, domain_topics
+from bus.wire.names import POLICY
 from consumers.enforcer.context import EnforcerContext
+from consumers.enforcer.watch import Round, Watcher
 from consumers.enforcer.worker import EnforcerWorker
 from consumers.issuer.app import stop_on_signal
 
 log = logging.getLogger("bus.enforcer")
-REFRESH_MS = 500
+KEY_WAIT_S = 2.0
+"""How long a record with an unknown key id waits for the keys to be read again."""
 
 
 class Enforcer:
@@ -52,27 +54,18 @@ class Enforcer:
         folder = self._layout.service(self._name)
         identity = read_identity(folder, self._name)
         self._connection = Connection(settings.bootstrap, self._layout.ca, identity)
-        self._trust_file: TrustFile = read_trust(self._layout.trust)
-        self._roots = open_roots(settings, self._layout, self._trust_file)
-        self._feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
-        self._snapshot = self._first_snapshot()
-        keyring = Keyring(lead_ms=settings.lead_ms, grace_ms=settings.grace_ms)
+        trust = read_trust(self._layout.trust)
+        feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
+        self._snapshot = _first_snapshot(feed, trust)
+        self._watcher = Watcher(feed, open_roots(settings, self._layout, trust), trust, self._snapshot)
         self._context = EnforcerContext(
             settings.deployment_id,
-            keyring,
+            Keyring(lead_ms=settings.lead_ms, grace_ms=settings.grace_ms),
             load_signer(folder / "signing.key"),
             self._snapshot.policy,
             self._snapshot.signed.number,
         )
         self._context.max_clock_skew_ms = settings.max_clock_skew_ms
-
-    def _first_snapshot(self) -> LiveSnapshot:
-        held: LiveSnapshot | None = None
-        for value in self._feed.catch_up():
-            held = open_snapshot(value, self._trust_file, held)
-        if held is None:
-            raise RetryLater("no policy was applied yet", code=Code.RETRY, hint="bus policy apply")
-        return held
 
     def run(self, stop: threading.Event) -> None:
         """Enforce until ``stop``; the last transaction is finished first."""
@@ -81,7 +74,6 @@ class Enforcer:
         ready = self._layout.state / "run" / f"{self._name}.ready"
         loop = Loop(
             self._connection,
-            sorted(domain_topics(each).inbound for each in self._snapshot.policy.domains),
             ENFORCER_GROUP,
             self._name,
             worker,
@@ -90,11 +82,12 @@ class Enforcer:
             step=self._step,
             ready=lambda: self._ready(ready),
         )
+        self._watcher.start()
         try:
             loop.run(stop)
         finally:
             ready.unlink(missing_ok=True)
-            self._feed.close()
+            self._watcher.close()
 
     def _ready(self, path: Path) -> None:
         """Partitions are assigned and restored."""
@@ -102,49 +95,50 @@ class Enforcer:
         self._on_ready()
 
     def _trust(self) -> Trust:
-        self._trust_file = read_trust(self._layout.trust)
-        return self._trust_file.trust()
+        return read_trust(self._layout.trust).trust()
 
-    def _refresh(self) -> None:
-        """Read policy, roots and audit roots again when due."""
-        context = self._context
-        context.now_ms = now_ms()
-        if context.now_ms - context.refreshed_ms < REFRESH_MS:
-            return
-        while (value := self._feed.poll(0)) is not None:
-            self._take_snapshot(value)
-        self._snapshot.check_validity(context.now_ms, self._settings.max_clock_skew_ms)
-        started = now_ms()
-        agents = self._snapshot.policy.agents
-        for number in self._roots.numbers():
-            if not all(context.keyring.has(domain, number) for domain in self._snapshot.policy.domains):
-                for stored in self._roots.load(number):
-                    context.keyring.add(stored.epoch, stored.root, agents)
-        context.keyring.retire(context.now_ms - self._snapshot.policy.backlog_horizon_ms)
-        today = context.now_ms // DAY_MS
-        for day in (today, today + 1):
-            if not context.has_audit_root(day):
-                self._take_audit_root(day)
-        context.refreshed_ms = started
-
-    def _take_audit_root(self, day: int) -> None:
+    def _refresh(self, since_ms: int) -> None:
+        """See ``worker.Refresh``."""
+        self._context.now_ms = now_ms()
+        while (made := self._watcher.take()) is not None:
+            self._take(made)
+        deadline = time.monotonic() + KEY_WAIT_S
+        failure: object = "keys were not read in time"
+        while self._context.refreshed_ms < since_ms:
+            made = self._watcher.wait(deadline - time.monotonic())
+            if made is not None:
+                self._take(made)
+                failure = made.failure or failure
+            elif time.monotonic() > deadline:
+                raise RetryLater(f"keys cannot be had: {failure}", code=Code.RETRY)
         try:
-            self._context.set_audit_root(day, self._roots.audit_root(day))
-        except FileNotFoundError:
-            log.debug("no audit root of day %d yet", day)
-
-    def _take_snapshot(self, value: bytes) -> None:
-        try:
-            self._snapshot = open_snapshot(value, self._trust_file, self._snapshot)
+            self._snapshot.check_validity(self._context.now_ms, self._settings.max_clock_skew_ms)
         except BusError as error:
-            log.error("policy snapshot refused: %s", error)  # noqa: TRY400
-            return
-        self._context.set_policy(self._snapshot.policy, self._snapshot.signed.number)
-        for each in self._context.keyring.epochs():
-            signed = next((s for s in self._roots.load(each.epoch) if s.epoch.domain == each.domain), None)
-            if signed is not None:
-                self._context.keyring.add(signed.epoch, signed.root, self._snapshot.policy.agents)
-        log.info("policy snapshot %d is live", self._snapshot.signed.number)
+            raise RetryLater(str(error), code=Code.RETRY, hint=error.hint) from error
+
+    def _take(self, made: Round) -> None:
+        context = self._context
+        for each in made.snapshots:
+            self._snapshot = each
+            context.set_policy(each.policy, each.signed.number)
+            context.keyring.join(each.policy.agents)
+            log.info("policy snapshot %d is live", each.signed.number)
+        for stored in made.epochs:
+            context.keyring.add(stored.epoch, stored.root, self._snapshot.policy.agents)
+        for day, root in made.audit_roots:
+            context.set_audit_root(day, root)
+        context.keyring.retire(context.now_ms - self._snapshot.policy.backlog_horizon_ms)
+        if made.failure is None:
+            context.refreshed_ms = made.began_ms
+
+
+def _first_snapshot(feed: Feed, trust: TrustFile) -> LiveSnapshot:
+    held: LiveSnapshot | None = None
+    for value in feed.catch_up():
+        held = open_snapshot(value, trust, held)
+    if held is None:
+        raise RetryLater("no policy was applied yet", code=Code.RETRY, hint="bus policy apply")
+    return held
 
 
 def run(settings: Settings) -> None:

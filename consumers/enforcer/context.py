@@ -18,6 +18,7 @@ from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
+from consumers.enforcer.events import EventKind, PartitionEvent
 
 MAX_PROFILES = 4096
 """Decided profiles kept; emptied when full: what matters is the bound, not the order."""
@@ -26,7 +27,7 @@ MAX_PROFILES = 4096
 class DecidedProfile:
     """One agent's profile with its decision: found again by its bytes, so it is decoded, decided and masked once."""
 
-    __slots__ = ("decision", "masked", "prefixed", "profile", "readers", "tail")
+    __slots__ = ("decision", "masked", "policy_digest", "prefixed", "profile", "readers", "tail")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class DecidedProfile:
         masked: bytes,
         tail: bytes,
         readers: tuple[tuple[str, str], ...],
+        policy_digest: bytes,
     ) -> None:
         self.prefixed = prefixed
         self.profile = profile
@@ -43,12 +45,25 @@ class DecidedProfile:
         self.masked = masked
         self.tail = tail
         self.readers = readers
+        self.policy_digest = policy_digest
 
 
 class PartitionState:
     """One input partition in this enforcer's hands."""
 
-    __slots__ = ("aad", "domain", "hot", "out_aad", "out_signature", "partition", "profiles", "topics", "windows")
+    __slots__ = (
+        "aad",
+        "domain",
+        "events",
+        "hot",
+        "out_aad",
+        "out_signature",
+        "partition",
+        "policy",
+        "profiles",
+        "topics",
+        "windows",
+    )
 
     def __init__(
         self, domain: DomainName, topics: DomainTopics, partition: int, deployment: bytes, windows: PartitionWindows
@@ -62,15 +77,30 @@ class PartitionState:
         self.out_signature = preimage.derived_signature(deployment, topics.outbound, partition)
         self.hot: dict[bytes, DecidedProfile] = {}
         self.profiles: dict[tuple[AgentKey, bytes], DecidedProfile] = {}
+        self.policy: Policy | None = None
+        self.events: list[PartitionEvent] = []
+
+    def regressed(self, offset: int, append_time: int, highest: int) -> None:
+        """The broker's clock went back by more than the skew: told once a transaction, with its first record."""
+        if not any(each.kind is EventKind.CLOCK for each in self.events):
+            facts = {"append_time": str(append_time), "highest": str(highest)}
+            self.events.append(PartitionEvent(EventKind.CLOCK, offset, append_time, facts))
+
+    def under(self, policy: Policy) -> None:
+        """Decisions of another policy are forgotten."""
+        if self.policy is not policy:
+            self.forget_decisions()
+            self.policy = policy
 
     def forget_decisions(self) -> None:
-        """After a policy change."""
+        """Decide every profile anew."""
         self.hot.clear()
         self.profiles.clear()
 
 
 class EnforcerContext:
-    """Everything an enforcer process holds. ``now_ms`` and ``refreshed_ms`` are set by the shell before each batch."""
+    """Everything an enforcer process holds. Clock readings, set by the shell: ``now_ms`` before each batch,
+    ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read."""
 
     def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
         self.deployment = deployment
@@ -79,6 +109,7 @@ class EnforcerContext:
         self.policy = policy
         self.snapshot_number = number
         self.now_ms = 0
+        self.received_ms = 0
         self.refreshed_ms = 0
         self.max_clock_skew_ms = 0
         self._audit_roots: dict[int, Secret] = {}
@@ -146,6 +177,7 @@ class EnforcerContext:
             masked=codec.prefixed(encode_profile(masked)),
             tail=encode_tail(self.hop_tail(state, key, profile, decision)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
+            policy_digest=self.policy.digest,
         )
         state.profiles[key, prefixed] = found
         return found

@@ -21,6 +21,7 @@ from bus.wire import codec, derived, hopblock, preimage, records
 from bus.wire.hop import Verdict, encode_hop, encode_tail
 from bus.wire.names import AgentId
 from consumers.enforcer.context import EnforcerContext, PartitionState
+from consumers.enforcer.events import PartitionEvent, event_hop
 from consumers.enforcer.pipeline import Accepted, Outcome, Refused
 
 HINTS = {
@@ -44,9 +45,17 @@ class Derivation:
 
 
 def derive(
-    outcomes: list[Outcome], start: int, end: int, state: PartitionState, context: EnforcerContext
+    outcomes: list[Outcome],
+    start: int,
+    end: int,
+    state: PartitionState,
+    context: EnforcerContext,
+    events: Iterable[PartitionEvent] = (),
 ) -> Derivation:
-    """Records for ``outcomes``, which cover input offsets [start, end). Raises RetryLater without an audit root."""
+    """Records for ``outcomes``, which cover input offsets [start, end), and hops of ``events`` before theirs.
+
+    Raises RetryLater without an audit root.
+    """
     result = Derivation()
     hops: list[bytes] = [b""] * len(outcomes)
     accepted: dict[DomainEpoch, list[tuple[int, Accepted]]] = {}
@@ -66,8 +75,9 @@ def derive(
                 _notify(outcome, state, context, result)
         else:
             result.codes[outcome.decision.code] = result.codes.get(outcome.decision.code, 0) + 1
-    offsets = [outcome.offset for outcome in outcomes]
-    result.blocks.extend(_blocks(hops, offsets, start, end, state, context))
+    told = [event_hop(event, state, context) for event in events]
+    offsets = [*([start] * len(told)), *(outcome.offset for outcome in outcomes)]
+    result.blocks.extend(_blocks(told + hops, offsets, start, end, state, context))
     return result
 
 
@@ -76,9 +86,9 @@ def _groups(items: list[tuple[int, Accepted]]) -> Iterator[list[tuple[int, Accep
     size = 0
     for item in items:
         length = len(item[1].plaintext) + 48
-        tier = item[1].decided.decision.obligations
-        other_tier = bool(group) and group[0][1].decided.decision.obligations.tier != tier.tier  # type: ignore[union-attr]
-        if group and (len(group) >= derived.MAX_RECORDS or size + length > derived.MAX_BUNDLE or other_tier):
+        # A policy change may bring another tier; the head says under which policy its records were decided.
+        other = bool(group) and group[0][1].decided.policy_digest != item[1].decided.policy_digest
+        if group and (len(group) >= derived.MAX_RECORDS or size + length > derived.MAX_BUNDLE or other):
             yield group
             group, size = [], 0
         group.append(item)
@@ -104,7 +114,7 @@ def _bundle(
     head = derived.Head(
         tier=obligations.tier,
         epoch=epoch.epoch,
-        policy_digest=context.policy.digest,
+        policy_digest=group[0][1].decided.policy_digest,
         enforcer_key_id=context.signer.key_id,
         instance=context.instance,
         sequence=context.next_sequence(topic, partition),
@@ -169,7 +179,12 @@ def _refuse(outcome: Refused, state: PartitionState, context: EnforcerContext, r
     result.dead.append(dead)
     if outcome.key is not None and outcome.decision.code is not Code.UNKNOWN_KEY:
         _notify(outcome, state, context, result)
-    profile = outcome.decided.profile if outcome.decided is not None else None
+    decided = outcome.decided
+    if decided is not None and decided.decision is outcome.decision:
+        tail = decided.tail
+    else:
+        profile = decided.profile if decided is not None else None
+        tail = encode_tail(context.hop_tail(state, outcome.key, profile, outcome.decision))
     return encode_hop(
         origin_digest=outcome.digest,
         output_digest=hashlib.sha256(b"\x00" + dead).digest(),
@@ -183,7 +198,7 @@ def _refuse(outcome: Refused, state: PartitionState, context: EnforcerContext, r
         size=outcome.size,
         session=outcome.session,
         causes=outcome.causes,
-        tail=encode_tail(context.hop_tail(state, outcome.key, profile, outcome.decision)),
+        tail=tail,
     )
 
 

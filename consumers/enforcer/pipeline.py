@@ -99,10 +99,12 @@ def enforce_batch(
     """Outcomes of consecutive records of one partition, in order; append times in ms since 1970.
 
     ``foreign`` holds offsets that have a Kafka key, headers or no append time: refused in step 1. Fewer outcomes than
-    records come back when a key id is unknown and the keys were read before the record was appended: the caller reads
-    the keys again and calls with the rest.
+    records come back when a key id is unknown and the keys that are held were read before the batch was received: the
+    caller reads the keys again and calls with the rest. Whoever may seal with a key has it after its root was stored,
+    so that one reading that began after the receipt settles it.
     """
     outcomes: list[Outcome] = []
+    state.under(context.policy)
     find = context.keyring.find
     accept = state.windows.accept
     partition, topic, aad = state.partition, state.topics.inbound, state.aad
@@ -129,7 +131,7 @@ def enforce_batch(
             key_id = value[12:28]
             key = find(key_id)
             if key is None:
-                if append_time + skew >= context.refreshed_ms and append_time + skew >= context.now_ms - 2000:
+                if context.refreshed_ms < context.received_ms:
                     break  # the issuer may have written this key since
                 if append_time < context.now_ms - context.policy.backlog_horizon_ms:
                     raise _Refusal(Code.EPOCH_RETIRED)
@@ -145,6 +147,8 @@ def enforce_batch(
             # 4. Epoch, at the effective time: the broker's clock never goes back here.
             if append_time > highest:
                 highest = append_time
+            elif append_time + skew < highest:
+                state.regressed(offset, append_time, highest)
             epoch = key.domain_epoch
             if not epoch.opens <= highest <= epoch.closes:
                 raise _Refusal(Code.EPOCH_EARLY if highest < epoch.opens else Code.EPOCH_LATE)

@@ -1,7 +1,7 @@
 """The loop's worker: turns messages into outcomes, outcomes into one transaction, and restores windows.
 
 Thin: what is decided is ``pipeline``'s, what is written is ``derive``'s. Here partitions get their state, keys and
-policy are read again when due, and everything of a transaction is put together.
+policy that the watcher read are taken over, and everything of a transaction is put together.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AUDIT, NOTICE, DomainName, audit_partition, notice_partition
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import derive
+from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.pipeline import Outcome, enforce_batch
 
 log = logging.getLogger("bus.enforcer")
 
 SNAPSHOT_EVERY: Final = 500
 """Transactions of a partition between two full snapshots of its windows."""
+_Event = tuple[EventKind, int, dict[str, str]]
+"""kind, ms since 1970, facts: told at the position where the partition stands when it can be written."""
+Refresh = Callable[[int], None]
+"""Takes over what was read; given a time in ms, waits (2 s at most) for a reading that began then or later.
+Raises RetryLater where keys or a valid policy cannot be had."""
 
 
 @dataclass(slots=True)
@@ -47,15 +53,14 @@ class _Input:
 
 
 class EnforcerWorker:
-    """See ``bus.kafka.loop.Worker``. ``refresh`` reads keys, audit roots and policy into the context,
-    ``observe`` is told of each transaction that is durable."""
+    """See ``bus.kafka.loop.Worker``. ``observe`` is told of each transaction that is durable."""
 
     def __init__(
         self,
         context: EnforcerContext,
         trust: Callable[[], Trust],
         reader: WindowReader,
-        refresh: Callable[[], None],
+        refresh: Refresh,
         observe: Callable[[Staged], None] = lambda _: None,
     ) -> None:
         self._context = context
@@ -64,25 +69,26 @@ class EnforcerWorker:
         self._refresh = refresh
         self._observe = observe
         self._inputs: dict[Place, _Input] = {}
+        self._events: dict[Place, list[_Event]] = {}
+        self._told: dict[Place, int] = {}
 
     def restore(self, committed: dict[Place, Committed]) -> dict[Place, int]:
         """Windows of these partitions as of their committed offsets."""
-        self._refresh()
-        domains = {names.domain_topics(each).inbound: each for each in self._context.policy.domains}
-        wanted: dict[Place, int] = {}
-        for (topic, number), told in committed.items():
-            wanted[names.domain_topics(domains[names.TopicName(topic)]).windows, number] = snapshot_offset(
-                told.metadata
-            )
+        wanted: dict[Place, int] = {
+            (names.domain_topics(names.domain_of(topic)).windows, number): snapshot_offset(told.metadata)
+            for (topic, number), told in committed.items()
+        }
         values = self._reader.read(wanted)
         starts = {}
         for place, told in committed.items():
-            domain = domains[names.TopicName(place[0])]
+            domain = names.domain_of(place[0])
             topics = names.domain_topics(domain)
             windows = self._windows(domain, values[topics.windows, place[1]], place[1], told)
             state = PartitionState(domain, topics, place[1], self._context.deployment, windows)
             start = told.offset or 0
             self._inputs[place] = _Input(state, start, told.metadata or f"{METADATA_PREFIX}0", start=start)
+            if told.offset is None:
+                self._events.setdefault(place, [(EventKind.START, now_ms(), {})])
             starts[place] = start
         return starts
 
@@ -108,20 +114,38 @@ class EnforcerWorker:
         """Forget these partitions."""
         for place in list(places):
             self._inputs.pop(place, None)
+            self._events.pop(place, None)
+            self._told.pop(place, None)
 
     def reset(self) -> None:
         """Staged state is void; partitions are restored next."""
         self._context.reset()
+        self._told.clear()
         for each in self._inputs.values():
             each.outcomes.clear()
 
     def idle(self) -> None:
-        """Read keys and policy when due."""
-        self._context.now_ms = now_ms()
-        self._refresh()
+        """Take over keys and policy. Raises RetryLater where no valid policy is held."""
+        self._refresh(0)
+
+    def topics(self) -> list[str]:
+        """Input topics of the policy in force."""
+        return sorted(names.domain_topics(each).inbound for each in self._context.policy.domains)
+
+    def paused(self, why: str) -> None:
+        """All partitions stand still: an event of each."""
+        self._tell(EventKind.PAUSE, {"why": why})
+
+    def resumed(self) -> None:
+        """They go on."""
+        self._tell(EventKind.RESUME, {})
+
+    def _tell(self, kind: EventKind, facts: dict[str, str]) -> None:
+        for place in self._inputs:
+            self._events.setdefault(place, []).append((kind, now_ms(), facts))
 
     def handle(self, place: Place, messages: list[Message]) -> None:
-        """Enforce; where a key is unknown, read the keys again and go on with the rest."""
+        """Enforce; where a key is unknown, have the keys read again and go on with the rest."""
         each = self._inputs[place]
         context = self._context
         values, times, offsets, foreign = [], [], [], []
@@ -133,46 +157,58 @@ class EnforcerWorker:
             offsets.append(offset)
             if message.key() is not None or kind != TIMESTAMP_LOG_APPEND_TIME or message.headers():
                 foreign.append(offset)
+        context.received_ms = context.now_ms = now_ms()
         done = 0
         while done < len(values):
-            context.now_ms = now_ms()
             some = enforce_batch(values[done:], times[done:], offsets[done:], each.state, context, foreign=foreign)
             each.outcomes.extend(some)
             done += len(some)
             if done < len(values):
-                context.refreshed_ms = 0
-                self._refresh()
+                self._refresh(context.received_ms)
+                context.now_ms = now_ms()
         each.position = offsets[-1] + 1
 
     def stage(self) -> Staged | None:
-        """One transaction out of everything handled."""
+        """One transaction out of everything handled, and of events that were not told yet."""
         context = self._context
         context.now_ms = now_ms()
         if not context.has_audit_root(context.now_ms // DAY_MS):
-            context.refreshed_ms = 0
-            self._refresh()
+            self._refresh(context.now_ms)
         staged = Staged()
         writes: dict[Place, list[bytes]] = {}
         for place, each in self._inputs.items():
-            if not each.outcomes:
-                continue
-            state = each.state
-            partition = state.partition
-            made = derive(each.outcomes, each.start, each.position, state, context)
-            writes.setdefault((state.topics.outbound, partition), []).extend(made.bundles)
-            writes.setdefault((state.topics.dead, partition), []).extend(made.dead)
-            writes.setdefault((AUDIT, audit_partition(partition)), []).extend(made.blocks)
-            for agent, notice in made.notices:
-                writes.setdefault((NOTICE, notice_partition(agent)), []).append(notice)
-            self._stage_windows(place, each, staged, writes)
-            staged.offsets[place] = (each.position, each.metadata)
-            staged.records += len(each.outcomes)
-            if made.codes:
-                log.info("%s/%d: refused %s", state.topics.inbound, partition, dict(made.codes))
-            each.outcomes = []
-            each.start = each.position
+            waiting = self._events.get(place, [])
+            if each.outcomes or any(kind is not EventKind.START for kind, _, _ in waiting):
+                self._told[place] = len(waiting)
+                events = [PartitionEvent(kind, each.start, at, facts) for kind, at, facts in waiting]
+                self._stage_partition(place, each, [*events, *each.state.events], staged, writes)
         staged.writes = [(place, values) for place, values in writes.items() if values]
         return staged if staged.offsets else None
+
+    def _stage_partition(
+        self,
+        place: Place,
+        each: _Input,
+        events: list[PartitionEvent],
+        staged: Staged,
+        writes: dict[Place, list[bytes]],
+    ) -> None:
+        state = each.state
+        partition = state.partition
+        made = derive(each.outcomes, each.start, each.position, state, self._context, events)
+        writes.setdefault((state.topics.outbound, partition), []).extend(made.bundles)
+        writes.setdefault((state.topics.dead, partition), []).extend(made.dead)
+        writes.setdefault((AUDIT, audit_partition(partition)), []).extend(made.blocks)
+        for agent, notice in made.notices:
+            writes.setdefault((NOTICE, notice_partition(agent)), []).append(notice)
+        self._stage_windows(place, each, staged, writes)
+        staged.offsets[place] = (each.position, each.metadata)
+        staged.records += len(each.outcomes)
+        if made.codes:
+            log.info("%s/%d: refused %s", state.topics.inbound, partition, dict(made.codes))
+        each.outcomes = []
+        each.start = each.position
+        state.events = []
 
     def _stage_windows(self, place: Place, each: _Input, staged: Staged, writes: dict[Place, list[bytes]]) -> None:
         state, signer = each.state, self._context.signer
@@ -180,7 +216,7 @@ class EnforcerWorker:
         each.transactions += 1
         snapshot = each.transactions % SNAPSHOT_EVERY == 0
         if snapshot:
-            state.windows.drop(self._ended)
+            state.windows.drop(lambda key_id: self._ended(key_id, state.windows.highest_time))
             made = state.windows.snapshot(signer.key_id, each.position)
         else:
             made = state.windows.take_delta(signer.key_id, each.position)
@@ -194,13 +230,17 @@ class EnforcerWorker:
         else:
             writes.setdefault(target, []).extend(values)
 
-    def _ended(self, key_id: bytes) -> bool:
+    def _ended(self, key_id: bytes, effective_ms: int) -> bool:
+        """Whether no record of this key can be accepted any more: effective time only rises, so it says so for good."""
         key = self._context.keyring.find(key_id)
-        return key is None or key.domain_epoch.closes < self._context.now_ms - self._context.max_clock_skew_ms
+        return key is None or key.domain_epoch.closes < effective_ms
 
     def committed(self, staged: Staged) -> None:
-        """Remember where the last snapshot of each partition's windows stands."""
+        """Remember where the last snapshot of each partition's windows stands, and which events are told."""
         for place, offset in staged.snapshot_offsets.items():
             if place in self._inputs:
                 self._inputs[place].metadata = f"{METADATA_PREFIX}{offset}"
+        for place, count in self._told.items():
+            del self._events.get(place, [])[:count]
+        self._told.clear()
         self._observe(staged)

@@ -1,0 +1,136 @@
+"""What an enforcer must keep reading, off the polling thread: policy snapshots, new roots, the audit's roots.
+
+A key provider may be slow or away for minutes; records under keys that are held go on meanwhile. The watcher reads
+and verifies, the polling thread takes what was read between two batches (``take``, ``wait``). A round counts as read
+from the moment it began: whoever met an unknown key id at t needs a round that began at t or later.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from bus.authority.local import now_ms
+from bus.authority.roots import RootStore, StoredEpoch
+from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
+from bus.crypto.keys import Secret
+from bus.errors import BusError
+from bus.kafka.feed import Feed
+from bus.wire.hopblock import DAY_MS
+
+log = logging.getLogger("bus.enforcer")
+
+INTERVAL_S: Final = 0.25
+"""Between two rounds, unless someone waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round brought. ``failure`` says what could not be read; the rest is whole all the same."""
+
+    began_ms: int
+    snapshots: tuple[LiveSnapshot, ...]
+    epochs: tuple[StoredEpoch, ...]
+    audit_roots: tuple[tuple[int, Secret], ...]
+    failure: BusError | OSError | None = None
+
+
+class Watcher:
+    """A thread of rounds. ``snapshot`` is the newest one read."""
+
+    def __init__(self, feed: Feed, roots: RootStore, trust: TrustFile, snapshot: LiveSnapshot) -> None:
+        self._feed = feed
+        self._roots = roots
+        self._trust = trust
+        self._snapshot = snapshot
+        self._rounds: queue.SimpleQueue[Round] = queue.SimpleQueue()
+        self._held: dict[int, set[str]] = {}
+        self._days: set[int] = set()
+        self._failed = False
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def take(self) -> Round | None:
+        """The oldest round that was not taken yet, or None."""
+        try:
+            return self._rounds.get_nowait()
+        except queue.Empty:
+            return None
+
+    def wait(self, timeout: float) -> Round | None:
+        """Like ``take``, but asks for a round now and waits up to ``timeout`` s for one."""
+        self._wake.set()
+        try:
+            return self._rounds.get(timeout=max(timeout, 0.001))
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """End the thread and leave the policy topic."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(10)
+        self._feed.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            made = self._round()
+            if made.failure is not None and not self._failed:
+                log.warning("policy or keys cannot be read now: %s", made.failure)
+            self._failed = made.failure is not None
+            self._rounds.put(made)
+            self._wake.wait(INTERVAL_S)
+            self._wake.clear()
+
+    def _round(self) -> Round:
+        began = now_ms()
+        snapshots: list[LiveSnapshot] = []
+        epochs: list[StoredEpoch] = []
+        days: list[tuple[int, Secret]] = []
+        failure: BusError | OSError | None = None
+        try:
+            self._read_snapshots(snapshots)
+            self._read_epochs(epochs)
+            self._read_days(began // DAY_MS, days)
+        except (BusError, OSError) as error:
+            failure = error
+        return Round(began, tuple(snapshots), tuple(epochs), tuple(days), failure)
+
+    def _read_snapshots(self, into: list[LiveSnapshot]) -> None:
+        while (value := self._feed.poll(0)) is not None:
+            try:
+                self._snapshot = open_snapshot(value, self._trust, self._snapshot)
+            except BusError as error:
+                log.error("policy snapshot refused: %s", error)  # noqa: TRY400  # the reason is the message
+                continue
+            into.append(self._snapshot)
+
+    def _read_epochs(self, into: list[StoredEpoch]) -> None:
+        """Roots that are new: of a new epoch, or of a domain that joined one. Each is unwrapped once."""
+        numbers = self._roots.numbers()
+        self._held = {number: names for number, names in self._held.items() if number in numbers}
+        for number in numbers:
+            held = self._held.setdefault(number, set())
+            for name in sorted(self._roots.names(number) - held):
+                began = time.monotonic()
+                into.append(self._roots.open(number, name))
+                held.add(name)
+                log.info("epoch %d: root of %s read in %.0f ms", number, name, (time.monotonic() - began) * 1000)
+
+    def _read_days(self, today: int, into: list[tuple[int, Secret]]) -> None:
+        for day in (today, today + 1):
+            if day not in self._days:
+                try:
+                    into.append((day, self._roots.audit_root(day)))
+                except FileNotFoundError:
+                    continue  # the issuer has not made it yet
+                self._days.add(day)
