@@ -103,6 +103,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644, owner: int | None = N
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as out:
+            os.fchmod(descriptor, mode)  # whatever the umask is
             out.write(data)
             out.flush()
             os.fsync(out.fileno())

@@ -29,6 +29,8 @@ log = logging.getLogger("bus.client")
 
 MAX_OUTSTANDING: Final = 1000
 """Sealed and not acknowledged per partition: less than the enforcer's window of 1,024, so a resend still fits."""
+SWEEP_S: Final = 1.0
+"""Past a record's deadline before it is given up here: librdkafka has the same deadline and tells more."""
 Key = tuple[bytes, int, int]
 """instance, partition, sequence: what a notice names."""
 
@@ -63,6 +65,7 @@ class Publisher:
         self._pending: dict[tuple[str, int], OrderedDict[Key, Outgoing]] = {}
         self._changed = threading.Condition()
         self._closing = False
+        self._fatal = False
         self._producer = self._fresh()
         self._thread = threading.Thread(target=self._run, name=f"{agent} publisher", daemon=True)
         self._thread.start()
@@ -168,36 +171,47 @@ class Publisher:
             typed = self._connection.typed(error, "write", outgoing.topic)
             if isinstance(typed, Refused):
                 self._finish(outgoing, typed)
-            elif time.monotonic() < outgoing.deadline and not self._closing:
-                log.warning("%s/%d: sent again: %s", outgoing.topic, outgoing.partition, error)
-                if error.fatal():
-                    self._producer = self._fresh()
-                self._produce(outgoing)
+            elif time.monotonic() >= outgoing.deadline:
+                self._finish(outgoing, _unknown(outgoing, error.str()))
+            elif error.fatal():
+                self._fatal = True
             else:
-                self._finish(
-                    outgoing,
-                    RetryLater(
-                        f"{outgoing.topic}: unknown whether the broker has it: {error.str()}",
-                        code=Code.UNKNOWN,
-                        hint="its keys' time is over; publish it as a new message if it may come twice",
-                    ),
-                )
+                log.warning("%s/%d: sent again: %s", outgoing.topic, outgoing.partition, error)
+                self._produce(outgoing)
 
     def _finish(self, outgoing: Outgoing, error: BusError | None) -> None:
-        self._pending[outgoing.topic, outgoing.partition].pop(outgoing.key, None)
-        self._changed.notify_all()
-        outgoing.done(error)
+        """Tell the outcome, once: a late answer of the broker changes nothing."""
+        if self._pending[outgoing.topic, outgoing.partition].pop(outgoing.key, None) is not None:
+            self._changed.notify_all()
+            outgoing.done(error)
+
+    def _waiting(self) -> list[Outgoing]:
+        return [each for lane in self._pending.values() for each in lane.values()]
 
     def _run(self) -> None:
         while not self._closing or any(self._pending.values()):
             self._producer.poll(0.05)
-            failure = self._connection.failure
-            if failure is not None:
-                with self._changed:
-                    for outgoing in [each for lane in self._pending.values() for each in lane.values()]:
-                        self._finish(outgoing, failure)
-                if self._closing:
-                    return
+            with self._changed:
+                if self._connection.failure is not None:
+                    for outgoing in self._waiting():
+                        self._finish(outgoing, self._connection.failure)
+                if self._fatal:
+                    self._renew()
+                self._sweep(time.monotonic() - SWEEP_S)
+
+    def _renew(self) -> None:
+        """After a fatal error the producer answers nothing any more: a new one gets every waiting record, in order."""
+        log.warning("producer renewed: %d records are sent again", len(self._waiting()))
+        self._fatal = False
+        self._producer = self._fresh()
+        for outgoing in self._waiting():
+            self._produce(outgoing)
+
+    def _sweep(self, before: float) -> None:
+        """Records whose deadline is over and that librdkafka has not answered for."""
+        for lane in self._pending.values():
+            while lane and (oldest := next(iter(lane.values()))).deadline < before:
+                self._finish(oldest, _unknown(oldest, "no answer in time"))
 
     def flush(self, timeout: float) -> bool:
         """Until everything sent is acknowledged or refused; False when ``timeout`` s pass first."""
@@ -216,11 +230,18 @@ class Publisher:
         self._closing = True
         if not done:
             with self._changed:
-                for outgoing in [each for lane in self._pending.values() for each in lane.values()]:
-                    message = f"{outgoing.topic}: closed before the broker answered"
-                    self._finish(outgoing, RetryLater(message, code=Code.UNKNOWN))
+                for outgoing in self._waiting():
+                    self._finish(outgoing, _unknown(outgoing, "closed before it answered"))
         self._thread.join(5)
         return done
+
+
+def _unknown(outgoing: Outgoing, why: str) -> RetryLater:
+    return RetryLater(
+        f"{outgoing.topic}: unknown whether the broker has it: {why}",
+        code=Code.UNKNOWN,
+        hint="its keys' time is over; publish it as a new message if it may come twice",
+    )
 
 
 def check_payload(size: int) -> None:

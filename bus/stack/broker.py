@@ -52,6 +52,17 @@ class Ports:
     controller: int
 
 
+def is_free(port: int) -> bool:
+    """Whether ``port`` on 127.0.0.1 can be listened on now."""
+    with socket.socket() as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            each.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_ports(agents: int = 0) -> Ports:
     """Three free ports; ``agents`` is taken as given unless 0."""
     sockets = [socket.socket() for _ in range(3)]

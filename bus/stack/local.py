@@ -6,6 +6,7 @@ Each service is a process of its own, found again by its recorded id; what is al
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import sys
@@ -25,7 +26,7 @@ from bus.kafka.config import Connection, read_identity
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
 from bus.settings import Mode, Settings, load
-from bus.stack.broker import ADMIN, Broker, free_ports
+from bus.stack.broker import ADMIN, Broker, free_ports, is_free
 from bus.stack.jars import fetch_jars, find_java
 from bus.stack.process import Daemon
 
@@ -56,7 +57,9 @@ def prepare(settings: Settings, port: int = 0) -> Settings:
     broker_runs = Daemon("broker", layout.state / "run").find() is not None
     if broker_runs and settings.bootstrap:
         return settings
-    ports = free_ports(port)
+    # Services that still run, and agents, know the recorded port: it is taken again where it is free.
+    _, _, recorded = settings.bootstrap.rpartition(":")
+    ports = free_ports(port or (int(recorded) if recorded and is_free(int(recorded)) else 0))
     settings = dataclasses.replace(
         settings,
         deployment=settings.deployment or os.urandom(16).hex(),
@@ -77,7 +80,7 @@ def write_settings(settings: Settings, path: Path) -> None:
         value = getattr(settings, each.name)
         if each.name in ("source", "owners") or (value == getattr(defaults, each.name)):
             continue
-        lines.append(f"{each.name} = {value if isinstance(value, int) else repr(str(value))}")
+        lines.append(f"{each.name} = {value if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)}")
     if settings.owners:
         lines += ["[owners]", *(f"{name} = {number}" for name, number in sorted(settings.owners.items()))]
     write_file(path, "\n".join([*lines, ""]).encode())

@@ -61,6 +61,14 @@ def check_marker(kind: Schema, data: bytes) -> None:
         )
 
 
+def registered_code(text: str, what: str) -> Code:
+    """``text`` as a code of the registry. Raises WireError(decode) for one that it does not know."""
+    try:
+        return Code(text)
+    except ValueError:
+        raise WireError(f"{what}: unknown code {text!r}", code=Code.DECODE) from None
+
+
 def length(count: int) -> bytes:
     """``count`` >= 0 as Avro writes a length: zig-zag, variable length, shortest form."""
     value = count << 1

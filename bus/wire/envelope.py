@@ -281,7 +281,8 @@ def split(plain: bytes, known: bytes = b"") -> Split:
         if size:
             odd |= size
             at += 8 * size + 1
-            odd |= plain[at - 1]  # the array's end is a zero
+            if plain[at - 1]:  # not the array's end: a second block
+                odd = 1
         causes_end = at
         size = plain[at]
         odd |= size

@@ -182,6 +182,8 @@ def decode_hop(data: bytes) -> Hop:
 
     if value["decision_id"] != value["origin_digest"][:DECISION_ID_LENGTH]:
         raise WireError("hop: decision id does not begin its origin digest", code=Code.DECODE)
+    if list(value["facts"]) != sorted(value["facts"]):
+        raise WireError("hop: facts not in order", code=Code.DECODE)
     return Hop(
         origin_digest=value["origin_digest"],
         output_digest=value["output_digest"],
@@ -199,7 +201,7 @@ def decode_hop(data: bytes) -> Hop:
         tail=HopTail(
             topic=value["topic"],
             decision=Verdict(value["decision"]),
-            code=Code(value["code"]),
+            code=codec.registered_code(value["code"], "hop"),
             rule=value["rule"],
             location=value["location"],
             snapshot=value["snapshot"],

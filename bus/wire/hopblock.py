@@ -77,7 +77,11 @@ def parse(value: bytes) -> HopBlock:
         raise WireError(f"hop block: expected 150 to {MAX_VALUE} bytes, found {len(value)}")
     if value[10:12] != SUITE:
         raise WireError(f"hop block: expected suite 1, found {value[10:12].hex()}", code=Code.VERSION)
-    topic, at = codec.read_prefixed(value, 80, 249)
+    topic_bytes, at = codec.read_prefixed(value, 80, 249)
+    try:
+        topic = topic_bytes.decode()
+    except UnicodeDecodeError:
+        raise WireError("hop block: its topic is not UTF-8") from None
     body, end = codec.read_prefixed(value, at, MAX_VALUE)
     if len(value) != end + 64:
         raise WireError("hop block: expected a signature of 64 bytes at the end")
@@ -90,7 +94,7 @@ def parse(value: bytes) -> HopBlock:
         start=int.from_bytes(value[60:68], "big"),
         end=int.from_bytes(value[68:76], "big"),
         count=int.from_bytes(value[76:80], "big"),
-        topic=topic.decode(errors="replace"),
+        topic=topic,
         header=value[:at],
         body=body,
         signed=value[:end],

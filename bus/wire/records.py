@@ -84,7 +84,7 @@ def parse_dead_letter(data: bytes) -> DeadLetter:
         offset=_u(value["offset"]),
         append_time=_u(value["append_time"]),
         origin_digest=value["origin_digest"],
-        code=Code(value["code"]),
+        code=codec.registered_code(value["code"], "dead letter"),
         sealed=sealed and DeadBody(_u(sealed["epoch"]), sealed["instance"], _u(sealed["sequence"]), sealed["body"]),
     )
 
@@ -212,7 +212,7 @@ def parse_verdict(data: bytes) -> Verdict:
         decided_at=_u(value["decided_at"]),
         decision_id=value["decision_id"],
         decision=hop.Verdict(value["decision"]),
-        code=Code(value["code"]),
+        code=codec.registered_code(value["code"], "verdict"),
         rule=value["rule"],
         hint=value["hint"],
         obligations=tuple(value["obligations"]),

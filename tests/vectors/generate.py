@@ -428,17 +428,18 @@ def hop_tail(decision: hop.Verdict, code: Code) -> hop.HopTail:
 
 
 def encode_hop(origin: Json, output_digest: bytes, tail: hop.HopTail, *, opened: bool = True) -> bytes:
+    """The hop of a record that was opened, or of one whose MAC did not hold: nothing that it says is believed."""
     causes = b"\x04" + b"".join(MESSAGE.causation_ids) + b"\x00"
     return hop.encode_hop(
         origin_digest=origin["origin_digest"],
         output_digest=output_digest,
         message_id=MESSAGE.message_id if opened else envelope.NO_MESSAGE_ID,
-        instance_sequence=origin["instance"] + u64(origin["sequence"]),
+        instance_sequence=origin["instance"] + u64(origin["sequence"]) if opened else hop.NO_INSTANCE + bytes(8),
         partition=PARTITION,
-        offset=900,
+        offset=900 if opened else 901,
         append_time=APPENDED,
         decided_at=DECIDED,
-        gap=0 if opened else 2**32 - 1,
+        gap=0,
         size=len(origin["value"]),
         session=MESSAGE.correlation_id.encode() if opened else b"",
         causes=causes if opened else b"\x00",
@@ -483,6 +484,11 @@ def signed_block(content: bytes) -> Json:
     return {"message": message, "signature": signature, "value": content + signature}
 
 
+def forged(origin: Json) -> bytes:
+    """A Sealed whose MAC does not hold: the record after ``origin``."""
+    return flip(origin["value"], len(origin["value"]) - 1)
+
+
 def dead_letter_vectors(keys: Json, origin: Json) -> tuple[Json, Json]:
     instance, sequence = fixed("enforcer instance"), 2
     key = instance_key(keys["dead"]["value"], "dead", instance)
@@ -496,7 +502,7 @@ def dead_letter_vectors(keys: Json, origin: Json) -> tuple[Json, Json]:
         code=Code.PRODUCE,
         sealed=records.DeadBody(EPOCH, instance, sequence, body),
     )
-    bare = replace(letter, code=Code.MAC, sealed=None)
+    bare = replace(letter, offset=901, origin_digest=sha256(forged(origin)), code=Code.MAC, sealed=None)
     return (
         {
             "topic": TOPICS.dead,
@@ -621,7 +627,7 @@ def ledger_vector(hops: list[bytes]) -> Json:
         message = preimage.hop_key("bus.audit", 1, 55, index)
         position = preimage.audit_position("bus.audit", 1, 55, index)
         k = hmac.digest(day_key, message, "sha256")
-        stored = gcm(k, bytes(12), b"", data)
+        stored = gcm(k, bytes(12), position, data)
         leaf_data = position + sha256(stored) + sha256(k + data)
         entries.append(
             {
@@ -1184,9 +1190,11 @@ def build() -> Json:
     hops = [
         encode_hop(made["sealed"], made["derived"]["records"][0]["leaf"], hop_tail(hop.Verdict.ALLOW, Code.ALLOW)),
         encode_hop(
-            made["sealed"],
+            {"value": forged(made["sealed"]), "origin_digest": sha256(forged(made["sealed"]))},
             made["dead_letter_bare"]["output_digest"],
-            hop.HopTail(TOPICS.inbound, hop.Verdict.DENY, Code.MAC, "", "", 4, fixed("policy digest", 32)),
+            hop.HopTail(
+                TOPICS.inbound, hop.Verdict.DENY, Code.MAC, "", "", 4, fixed("policy digest", 32), domain=DOMAIN
+            ),
             opened=False,
         ),
     ]
