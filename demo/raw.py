@@ -62,7 +62,7 @@ def plaintext(agent: str, domain: str, payload: bytes = b'{"raw": true}', *, now
     """An honest envelope, or with ``changes`` (fields of Profile or Message) a dishonest one."""
     now = now or time.time_ns() // 1_000_000
     in_message = {k: changes.pop(k) for k in list(changes) if k in envelope.Message.__dataclass_fields__}
-    profile = envelope.Profile(AgentId(agent), DomainName(changes.pop("domain", domain)), **changes)
+    profile = envelope.Profile(AgentId(agent), DomainName(domain), **changes)
     fields = {"message_id": os.urandom(16), "created_at": now, "expires_at": now + 300_000, "correlation_id": "raw"}
     message = envelope.Message(**{**fields, **in_message})
     return envelope.encode_plaintext(envelope.encode_profile(profile), envelope.encode_message(message), payload)

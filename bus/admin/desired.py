@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from bus.kafka.config import FRAMING
 from bus.policy.model import Policy
 from bus.wire import names
 from bus.wire.derived import MAX_VALUE
@@ -125,7 +126,7 @@ def _topics(policy: Policy) -> Iterable[Topic]:
         config = {
             "cleanup.policy": "compact" if compact else "delete",
             "message.timestamp.type": "LogAppendTime",
-            "max.message.bytes": str(MAX_VALUE + 512),
+            "max.message.bytes": str(MAX_VALUE + FRAMING),
             "min.insync.replicas": str(max(1, replication - 1)),
             "retention.ms": str(-1 if compact else retention),
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -16,6 +16,9 @@ from bus.crypto import tree
 from bus.crypto.keys import KEY_ID_LENGTH
 from bus.errors import Unverified
 from bus.wire import derived, hopblock, objects, preimage, records
+
+MAX_TIME: Final = 2**64 - 1
+"""ms since 1970: the end of what a u64 can say."""
 
 
 def key_id_of(public_key: bytes) -> bytes:
@@ -110,12 +113,17 @@ class Trust:
         """Whether a certificate of this enforcer key is held."""
         return key_id in self._certificates
 
-    def enforcer_key(self, key_id: bytes, zone: str | None, domain: str | None, at: int) -> bytes:
-        """The public key that may sign for ``zone`` and ``domain`` at ``at`` (ms). Raises Unverified(certificate)."""
+    def enforcer_key(
+        self, key_id: bytes, zone: str | None, domain: str | None, since: int = 0, until: int = MAX_TIME
+    ) -> bytes:
+        """The public key that may sign for ``zone`` and ``domain`` at some time in [since, until] (ms).
+
+        Raises Unverified(certificate).
+        """
         certificate = self._certificates.get(key_id)
         if certificate is None:
             raise Unverified(f"enforcer key {key_id.hex()} has no certificate", step="certificate")
-        if not certificate.not_before <= at <= certificate.not_after:
+        if until < certificate.not_before or since > certificate.not_after:
             raise Unverified(f"certificate of {certificate.name}: not valid at this time", step="certificate")
         if (domain is not None and domain not in certificate.domains) or (
             zone is not None and zone not in certificate.zones
@@ -138,7 +146,8 @@ def verify_bundle(
     bundle: derived.Derived, trust: Trust, topic: str, partition: int, *, zone: str, domain: str
 ) -> list[bytes]:
     """The leaves of a bundle whose signature holds for this topic and partition. Raises Unverified."""
-    key = trust.enforcer_key(bundle.head.enforcer_key_id, zone, domain, bundle.head.decided_at)
+    decided_at = bundle.head.decided_at
+    key = trust.enforcer_key(bundle.head.enforcer_key_id, zone, domain, decided_at, decided_at)
     leaves = [bundle_leaf(bundle.head_bytes, each.leaf_tail) for each in bundle.entries]
     prefix = preimage.derived_signature(trust.deployment, topic, partition)
     verify(key, bundle.signature, bundle_message(prefix, bundle.head_bytes, bundle.key_table, leaves), "bundle")
@@ -152,10 +161,8 @@ def window_message(deployment: bytes, topic: str, partition: int, signed: bytes)
 
 def verify_window(window: records.Window, trust: Trust, topic: str, partition: int, domain: str) -> None:
     """Raise Unverified unless a certified enforcer of ``domain`` signed ``window`` for this topic and partition."""
-    # A window may be older than its writer's certificate; the certificate's dates are not asked.
-    certificate = trust._certificates.get(window.enforcer_key_id)
-    at = certificate.not_before if certificate is not None else 0
-    key = trust.enforcer_key(window.enforcer_key_id, None, domain, at)
+    # A window may be older than its writer's certificate: the certificate's dates are not asked.
+    key = trust.enforcer_key(window.enforcer_key_id, None, domain)
     verify(key, window.signature, window_message(trust.deployment, topic, partition, window.signed), "window")
 
 
@@ -165,7 +172,7 @@ def hop_block_message(deployment: bytes, signed: bytes) -> bytes:
 
 
 def verify_hop_block(block: hopblock.HopBlock, trust: Trust) -> None:
-    """Raise Unverified unless a certified enforcer signed ``block`` on its day."""
-    at = block.day * hopblock.DAY_MS + hopblock.DAY_MS // 2
-    key = trust.enforcer_key(block.enforcer_key_id, None, None, at)
+    """Raise Unverified unless an enforcer that was certified at some time of the block's day signed it."""
+    begin = block.day * hopblock.DAY_MS
+    key = trust.enforcer_key(block.enforcer_key_id, None, None, begin, begin + hopblock.DAY_MS)
     verify(key, block.signature, hop_block_message(trust.deployment, block.signed), "hop block")

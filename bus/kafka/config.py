@@ -18,8 +18,12 @@ from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, BusError, Refused, Unavailable
 from bus.files import read_secret
+from bus.wire.derived import MAX_VALUE
 
 log = logging.getLogger("bus.kafka")
+
+FRAMING = 512
+"""Bytes that Kafka's record and batch framing may add to the largest value."""
 
 CREDENTIAL_ERRORS = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
 ACL_ERRORS = {
@@ -76,6 +80,8 @@ class Connection:
             "logger": log,
             "error_cb": self.on_error,
             "allow.auto.create.topics": False,
+            # The client's own default refuses values that the topics take: the largest bundle is above 1,000,000 bytes.
+            "message.max.bytes": MAX_VALUE + FRAMING,
             "broker.address.family": "v4",
             "reconnect.backoff.max.ms": 2000,
             **{key.replace("_", "."): value for key, value in more.items()},

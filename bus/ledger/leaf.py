@@ -22,6 +22,8 @@ from bus.wire.hop import Hop
 
 ZERO_NONCE: Final = bytes(12)
 TOKEN_LENGTH: Final = 16
+UNVERIFIED_INDEX: Final = 2**32 - 1
+"""Hop index of an entry that holds a whole block which did not verify."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bus.crypto import tree
 from bus.errors import Unverified
 from bus.ledger.checkpoint import open_checkpoint, origin
-from bus.ledger.leaf import Position, leaf_hash
+from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
 from bus.ledger.store import Ledger
 from bus.wire.names import AUDIT
 
@@ -51,6 +51,8 @@ def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report:
             stored = b""
         if leaf != len(leaves) or computed != stored:
             report.problems.append(f"partition {partition}: leaf {leaf} does not match")
+        if index == UNVERIFIED_INDEX:
+            report.problems.append(f"partition {partition}: leaf {leaf} is a hop block that did not verify")
         leaves.append(computed)
     report.leaves += len(leaves)
     if len(leaves) != size:

@@ -9,6 +9,7 @@ from bus.crypto.seal import open_counted
 from bus.crypto.signing import Trust, verify_hop_block
 from bus.errors import BusError
 from bus.ledger.leaf import (
+    UNVERIFIED_INDEX,
     DayKeys,
     Position,
     disclosure_digest,
@@ -24,9 +25,6 @@ from bus.wire.hop import decode_hop
 from bus.wire.names import AUDIT
 
 log = logging.getLogger("bus.audit")
-
-UNVERIFIED_INDEX = 2**32 - 1
-"""Hop index of an entry that holds a whole block which did not verify."""
 
 
 def record_block(

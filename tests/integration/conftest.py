@@ -8,7 +8,7 @@ import pytest
 
 from bus.settings import Settings
 from bus.stack.local import Stack, prepare
-from tests.integration.oracle import RawClient
+from demo.raw import RawClient
 
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
 

@@ -1,6 +1,6 @@
-"""What looks from outside: a raw client past the SDK, and readers of topics and ledger with plain consumers.
+"""What looks from outside: readers of topics and ledger with plain consumers.
 
-The readers share no code with the product's record path: they see bytes, offsets and what `bus audit search` prints.
+They share no code with the product's record path: they see bytes, offsets and what `bus audit search` prints.
 """
 
 import hashlib
@@ -9,58 +9,11 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from bus.authority.local import open_roots
-from bus.authority.trust import read_trust
-from bus.crypto.keys import agent_keys
-from bus.crypto.seal import Sealer
 from bus.stack.local import Stack
-from bus.wire import envelope
-from bus.wire.names import domain_topics
-
-
-class RawClient:
-    """Writes any bytes to any topic with the administrator's credential; seals with any agent's keys."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.connection = stack.admin_connection()
-        self.deployment = stack.settings.deployment_id
-        self._producer = Producer(self.connection.config(acks="all", message_timeout_ms=20_000))
-
-    def produce(self, topic: str, value: bytes, partition: int = 0, **more) -> int:
-        """Write one record; returns its offset."""
-        placed = []
-        self._producer.produce(
-            topic, value, partition=partition, on_delivery=lambda e, m: placed.append((e, m.offset())), **more
-        )
-        self._producer.flush(30)
-        error, offset = placed[0]
-        assert error is None, error
-        return offset
-
-    def keys(self, agent: str, domain: str, epoch: int | None = None):
-        """An agent's keys for a domain as only the holder of the root can make them, and the epoch."""
-        roots = open_roots(self.stack.settings, self.stack.layout, read_trust(self.stack.layout.trust))
-        number = epoch or max(roots.numbers())
-        stored = next(each for each in roots.load(number) if each.epoch.domain == domain)
-        return agent_keys(stored.root, agent), stored.epoch
-
-    def sealer(self, agent: str, domain: str, topic: str = "") -> Sealer:
-        """A fresh sending process of ``agent``."""
-        return Sealer(self.keys(agent, domain)[0], self.deployment, topic or domain_topics(domain).inbound)
-
-
-def plaintext(agent: str, domain: str, payload: bytes = b'{"raw": true}', *, now: int = 0, **changes) -> bytes:
-    """An honest envelope, or with ``changes`` (of Profile or Message) a dishonest one."""
-    now = now or int(time.time() * 1000)
-    in_message = {k: changes.pop(k) for k in list(changes) if k in envelope.Message.__dataclass_fields__}
-    profile = envelope.Profile(agent, changes.pop("domain", domain), **changes)
-    fields = {"message_id": os.urandom(16), "created_at": now, "expires_at": now + 300_000, "correlation_id": "raw"}
-    message = envelope.Message(**{**fields, **in_message})
-    return envelope.encode_plaintext(envelope.encode_profile(profile), envelope.encode_message(message), payload)
 
 
 def read_topic(stack: Stack, topic: str, *, committed: bool = True) -> list[tuple[int, int, bytes]]:
@@ -130,3 +83,56 @@ def wait_for_hops(stack: Stack, values: list[bytes], timeout: float = 30) -> lis
         if all(digest in found for digest in wanted):
             return [found[digest][-1] for digest in wanted]
         assert time.monotonic() < deadline, f"{sum(d not in found for d in wanted)} hops missing"
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value >> 1, at
+
+
+def leaves(value: bytes) -> list[str]:
+    """Leaf hashes (hex) of the records in a bundle, by docs/wire-format.md, section 5: no code of the product."""
+    head = value[10:103]
+    size, at = _varint(value, 103)
+    count, at = _varint(value, at + size)
+    found = []
+    for _ in range(count):
+        fixed = value[at : at + 26]
+        size, start = _varint(value, at + 26)
+        at = start + size
+        found.append(hashlib.sha256(b"\0" + head + fixed + value[start:at]).hexdigest())
+    assert value[at : at + 1] == b"\0"
+    assert len(value) == at + 65
+    return found
+
+
+def account(stack: Stack, domain: str, *, timeout: float = 60) -> dict[str, dict]:
+    """Hops by origin digest, once every input of ``domain`` has one; each input has exactly one hop and one outcome.
+
+    Outcomes are read from the topics with plain consumers: a leaf of a bundle for ALLOW, a dead letter for DENY.
+    """
+    inputs = Counter(hashlib.sha256(value).hexdigest() for _, _, value in read_topic(stack, f"{domain}.in"))
+    deadline = time.monotonic() + timeout
+    while True:
+        told = [each for each in hops(stack, "--domain", domain) if each["decision"] != "RETRY"]
+        if len(told) >= inputs.total() or time.monotonic() > deadline:
+            break
+    assert Counter(each["origin_digest"] for each in told) == inputs
+    assert len({(each["topic"], each["partition"], each["offset"]) for each in told}) == len(told)
+    out = Counter(leaf for _, _, value in read_topic(stack, f"{domain}.out") for leaf in leaves(value))
+    dead = Counter(hashlib.sha256(b"\0" + value).hexdigest() for _, _, value in read_topic(stack, f"{domain}.dead"))
+    assert Counter(each["output_digest"] for each in told if each["decision"] == "ALLOW") == out
+    assert Counter(each["output_digest"] for each in told if each["decision"] == "DENY") == dead
+    return {each["origin_digest"]: each for each in told}
+
+
+def verified(stack: Stack) -> dict:
+    """What `bus audit verify` says of the whole ledger, with the key from outside."""
+    key = bus_command(stack, "audit", "key").stdout.strip()
+    return json.loads(bus_command(stack, "audit", "verify", "--key", key, "--json", check=False).stdout)

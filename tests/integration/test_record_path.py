@@ -14,7 +14,8 @@ from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.files import write_secret
 from bus.wire.names import domain_topics
-from tests.integration.oracle import bus_command, hops, plaintext, read_topic, wait_for_hop, wait_for_hops
+from demo.raw import plaintext
+from tests.integration.oracle import bus_command, hops, read_topic, wait_for_hop, wait_for_hops
 
 pytestmark = pytest.mark.broker
 
