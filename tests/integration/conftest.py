@@ -15,7 +15,7 @@ POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
 def start_stack(state: Path, *, services: bool = True, **changes) -> Stack:
     """A stack in ``state``; keyword arguments are settings."""
-    settings = dataclasses.replace(Settings(), state=state, policies=POLICIES, **changes)
+    settings = dataclasses.replace(Settings(), **{"state": state, "policies": POLICIES, **changes})
     local = Stack(prepare(settings))
     local.up(lambda _: None, services=services)
     return local

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bus.codes import Code
 from bus.errors import WireError
 from bus.wire import codec, hop, records
-from bus.wire.schemas import SCHEMA_DIRECTORY, schema
+from bus.wire.schemas import SCHEMA_DIRECTORY, Schema, schema
 
 SCHEMAS = sorted(path.name.removesuffix(".v1.avsc") for path in SCHEMA_DIRECTORY.glob("*.v1.avsc"))
 LARGEST = 2**34 - 1
@@ -65,6 +65,14 @@ def refused(call: Any, code: Code, *arguments: Any) -> None:
     with pytest.raises(WireError) as refusal:
         call(*arguments)
     assert refusal.value.code is code
+
+
+def decoded(kind: Schema, data: bytes) -> tuple[Any, Code | None]:
+    """The value in ``data``, or the code of its refusal; any other exception is a failure."""
+    try:
+        return codec.decode(kind, data), None
+    except WireError as error:
+        return None, error.code
 
 
 # Lengths.
@@ -176,12 +184,8 @@ def test_changed_bytes_are_refused_or_are_what_their_value_is_written_as(name, d
             encoded.insert(place, data.draw(st.integers(0, 255)))
         case _:
             del encoded[place]
-    try:
-        value = codec.decode(kind, bytes(encoded))
-    except WireError as error:
-        assert error.code is Code.DECODE
-    else:
-        assert codec.encode(kind, value) == encoded
+    value, code = decoded(kind, bytes(encoded))
+    assert code is Code.DECODE if value is None else codec.encode(kind, value) == encoded
 
 
 @given(st.sampled_from(SCHEMAS), st.sampled_from(SCHEMAS), st.binary(max_size=20))

@@ -22,12 +22,12 @@ from bus.crypto.seal import Sealer, open_counted, open_sealed
 from bus.crypto.signing import Trust, open_object, verify_bundle, verify_hop_block, verify_window
 from bus.errors import BusError, Refused
 from bus.kafka.windows import PartitionWindows
-from bus.ledger.leaf import day_keys
+from bus.ledger.leaf import UNVERIFIED_INDEX, day_keys
 from bus.policy.model import compile_policy
 from bus.wire import codec, derived, envelope, hop, hopblock, objects, preimage, records, sealed
 from bus.wire.names import DomainName, DomainTopics, TopicName
 from bus.wire.schemas import schema
-from consumers.audit.recorder import UNVERIFIED_INDEX, record_block
+from consumers.audit.recorder import record_block
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.pipeline import Accepted, Outcome, enforce_batch
 from tests.vectors import generate
