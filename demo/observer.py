@@ -28,7 +28,12 @@ class Sighting:
 def encodings(item: str) -> set[bytes]:
     """The item as it may stand in a file: raw, JSON-escaped, base64 at each alignment, hex, UTF-16."""
     data = item.encode()
-    forms = {data, json.dumps(item)[1:-1].encode(), data.hex().encode(), data.hex().upper().encode()}
+    forms = {
+        data,
+        *(json.dumps(item, ensure_ascii=each)[1:-1].encode() for each in (True, False)),
+        data.hex().encode(),
+        data.hex().upper().encode(),
+    }
     forms |= {item.encode("utf-16-le"), item.encode("utf-16-be")}
     for shift in range(3):
         # Characters that depend on the neighbours are cut from both ends.

@@ -17,7 +17,7 @@ from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.keys import AgentKeys, ReadingKey, Secret
 from bus.crypto.signing import open_object
-from bus.errors import WireError
+from bus.errors import Unverified, WireError
 from bus.files import read_secret
 from bus.policy.decide import AVAILABLE_TIERS
 from bus.policy.model import Policy
@@ -85,21 +85,25 @@ def read_bundle(path: Path, agent: AgentId, anchor: bytes, deployment: bytes) ->
         if document["format"] != FORMAT or document["agent"] != agent:
             raise WireError(f"{path}: not a bundle of {agent}", code=Code.DECODE)
         return {
-            DomainName(name): _domain(agent, entry, anchor, deployment) for name, entry in document["domains"].items()
+            DomainName(name): _domain(agent, name, entry, anchor, deployment)
+            for name, entry in document["domains"].items()
         }
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise WireError(f"{path}: not a bundle: {type(error).__name__}", code=Code.DECODE) from None
 
 
-def _domain(agent: AgentId, entry: dict[str, Any], anchor: bytes, deployment: bytes) -> DomainBundle:
+def _domain(agent: AgentId, name: str, entry: dict[str, Any], anchor: bytes, deployment: bytes) -> DomainBundle:
     own = entry.get("own")
     reading = []
     if "reading" in entry:
         reading.append(keys.reading_key(Secret(bytes.fromhex(entry["reading"]), f"target {agent}")))
     for role, kek in entry.get("roles", {}).items():
         reading.append(keys.reading_key(Secret(bytes.fromhex(kek), f"role {role}")))
+    epoch = open_object(Epoch, bytes.fromhex(entry["epoch"]), anchor, deployment)
+    if epoch.domain != name:
+        raise Unverified(f"bundle of {agent}: the epoch of {name} is one of {epoch.domain}", step="epoch")
     return DomainBundle(
-        epoch=open_object(Epoch, bytes.fromhex(entry["epoch"]), anchor, deployment),
+        epoch=epoch,
         own=own
         and AgentKeys(
             key_id=bytes.fromhex(own["key_id"]),

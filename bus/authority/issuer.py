@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from bus.authority.bundle import make_bundle
 from bus.authority.roots import RootStore, StoredEpoch
@@ -36,11 +37,15 @@ class Issuer:
         self._owners = owners
         self._epochs: dict[int, list[StoredEpoch]] = {}
         self._stripped: set[int] = set()
+        self._digest = b""
 
     def step(self, policy: Policy, now_ms: int) -> int:
         """Bring epochs and bundles up to ``now_ms``; returns when (ms since 1970) something is due next."""
         settings = self._settings
         settings.check_interval(policy.rotation_interval_ms)
+        if policy.digest != self._digest:
+            self._stripped.clear()  # who may read closed epochs may have changed
+            self._digest = policy.digest
         for number in self._store.numbers():
             if number not in self._epochs:
                 self._epochs[number] = self._store.load(number)
@@ -58,12 +63,17 @@ class Issuer:
         for number, epochs in sorted(self._epochs.items()):
             closes = epochs[0].epoch.not_after + settings.grace_ms
             if closes + policy.backlog_horizon_ms < now_ms:
-                self._destroy(number, policy)
+                self._destroy(number)
             elif closes < now_ms and number not in self._stripped:
                 self._write_bundles(number, policy, sending=False)
                 self._stripped.add(number)
             elif closes >= now_ms:
                 self._write_bundles(number, policy, sending=True)
+        # 5. An agent that left the policy loses its keys at once, those of closed epochs too.
+        for folder in self._agent_folders():
+            if folder.name not in policy.agents:
+                for path in (folder / "keys").glob("*"):
+                    path.unlink(missing_ok=True)
         return self._last_end() - settings.lead_ms - settings.max_clock_skew_ms
 
     def _last_end(self) -> int:
@@ -106,14 +116,14 @@ class Issuer:
                 path.unlink(missing_ok=True)
             elif not path.exists() or path.read_bytes() != data:
                 write_secret(path, data, owner)
-        # An agent that left the policy loses its keys at once.
-        for folder in self._layout.agent("x").parent.iterdir():
-            if folder.name not in policy.agents:
-                (folder / "keys" / str(number)).unlink(missing_ok=True)
 
-    def _destroy(self, number: int, policy: Policy) -> None:
-        for agent in policy.agents:
-            (self._layout.agent(agent) / "keys" / str(number)).unlink(missing_ok=True)
+    def _agent_folders(self) -> list[Path]:
+        parent = self._layout.agent("x").parent
+        return sorted(parent.iterdir()) if parent.is_dir() else []
+
+    def _destroy(self, number: int) -> None:
+        for folder in self._agent_folders():
+            (folder / "keys" / str(number)).unlink(missing_ok=True)
         self._store.destroy(number)
         del self._epochs[number]
         log.info("epoch %d destroyed: beyond the backlog horizon", number)

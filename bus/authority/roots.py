@@ -56,7 +56,9 @@ class RootStore:
         """Epoch numbers that are stored, ascending."""
         if not self._roots.is_dir():
             return []
-        return sorted(int(each.name) for each in self._roots.iterdir() if each.name.isdigit())
+        # A folder without a root was left by a crash between making it and its first file, or its last and it.
+        numbers = sorted(int(each.name) for each in self._roots.iterdir() if each.name.isdigit())
+        return [number for number in numbers if self.names(number)]
 
     def names(self, number: int) -> frozenset[str]:
         """Files of one epoch's roots: a domain that joins an epoch adds one."""
@@ -66,7 +68,7 @@ class RootStore:
             return frozenset()  # destroyed a moment ago
 
     def put(self, signed: bytes, root: Secret) -> StoredEpoch:
-        """Store a new epoch's root."""
+        """Store a new epoch's root. One that is there already stays: it is read back and returned."""
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
         wrapped = self._provider.wrap(root, _domain_context(epoch))
         document = {
@@ -76,7 +78,10 @@ class RootStore:
             "wrapped": wrapped.hex(),
         }
         folder = make_folder(self._roots / str(epoch.epoch))
-        write_secret(folder / f"{epoch.zone}.{epoch.domain}", json.dumps(document).encode())
+        name = f"{epoch.zone}.{epoch.domain}"
+        if (folder / name).exists():
+            return self.open(epoch.epoch, name)
+        write_secret(folder / name, json.dumps(document).encode())
         return StoredEpoch(epoch, signed, root)
 
     def load(self, number: int) -> list[StoredEpoch]:
@@ -86,11 +91,14 @@ class RootStore:
     def open(self, number: int, name: str) -> StoredEpoch:
         """The root in one file of ``names``. Raises Unverified, or RetryLater when the provider cannot be reached."""
         path = self._roots / str(number) / name
-        document = json.loads(read_secret(path))
-        signed = bytes.fromhex(document["epoch"])
+        try:
+            document = json.loads(read_secret(path))
+            signed, wrapped = bytes.fromhex(document["epoch"]), bytes.fromhex(document["wrapped"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unverified(f"{path}: not a root file: {type(error).__name__}", step="root") from None
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
         told = f"root({epoch.domain}, {epoch.epoch})"
-        root = self._provider.unwrap(bytes.fromhex(document["wrapped"]), _domain_context(epoch), told)
+        root = self._provider.unwrap(wrapped, _domain_context(epoch), told)
         if root_digest(root) != epoch.root_digest:
             raise Unverified(f"{told}: does not match its epoch", step="root")
         return StoredEpoch(epoch, signed, root)

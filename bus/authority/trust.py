@@ -55,6 +55,11 @@ def read_trust(path: Path) -> TrustFile:
     """The trust file at ``path``. Raises WireError(decode) for other bytes, OSError where it cannot be read."""
     try:
         document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise Refused(f"no trust file at {path}", code=Code.SETTINGS, hint="start a stack: bus stack up") from None
+    except ValueError as error:
+        raise WireError(f"{path}: not a trust file: {type(error).__name__}", code=Code.DECODE) from None
+    try:
         if document["format"] != FORMAT:
             raise WireError(f"{path}: expected format {FORMAT}", code=Code.VERSION)
         return TrustFile(

@@ -139,15 +139,21 @@ def key() -> None:
 
 
 def _public_key(text: str) -> bytes:
-    path = Path(text)
-    told = path.read_text().strip() if path.is_file() else text
     try:
-        data = bytes.fromhex(told)
-    except ValueError:
+        path = Path(text)
+        data = bytes.fromhex(path.read_text().strip() if path.is_file() else text)
+    except (ValueError, OSError):  # not hex, not text, or too long for a file's name
         data = b""
     if len(data) != 32:
         raise SettingsError("--key: expected 64 hex digits, or a file of them", hint="`bus audit key` prints it")
     return data
+
+
+def _deployment(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise SettingsError("--deployment: expected 32 hex digits", hint="it stands in bus.toml") from None
 
 
 @audit.command()
@@ -160,7 +166,7 @@ def verify(public_key: str, proof: Path | None, path: Path | None, deployment: s
     """Check a proof, or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold."""
     trusted = _public_key(public_key)
     if proof is not None:
-        hop, checkpoint = verify_proof(parse_proof(proof.read_text()), trusted)
+        hop, checkpoint = verify_proof(parse_proof(proof.read_bytes().decode(errors="replace")), trusted)
         if as_json:
             emit("audit-verify", {"proven": True, "size": checkpoint.size, "hop": hop_document(hop)})
         else:
@@ -169,7 +175,7 @@ def verify(public_key: str, proof: Path | None, path: Path | None, deployment: s
         return
     settings = settings_module.load() if path is None or not deployment else None
     where = path or Layout(settings.state).ledger if settings is not None else path
-    name = bytes.fromhex(deployment) if deployment else settings.deployment_id if settings is not None else b""
+    name = _deployment(deployment) if deployment else settings.deployment_id if settings is not None else b""
     report = verify_ledger(Ledger(Path(str(where)), name, read_only=True), trusted)
     if as_json:
         emit("audit-verify", dataclasses.asdict(report))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
+from typing import Any
 
 import click
+from rich.markup import escape
 
 import bus
 from bus import settings as settings_module
@@ -23,7 +26,18 @@ from bus.errors import BusError
 SERVICES = {"enforcer": "consumers.enforcer.app", "audit": "consumers.audit.app", "issuer": "consumers.issuer.app"}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Cli(click.Group):
+    """click ends a command whose reader went away with 1; nothing is wrong with it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            sys.stdout = io.StringIO()  # what is still to be flushed at the end has no reader
+            raise click.exceptions.Exit(0) from None
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(bus.__version__, prog_name="bus")
 def cli() -> None:
     """A secure event bus for multi-agent AI systems on Apache Kafka.
@@ -51,16 +65,21 @@ for command in (audit, bench, demo, doctor, policy, publish, stack, tail):
 def main() -> None:
     """Entry point; exit codes as documented in README."""
     try:
-        cli(prog_name="bus")
+        cli(prog_name="bus", standalone_mode=False)
     except BusError as error:
         fail(error)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
     except Exception as error:  # the last resort: a bug is told as one, with its trace in the log
         logging.getLogger("bus").debug("bug", exc_info=True)
-        err.print(f"[bold red]bus: bug:[/] {type(error).__name__}: {error}")
+        err.print(f"[bold red]bus: bug:[/] {escape(f'{type(error).__name__}: {error}')}")
         sys.exit(EXIT_BUG)
 
 

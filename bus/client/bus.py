@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 import uuid
@@ -21,7 +22,7 @@ from bus.client.payload import encode_payload
 from bus.client.publisher import Key, Publisher, check_payload, partition_of
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
-from bus.errors import BusError, Denied, Refused, Unavailable, WireError
+from bus.errors import BusError, Denied, Refused, Unavailable
 from bus.files import Layout
 from bus.kafka.config import Connection, read_identity
 from bus.policy.decide import Action, Context, decide
@@ -31,6 +32,8 @@ from bus.wire import envelope, records
 from bus.wire.envelope import Kind, Message, Profile
 from bus.wire.hop import Verdict, decision_id
 from bus.wire.names import DomainName, Tier, agent_id
+
+log = logging.getLogger("bus.client")
 
 DEFAULT_TTL_S = 300.0
 MAX_WAITING = 100_000
@@ -75,7 +78,10 @@ class Sent:
         """Until the broker has it. Raises what refused it, or Unavailable after ``timeout`` s."""
         if not self._stored.wait(timeout):
             raise Unavailable(
-                f"{self._domain}: the broker has not answered in {timeout:.0f} s", message_id=str(self.id)
+                f"{self._domain}: the broker has not answered in {timeout:.0f} s",
+                code=Code.UNKNOWN,
+                message_id=str(self.id),
+                hint="it may still arrive: wait for it again, or look for its id, before publishing anew",
             )
         if self._error is not None:
             raise self._error
@@ -280,7 +286,10 @@ class Bus:
 
     def _tell(self, error: BusError) -> None:
         for handler in self._on_refused:
-            handler(error)
+            try:
+                handler(error)
+            except Exception:  # the caller's own fault must not end the thread that tells it
+                log.exception("a handler of refusals failed")
 
     def subscribe(self, domain: str, *, max_inflight: int = MAX_INFLIGHT) -> Subscription:
         """Deliveries of ``domain``: iterate over it, or use it as a decorator on a handler.
@@ -312,12 +321,18 @@ class Bus:
             return
         self._closed = True
         for subscriber in self._subscribers:
-            subscriber.close()
+            subscriber.stop()
+        me = threading.current_thread()
         for thread in self._handlers:
-            thread.join(timeout)
-        if self._publisher is not None:
-            self._publisher.close(timeout)
-        self._follower.close()
+            if thread is not me:
+                thread.join(timeout)
+        try:
+            for subscriber in self._subscribers:
+                subscriber.close()
+            if self._publisher is not None:
+                self._publisher.close(timeout)
+        finally:
+            self._follower.close()
 
     def __enter__(self) -> Self:
         return self
@@ -354,21 +369,33 @@ class Subscription:
 
     def __call__(self, handler: Callable[..., object]) -> Callable[..., object]:
         """Run ``handler`` for each delivery on a thread of its own; it may take minutes."""
+        if inspect.iscoroutinefunction(handler):
+            raise Refused("subscribe: expected a plain function, found an async one", code=Code.SCHEMA)
         parameters = list(inspect.signature(handler).parameters)
         kind = get_type_hints(handler).get(parameters[0]) if parameters else None
         wants_delivery = len(parameters) > 1
 
+        def handle(delivery: Delivery) -> None:
+            if kind is Delivery:
+                handler(delivery)
+            elif wants_delivery:
+                handler(delivery.value(kind), delivery)
+            else:
+                handler(delivery.value(kind))
+
         def work() -> None:
-            for delivery in self:
-                if kind is Delivery:
-                    handler(delivery)
-                    continue
-                try:
-                    value = delivery.value(kind)
-                except (Refused, WireError) as error:
-                    self._owner._tell(error)
-                    continue
-                handler(value, delivery) if wants_delivery else handler(value)
+            try:
+                for delivery in self:
+                    try:
+                        handle(delivery)
+                    except BusError as error:
+                        self._owner._tell(error)
+                    except Exception as error:  # the handler's own fault: told, and the next delivery comes
+                        log.exception("handler of %s failed", delivery.domain)
+                        message = f"handler of {delivery.domain} failed: {type(error).__name__}"
+                        self._owner._tell(Refused(message, code=Code.INTERNAL, message_id=str(delivery.id)))
+            except BusError as error:  # reading cannot go on
+                self._owner._tell(error)
 
         thread = threading.Thread(target=work, name=f"{self._owner.agent} handler", daemon=True)
         self._owner._handlers.append(thread)

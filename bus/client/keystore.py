@@ -46,6 +46,12 @@ class KeyStore:
                 del self._bundles[number]
             for number, path in found.items():
                 self._take(number, path)
+            self._notices = {
+                each.own.notice_key_id: each.own
+                for _, bundle in self._bundles.values()
+                for each in bundle.values()
+                if each.own is not None
+            }
 
     def _take(self, number: int, path: Path) -> None:
         try:
@@ -58,9 +64,6 @@ class KeyStore:
         except FileNotFoundError:
             return  # taken away since it was listed
         self._bundles[number] = (stamp, bundle)
-        for domain in bundle.values():
-            if domain.own is not None:
-                self._notices[domain.own.notice_key_id] = domain.own
 
     def sending(self, domain: DomainName, now_ms: int) -> DomainBundle:
         """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never."""
@@ -69,7 +72,7 @@ class KeyStore:
             self.refresh()
             begun = [
                 each[domain]
-                for _, each in self._bundles.values()
+                for _, each in list(self._bundles.values())
                 if domain in each and each[domain].own is not None and each[domain].epoch.not_before <= now_ms
             ]
             if begun:
@@ -98,7 +101,7 @@ class KeyStore:
             held = self._bundles.get(epoch)
             if held is not None and domain in held[1]:
                 return held[1][domain].reading
-            newest_known = any(number > epoch for number in self._bundles)
+            newest_known = any(number > epoch for number in list(self._bundles))
             if newest_known or time.monotonic() > deadline:
                 return None
             self.refresh(force=True)
@@ -110,4 +113,4 @@ class KeyStore:
 
     def newest(self) -> int:
         """The highest epoch held, or 0."""
-        return max(self._bundles, default=0)
+        return max(list(self._bundles), default=0)

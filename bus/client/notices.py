@@ -53,6 +53,9 @@ class Follower:
             except BusError as error:
                 log.warning("%s", error)
                 self._stop.wait(1)
+            except Exception:  # decisions and policies must go on being followed
+                log.exception("following notices and policy failed")
+                self._stop.wait(1)
 
     def _take_policy(self, value: bytes) -> None:
         try:
@@ -75,6 +78,7 @@ class Follower:
     def close(self) -> None:
         """Stop following."""
         self._stop.set()
-        self._thread.join(10)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(10)
         self._policy.close()
         self._notices.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 import pydantic_core
@@ -16,15 +17,22 @@ BINARY = "application/octet-stream"
 T = TypeVar("T")
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def encode_payload(payload: object) -> tuple[bytes, str]:
     """(bytes, content type). Raises Refused(schema) for what is not JSON."""
     if isinstance(payload, bytes | bytearray | memoryview):
         return bytes(payload), BINARY
     try:
-        return pydantic_core.to_json(payload), JSON
-    except pydantic_core.PydanticSerializationError as error:
+        data = pydantic_core.to_json(payload)
+        if b"NaN" in data or b"Infinity" in data:  # perhaps only in a text; as numbers they are no JSON
+            json.loads(data, parse_constant=_no_constant)
+    except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
         name = type(payload).__name__
         raise Refused(f"payload: expected bytes or what JSON can hold, found {name}", code=Code.SCHEMA) from error
+    return data, JSON
 
 
 def decode_payload(data: bytes, content_type: str, kind: type[T] | None) -> T | Any:

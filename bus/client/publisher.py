@@ -29,6 +29,8 @@ log = logging.getLogger("bus.client")
 
 MAX_OUTSTANDING: Final = 1000
 """Sealed and not acknowledged per partition: less than the enforcer's window of 1,024, so a resend still fits."""
+HOPELESS: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION})
+"""Answers that the same bytes get again."""
 SWEEP_S: Final = 1.0
 """Past a record's deadline before it is given up here: librdkafka has the same deadline and tells more."""
 Key = tuple[bytes, int, int]
@@ -156,8 +158,14 @@ class Publisher:
                     outgoing.topic, outgoing.value, partition=outgoing.partition, on_delivery=delivered
                 )
             except BufferError:
-                self._changed.wait(0.01)  # the poll thread drains; it needs the lock
+                if threading.current_thread() is self._thread:
+                    self._producer.poll(0.01)
+                else:
+                    self._changed.wait(0.01)  # the poll thread drains; it needs the lock
             except KafkaException as error:
+                if error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL:
+                    self._fatal = True  # it stays in its lane: the next producer gets it
+                    return
                 self._finish(outgoing, self._connection.typed(error.args[0], "write", outgoing.topic))
                 return
             else:
@@ -173,8 +181,10 @@ class Publisher:
                 self._finish(outgoing, typed)
             elif time.monotonic() >= outgoing.deadline:
                 self._finish(outgoing, _unknown(outgoing, error.str()))
-            elif error.fatal():
+            elif error.fatal() or error.code() == KafkaError._FATAL:
                 self._fatal = True
+            elif error.code() in HOPELESS:
+                self._finish(outgoing, Refused(f"{outgoing.topic}: {error.str()}", code=Code.TOO_LARGE))
             else:
                 log.warning("%s/%d: sent again: %s", outgoing.topic, outgoing.partition, error)
                 self._produce(outgoing)
@@ -190,7 +200,11 @@ class Publisher:
 
     def _run(self) -> None:
         while not self._closing or any(self._pending.values()):
-            self._producer.poll(0.05)
+            try:
+                self._producer.poll(0.05)
+            except KafkaException as error:  # librdkafka raises a fatal error here
+                log.warning("producer: %s", error)
+                self._fatal = True
             with self._changed:
                 if self._connection.failure is not None:
                     for outgoing in self._waiting():
@@ -232,7 +246,8 @@ class Publisher:
             with self._changed:
                 for outgoing in self._waiting():
                     self._finish(outgoing, _unknown(outgoing, "closed before it answered"))
-        self._thread.join(5)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(5)
         return done
 
 

@@ -58,6 +58,8 @@ class _Item:
     next_offset: int
     next_index: int
     delivery: Delivery | None
+    bundle: tuple[str, int] | None = None
+    """(enforcer instance, sequence) where this is the bundle's last: acknowledged with it."""
 
 
 class Subscriber:
@@ -92,6 +94,7 @@ class Subscriber:
         self._current: _Item | None = None
         self._paused = False
         self._stop = threading.Event()
+        self._ended = False
         self.skipped = 0
         self.assigned = threading.Event()
         self._consumer = Consumer(
@@ -117,21 +120,23 @@ class Subscriber:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         self.acknowledge()
-        while True:
+        while not self._ended:
             try:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 item = self._items.get(timeout=left)
             except queue.Empty:
                 return None
-            if item is None:
-                return None
-            if isinstance(item, BusError):
+            if item is None or isinstance(item, BusError):
+                self._items.put(item)  # the end stays the end, for every reader
+                if item is None:
+                    return None
                 raise item
             if item.delivery is None:
                 self._advance(item)
             elif item.generation == self._generation:
                 self._current = item
                 return item.delivery
+        return None
 
     def acknowledge(self) -> None:
         """The delivery handed out last is done with."""
@@ -144,6 +149,9 @@ class Subscriber:
             place = self._places.get(item.partition)
             if place is not None and item.generation == self._generation:
                 place.offset, place.index = item.next_offset, item.next_index
+                if item.bundle is not None:
+                    place.sequences.pop(item.bundle[0], None)
+                    place.sequences[item.bundle[0]] = item.bundle[1]
 
     def _run(self) -> None:
         last_commit = time.monotonic()
@@ -168,7 +176,9 @@ class Subscriber:
             self._items.put(None)
 
     def _throttle(self) -> None:
-        full = self._items.qsize() >= self._max_inflight
+        # Every pause throws away what the client has prefetched: go on only when half is taken.
+        waiting = self._items.qsize()
+        full = waiting >= self._max_inflight or (self._paused and waiting > self._max_inflight // 2)
         if full != self._paused:
             partitions = self._consumer.assignment()
             (self._consumer.pause if full else self._consumer.resume)(partitions)
@@ -186,6 +196,7 @@ class Subscriber:
         seen = self._seen.setdefault(partition, {})
         done_offset, done_index = self._resume.get(partition, (-1, 0))
         skip = done_index if offset == done_offset else 0
+        tier = self._tier()  # raises where no policy is valid now: nothing is passed over unread
         try:
             opened = open_bundle(
                 message.value() or b"",
@@ -195,7 +206,7 @@ class Subscriber:
                 offset=offset,
                 append_time=message.timestamp()[1],
                 trust=self._trusted(message.value() or b""),
-                tier=self._tier(),
+                tier=tier,
                 # The bundle in whose middle the last run stopped is the one that may come again.
                 highest=(lambda _: -1) if skip else (lambda instance: seen.get(instance.hex()[:16], -1)),
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
@@ -204,20 +215,20 @@ class Subscriber:
             self._refuse(refusal, partition, offset)
             self._items.put(_Item(self._generation, partition, offset + 1, 0, None))
             return
-        seen[opened.instance.hex()[:16]] = opened.sequence
-        with self._lock:
-            if (place := self._places.get(partition)) is not None:
-                place.sequences = dict(seen)
+        bundle = (opened.instance.hex()[:16], opened.sequence)
+        seen[bundle[0]] = bundle[1]
         self.skipped += opened.skipped
         for index, why in opened.refusals:
             self._refuse(why, partition, offset, index)
         fresh = [(index, each) for index, each in opened.deliveries if index >= skip]
         last = fresh[-1][0] if fresh else -1
         for index, delivery in fresh:
-            following = (offset + 1, 0) if index == last else (offset, index + 1)
-            self._items.put(_Item(self._generation, partition, *following, delivery))
+            if index == last:
+                self._items.put(_Item(self._generation, partition, offset + 1, 0, delivery, bundle))
+            else:
+                self._items.put(_Item(self._generation, partition, offset, index + 1, delivery))
         if not fresh:
-            self._items.put(_Item(self._generation, partition, offset + 1, 0, None))
+            self._items.put(_Item(self._generation, partition, offset + 1, 0, None, bundle))
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when the bundle's enforcer is not in it."""
@@ -233,8 +244,12 @@ class Subscriber:
         for told in consumer.committed(partitions, 10):
             place = _Place(told.offset, 0)
             if told.offset >= 0 and told.metadata:
-                document = json.loads(told.metadata)
-                place.index, place.sequences = int(document["i"]), dict(document["s"])
+                try:
+                    document = json.loads(told.metadata)
+                    place.index = int(document["i"])
+                    place.sequences = {str(name): int(number) for name, number in document["s"].items()}
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    log.warning("%s/%d: the stored place is not one of ours: its bundle is read whole", *_of(told))
             with self._lock:
                 self._places[told.partition] = place
             place.committed = (place.offset, place.index)
@@ -267,7 +282,18 @@ class Subscriber:
         for _, place, at in moved:
             place.committed = at
 
+    def stop(self) -> None:
+        """Hand out nothing more: ``get`` returns None once the delivery in hand is acknowledged."""
+        self._ended = True
+        self._items.put(None)
+
     def close(self) -> None:
-        """Acknowledge nothing more, store the place, leave the group."""
+        """Store the place, leave the group."""
+        self.stop()
         self._stop.set()
-        self._thread.join(30)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(30)
+
+
+def _of(told: TopicPartition) -> tuple[str, int]:
+    return told.topic, told.partition

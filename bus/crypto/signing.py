@@ -171,8 +171,8 @@ def hop_block_message(deployment: bytes, signed: bytes) -> bytes:
     return preimage.hop_block_signature(deployment, hashlib.sha256(signed).digest())
 
 
-def verify_hop_block(block: hopblock.HopBlock, trust: Trust) -> None:
-    """Raise Unverified unless an enforcer that was certified at some time of the block's day signed it."""
+def verify_hop_block(block: hopblock.HopBlock, trust: Trust, domain: str) -> None:
+    """Raise Unverified unless an enforcer certified for ``domain`` at some time of its day signed ``block``."""
     begin = block.day * hopblock.DAY_MS
-    key = trust.enforcer_key(block.enforcer_key_id, None, None, begin, begin + hopblock.DAY_MS)
+    key = trust.enforcer_key(block.enforcer_key_id, None, domain, begin, begin + hopblock.DAY_MS)
     verify(key, block.signature, hop_block_message(trust.deployment, block.signed), "hop block")

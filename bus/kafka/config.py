@@ -89,7 +89,8 @@ class Connection:
 
     def on_error(self, error: KafkaError) -> None:
         """librdkafka's error callback: keep what is final, log the rest."""
-        if error.code() in CREDENTIAL_ERRORS:
+        # A connection that broke while it authenticated has the same code as a refusal; only its text says "Local:".
+        if error.code() in CREDENTIAL_ERRORS and "Local:" not in error.str():
             self.failure = self.credential_error()
         log.debug("%s: %s", self.identity.principal, error)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -26,6 +27,8 @@ log = logging.getLogger("bus.kafka")
 POLL_BATCH: Final = 2000
 COMMITTED_TIMEOUT_S: Final = 15.0
 RETRY_S: Final = 0.2
+DENIED_S: Final = 15.0
+"""How long an input topic may be denied before the process gives up: a policy that removes it is read by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +113,14 @@ class Loop:
         self._fence = False  # the producer may have left a transaction open
         self._stale = False  # partitions must be restored before anything of them is handled
         self._paused = False
+        self._denied: dict[str, float] = {}
+        self._fatal: KafkaError | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set: then the last batch is committed and the group left."""
         self._transactor = Transactor(self._connection, self._instance, self._step)
-        self._consumer = Consumer(consumer_config(self._connection, self._group, self._instance))
+        config = consumer_config(self._connection, self._group, self._instance)
+        self._consumer = Consumer({**config, "error_cb": self._on_client_error})
         try:
             self._subscribe()
             while not stop.is_set():
@@ -134,11 +140,13 @@ class Loop:
         wanted = self._worker.topics()
         if wanted != self._topics:
             self._topics = wanted
+            self._denied = {topic: since for topic, since in self._denied.items() if topic in wanted}
             self._consumer.subscribe(
                 wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
 
     def _turn(self) -> None:
+        self._check()
         if self._stale or self._fence or self._paused:
             self._stand()
             return
@@ -148,10 +156,13 @@ class Loop:
         if not self._bytes:
             self._worker.idle()
             self._subscribe()
-        for place, run in _runs(messages, self._on_message_error):
-            if place in self._assigned:
-                self._worker.handle(place, run)
-                self._bytes += sum(len(each.value() or b"") for each in run) + 64 * len(run)
+        for chunk in _chunks(messages, self._limit):
+            if self._bytes >= self._limit:
+                self._hand_over()
+            for place, run in _runs(chunk, self._on_message_error):
+                if place in self._assigned:
+                    self._worker.handle(place, run)
+                    self._bytes += sum(map(_size, run))
         full = self._bytes >= self._limit
         if full or (self._bytes and (self._transactor.idle or not messages)):
             self._hand_over()
@@ -165,9 +176,11 @@ class Loop:
                 self._connection.check()  # other errors mend, or come again when partitions are read
         if self._paused:
             self._worker.idle()
+        self._subscribe()
         self._recover()
         if self._paused:
             self._paused = False
+            self._consumer.resume([TopicPartition(*place) for place in self._assigned])
             log.info("going on")
             self._worker.resumed()
             self._hand_over()
@@ -298,11 +311,35 @@ class Loop:
         self._assigned = set()
         consumer.unassign()
 
-    def _on_message_error(self, error: KafkaError) -> None:
+    def _on_client_error(self, error: KafkaError) -> None:
+        """librdkafka's error callback: a fatal error, as of another process with this instance name, ends the loop."""
+        if error.code() == KafkaError._FATAL or error.fatal():
+            self._fatal = error
+        self._connection.on_error(error)
+
+    def _check(self) -> None:
+        self._connection.check()
+        if self._fatal is not None:
+            raise Refused(
+                f"{self._instance}: the consumer ended: {self._fatal.str()}",
+                code=Code.STACK,
+                hint="does another process run under this instance name?",
+            )
+        for topic, since in self._denied.items():
+            if time.monotonic() - since > DENIED_S:
+                denied = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+                raise self._connection.typed(denied, "read", topic)
+
+    def _on_message_error(self, message: Message) -> None:
+        error = message.error()
+        if error is None:
+            return
         self._connection.check()
         code = error.code()
         if code in ACL_ERRORS:
-            raise self._connection.typed(error, "read", ", ".join(self._topics))
+            # Its domain may have left the policy: the snapshot that says so comes after the revocation.
+            self._denied.setdefault(message.topic() or "", time.monotonic())
+            return
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise Refused(
                 f"input before the committed offset is gone: {error.str()}",
@@ -331,13 +368,29 @@ def consumer_config(connection: Connection, group: str, instance: str) -> dict[s
     )
 
 
-def _runs(messages: list[Message], on_error: Callable[[KafkaError], None]) -> Iterable[tuple[Place, list[Message]]]:
+def _size(message: Message) -> int:
+    return len(message.value() or b"") + 64
+
+
+def _chunks(messages: list[Message], limit: int) -> Iterable[list[Message]]:
+    """``messages`` cut where a transaction is full: one poll may return all that was prefetched."""
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        chunk.append(message)
+        size += _size(message)
+        if size >= limit:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk
+
+
+def _runs(messages: list[Message], on_error: Callable[[Message], None]) -> Iterable[tuple[Place, list[Message]]]:
     """Messages grouped by partition, each group in order."""
     groups: dict[Place, list[Message]] = {}
     for message in messages:
-        error = message.error()
-        if error is not None:
-            on_error(error)
+        if message.error() is not None:
+            on_error(message)
             continue
         groups.setdefault((message.topic() or "", message.partition() or 0), []).append(message)
     return groups.items()

@@ -32,21 +32,27 @@ class WindowReader:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._admin = AdminClient(connection.config())
 
-    def read(self, starts: Mapping[Place, int]) -> dict[Place, list[bytes]]:
-        """Values of each (windows topic, partition) from its start. Raises Unavailable when time runs out."""
-        targets = self._ends(list(starts))
-        values: dict[tuple[str, int], list[bytes]] = {place: [] for place in starts}
-        waiting = {place for place, end in targets.items() if end > 0}
+    def read(self, starts: Mapping[Place, int]) -> dict[Place, list[bytes] | None]:
+        """Values of each (windows topic, partition) from its start, or from the log's start where that lies behind.
+
+        None where retention has deleted everything: whatever was there is older than any epoch that is still open.
+        Raises Unavailable when time runs out.
+        """
+        targets = self._offsets(list(starts), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        begins = self._offsets(list(starts), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        values: dict[Place, list[bytes]] = {place: [] for place in starts}
+        deleted = {place: None for place, begin in begins.items() if begin > 0 and begin == targets[place]}
+        waiting = {place for place, end in targets.items() if end > begins[place]}
         if not waiting:
-            return values
+            return values | deleted
         consumer = Consumer(
             self._connection.config(
                 group_id="bus.enforcer",
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 isolation_level="read_committed",
+                auto_offset_reset="earliest",
                 fetch_wait_max_ms=50,
             )
         )
@@ -71,15 +77,14 @@ class WindowReader:
                     raise self._connection.typed(error, "read", place[0])
         finally:
             consumer.close()
-        return values
+        return values | deleted
 
-    def _ends(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        request = {TopicPartition(topic, number): latest for topic, number in places}
+    def _offsets(self, places: list[Place], which: OffsetSpec) -> dict[Place, int]:
+        # A client of its own each time: one that outlives its broker keeps a leader epoch that is fenced for ever.
+        admin = AdminClient(self._connection.config())
+        request = {TopicPartition(topic, number): which for topic, number in places}
         try:
-            futures = self._admin.list_offsets(
-                request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10
-            )
+            futures = admin.list_offsets(request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=10)
             return {(each.topic, each.partition): future.result(15).offset for each, future in futures.items()}
         except KafkaException as error:
             raise Unavailable(f"the ends of the windows cannot be read: {error.args[0]}") from error

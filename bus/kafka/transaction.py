@@ -76,7 +76,8 @@ class Transactor:
         self._done = threading.Event()
         self._done.set()
         self._failure: BaseException | None = None
-        self._began = 0.0
+        self._commit_began = 0.0
+        self._fresh_began = 0.0
         self.last_commit_s = 0.0
         self._producer = self._fresh()
         self._thread = threading.Thread(target=self._run, name="transactor", daemon=True)
@@ -117,7 +118,7 @@ class Transactor:
         self._thread.join(STEP_DEADLINE_S)
 
     def _fresh(self) -> Producer:
-        self._began = time.monotonic()
+        self._fresh_began = began = time.monotonic()
         producer = Producer(producer_config(self._connection, self._id))
         while True:
             try:
@@ -125,24 +126,26 @@ class Transactor:
             except KafkaException as error:
                 told = error.args[0]
                 self._connection.check()
-                if not told.retriable() or time.monotonic() - self._began > STEP_DEADLINE_S - 10:
+                if not told.retriable() or time.monotonic() - began > STEP_DEADLINE_S - 10:
+                    self._fresh_began = 0.0
                     raise self._connection.typed(told, "write", self._id) from error
             else:
-                self._began = 0.0
+                self._fresh_began = 0.0
                 return producer
 
     def _run(self) -> None:
         while (staged := self._work.get()) is not None:
-            self._began = time.monotonic()
+            self._commit_began = time.monotonic()
             try:
                 self._commit(staged)
-                self.last_commit_s = time.monotonic() - self._began
+                self.last_commit_s = time.monotonic() - self._commit_began
+                self._commit_began = 0.0
                 if self.last_commit_s > SLOW_S:
                     log.warning("transaction took %.1f s: producer renewed", self.last_commit_s)
                     self._producer = self._fresh()
             except BaseException as error:  # told to the owner, who recovers
                 self._failure = error
-            self._began = 0.0
+            self._commit_began = 0.0
             self._done.set()
 
     def _commit(self, staged: Staged) -> None:
@@ -187,11 +190,15 @@ class Transactor:
     def _produce(
         self, producer: Producer, topic: str, partition: int, values: list[bytes], delivered: Callable[..., None]
     ) -> None:
-        batch = [{"value": value} for value in values]
+        batch: list[dict[str, Any]] = [{"value": value} for value in values]
         deadline = time.monotonic() + 10
         while batch:
             producer.produce_batch(topic, batch, partition, on_delivery=delivered)
-            batch = [{"value": each["value"]} for each in batch if "_error" in each]
+            failed = [each for each in batch if "_error" in each]
+            for each in failed:
+                if each["_error"].code() != KafkaError._QUEUE_FULL:
+                    raise TransactionFailed(f"{topic}: {each['_error'].str()}")
+            batch = [{"value": each["value"]} for each in failed]
             if batch:  # the queue is full: let it drain
                 if time.monotonic() > deadline:
                     raise TransactionFailed(f"{topic}: the producer's queue stayed full")
@@ -200,7 +207,8 @@ class Transactor:
     def _watch(self) -> None:
         while True:
             time.sleep(1)
-            began = self._began
-            if began and time.monotonic() - began > STEP_DEADLINE_S:
+            # Each is cleared by the thread that set it alone: a stuck commit stays seen while another producer is made.
+            began = min(filter(None, (self._commit_began, self._fresh_began)), default=0.0)
+            if began and time.monotonic() - began > STEP_DEADLINE_S + 1:
                 log.critical("a transaction step exceeded %.0f s: ending the process", STEP_DEADLINE_S)
                 os._exit(70)

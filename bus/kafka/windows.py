@@ -99,6 +99,12 @@ def restored(records: Iterable[Window], committed: int) -> PartitionWindows:
     windows = PartitionWindows()
     upto = part = parts = 0
     for record in records:
+        # A set is written in one transaction: its parts stand together, in order, from 0.
+        follows = record.part == part and (record.upto, record.parts) == (upto, parts)
+        if not (record.part == 0 and part == parts) and not (record.part and follows):
+            raise RetryLater(
+                f"windows: part {record.part} of {record.parts} follows {part} of {parts}", code=Code.RETRY
+            )
         if record.snapshot and record.part == 0:
             windows = PartitionWindows()
         windows.highest_time = max(windows.highest_time, record.highest_time)

@@ -74,6 +74,10 @@ class TreeView:
     def __init__(self, tiles: Tiles) -> None:
         self._tiles = tiles
 
+    def tile(self, level: int, number: int) -> bytes:
+        """Hashes of one tile, as many as are there."""
+        return self._tiles(level, number)
+
     def leaf(self, index: int) -> bytes:
         """Leaf hash ``index``."""
         return self._complete(0, index)

@@ -61,7 +61,7 @@ def parse_proof(text: str) -> Proof:
             path=tuple(bytes.fromhex(each) for each in value["path"]),
             checkpoint=str(value["checkpoint"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise Unverified(f"proof: not a proof document: {type(error).__name__}", step="format") from error
 
 

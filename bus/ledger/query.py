@@ -44,8 +44,8 @@ class LedgerQuery:
             places = found if places is None else places & found
         if places is None:
             places = {(p, row[0]) for p in self._ledger.partitions() for row in self._ledger.entries(p) if row[1]}
-        hops = [self._open(partition, leaf) for partition, leaf in sorted(places)[:limit]]
-        return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))
+        hops = [self._open(partition, leaf) for partition, leaf in sorted(places)]
+        return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))[:limit]
 
     def trace(self, name: str) -> list[Found]:
         """All hops of the session that a decision id, message id or correlation id belongs to."""

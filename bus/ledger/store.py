@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from bus.codes import Code
 from bus.crypto.signing import Signer
@@ -67,17 +68,21 @@ class Ledger:
         if read_only:
             if not path.is_file():
                 raise Refused(f"no ledger at {path}", code=Code.LEDGER, hint="does the audit consumer run?")
-            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+            self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         else:
             make_folder(path.parent)
             self._db = sqlite3.connect(path, isolation_level=None)
             path.chmod(0o600)
-            self._db.execute("pragma journal_mode=wal")
-            self._db.execute("pragma synchronous=full")
-            self._db.executescript(SCHEMA)
-            self._db.execute("insert or ignore into meta values ('deployment', ?)", (deployment.hex(),))
         self.deployment = deployment
-        held = self._db.execute("select value from meta where key = 'deployment'").fetchone()
+        try:
+            if not read_only:
+                self._db.execute("pragma journal_mode=wal")
+                self._db.execute("pragma synchronous=full")
+                self._db.executescript(SCHEMA)
+                self._db.execute("insert or ignore into meta values ('deployment', ?)", (deployment.hex(),))
+            held = self._db.execute("select value from meta where key = 'deployment'").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise Refused(f"{path}: not a ledger: {error}", code=Code.LEDGER) from None
         if held is None or held[0] != deployment.hex():
             raise Refused(f"{path}: it belongs to deployment {held and held[0]}", code=Code.LEDGER)
         self._edges: dict[int, Edge] = {}
@@ -88,8 +93,18 @@ class Ledger:
         self._db.close()
 
     def partitions(self) -> list[int]:
-        """Audit partitions that hold something."""
-        return [row[0] for row in self._db.execute("select partition from state order by partition")]
+        """Audit partitions that hold something, or have signed something."""
+        query = "select partition from state union select partition from entry union select partition from checkpoint"
+        return sorted(row[0] for row in self._db.execute(query))
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """One consistent view for several reads, while a recorder writes."""
+        self._db.execute("begin")
+        try:
+            yield
+        finally:
+            self._db.execute("rollback")
 
     def state(self, partition: int) -> tuple[int, int]:
         """(leaves, next Kafka offset)."""
@@ -119,7 +134,7 @@ class Ledger:
         """
         with self._transaction() as db:
             size, position = self.state(partition)
-            if position != expected:
+            if position != expected or following <= expected:
                 raise Refused(
                     f"ledger partition {partition}: expected position {expected}, found {position}", code=Code.LEDGER
                 )
@@ -181,6 +196,12 @@ class Ledger:
                     f"ledger partition {partition}: {signed.size} leaves were signed, {size} are there",
                     code=Code.LEDGER,
                     hint="the ledger was cut or is an older copy; nothing is signed until an operator decides",
+                )
+            if signed.size and self.tree(partition).root(signed.size) != signed.root:
+                raise Refused(
+                    f"ledger partition {partition}: its first {signed.size} leaves are not those that were signed",
+                    code=Code.LEDGER,
+                    hint="the ledger was changed; nothing is signed until an operator decides",
                 )
             if signed.size == size:
                 return None

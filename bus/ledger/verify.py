@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from bus.crypto import tree
 from bus.errors import Unverified
 from bus.ledger.checkpoint import open_checkpoint, origin
 from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
+from bus.ledger.merkle import Edge, grow
 from bus.ledger.store import Ledger
 from bus.wire.names import AUDIT
+
+CHUNK: Final = 4096
+"""Leaves between two comparisons of tiles."""
 
 
 @dataclass(slots=True)
@@ -23,10 +31,30 @@ class Report:
 
 
 def verify_ledger(ledger: Ledger, public_key: bytes) -> Report:
-    """Recompute everything. Never raises for a bad ledger: each problem is named in the report."""
+    """Recompute everything, in one consistent view. Never raises for a bad ledger: the report names each problem."""
     report = Report()
-    for partition in ledger.partitions():
-        _verify_partition(ledger, partition, public_key, report)
+    with ledger.reading():
+        try:
+            for partition in ledger.partitions():
+                with _named(report, f"partition {partition}"):
+                    _verify_partition(ledger, partition, public_key, report)
+            with _named(report, "intervals"):
+                _verify_tiling(ledger, report)
+        except sqlite3.DatabaseError as error:
+            report.problems.append(f"the database is damaged: {error}")
+    return report
+
+
+@contextlib.contextmanager
+def _named(report: Report, what: str) -> Iterator[None]:
+    """A value that no recorder writes, or a damaged page, is a problem like another."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, OverflowError, sqlite3.DatabaseError) as error:
+        report.problems.append(f"{what}: not readable: {error}")
+
+
+def _verify_tiling(ledger: Ledger, report: Report) -> None:
     for (topic, number), intervals in ledger.intervals().items():
         at = intervals[0][0]
         for first, upto in intervals:
@@ -36,45 +64,94 @@ def verify_ledger(ledger: Ledger, public_key: bytes) -> Report:
                 low, high = sorted((first, at))
                 report.problems.append(f"{topic}/{number}: input [{low}, {high}) is covered {word}")
             at = max(at, upto)
-    return report
 
 
 def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report: Report) -> None:
+    """Leaves against tiles, tiles against each other, checkpoints against the roots that the leaves give."""
     size, _ = ledger.state(partition)
+    name = f"partition {partition}"
+    heads = _heads(ledger, partition, public_key, report)
     view = ledger.tree(partition)
-    leaves: list[bytes] = []
+    roots: dict[int, bytes] = {0: tree.EMPTY_ROOT}
+    growing = _Growing()
+    edge = Edge(0)
+    chunk: list[bytes] = []
+
+    def store() -> None:
+        """Compare the tiles of a run of leaves with the stored ones."""
+        nonlocal edge
+        edge, tiles = grow(edge, chunk)
+        for (level, number), hashes in tiles.items():
+            if view.tile(level, number)[: len(hashes)] != hashes:
+                report.problems.append(f"{name}: tile {level}/{number} does not match")
+        chunk.clear()
+
     for leaf, _day, offset, index, body, disclosure in ledger.entries(partition):
         computed = leaf_hash(Position(AUDIT, partition, offset, index), body, disclosure)
         try:
             stored = view.leaf(leaf)
         except Unverified:
             stored = b""
-        if leaf != len(leaves) or computed != stored:
-            report.problems.append(f"partition {partition}: leaf {leaf} does not match")
+        if leaf != growing.size or computed != stored:
+            report.problems.append(f"{name}: leaf {leaf} does not match")
         if index == UNVERIFIED_INDEX:
-            report.problems.append(f"partition {partition}: leaf {leaf} is a hop block that did not verify")
-        leaves.append(computed)
-    report.leaves += len(leaves)
-    if len(leaves) != size:
-        report.problems.append(f"partition {partition}: expected {size} leaves, found {len(leaves)}")
-    signed = 0
-    for note in ledger.checkpoints(partition):
+            report.problems.append(f"{name}: leaf {leaf} is a hop block that did not verify")
+        chunk.append(computed)
+        growing.append(computed)
+        if growing.size in heads:
+            roots[growing.size] = growing.root()
+        if len(chunk) == CHUNK:
+            store()
+    store()
+    report.leaves += growing.size
+    if growing.size != size:
+        report.problems.append(f"{name}: expected {size} leaves, found {growing.size}")
+    for covered, root in sorted(heads.items()):
+        if covered > growing.size:
+            report.problems.append(f"{name}: a checkpoint covers {covered} leaves, {growing.size} are there")
+        elif roots[covered] != root:
+            report.problems.append(f"{name}: checkpoint: root over {covered} leaves does not match")
+    signed = max(heads, default=0)
+    if signed < size:
+        report.problems.append(f"{name}: leaves {signed} to {size - 1} are not signed")
+
+
+def _heads(ledger: Ledger, partition: int, public_key: bytes, report: Report) -> dict[int, bytes]:
+    """Signed roots by size."""
+    heads = {}
+    for number, note in enumerate(ledger.checkpoints(partition), 1):
         report.checkpoints += 1
         try:
-            signed = _verify_note(note, origin(ledger.deployment, partition), leaves, public_key)
+            checkpoint = open_checkpoint(note, public_key)
         except Unverified as error:
-            report.problems.append(f"partition {partition}: checkpoint {report.checkpoints}: {error}")
-    if signed < size:
-        report.problems.append(f"partition {partition}: leaves {signed} to {size - 1} are not signed")
+            report.problems.append(f"partition {partition}: checkpoint {number}: {error}")
+            continue
+        if checkpoint.origin == origin(ledger.deployment, partition):
+            heads[checkpoint.size] = checkpoint.root
+        else:
+            report.problems.append(f"partition {partition}: checkpoint {number}: it names another log")
+    return heads
 
 
-def _verify_note(note: str, log: str, leaves: list[bytes], public_key: bytes) -> int:
-    """The size that a checkpoint covers. Raises Unverified where it does not hold for these leaves."""
-    checkpoint = open_checkpoint(note, public_key)
-    if checkpoint.origin != log:
-        raise Unverified("it names another log", step="checkpoint")
-    if checkpoint.size > len(leaves):
-        raise Unverified(f"it covers {checkpoint.size} leaves, {len(leaves)} are there", step="checkpoint")
-    if tree.root(leaves[: checkpoint.size]) != checkpoint.root:
-        raise Unverified(f"root over {checkpoint.size} leaves does not match", step="checkpoint")
-    return checkpoint.size
+class _Growing:
+    """Roots of a tree while it grows: the complete subtrees of its right edge, largest first."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._edge: list[bytes] = []
+
+    def append(self, leaf: bytes) -> None:
+        """One leaf more."""
+        rest = self.size
+        while rest & 1:
+            leaf = tree.node_hash(self._edge.pop(), leaf)
+            rest >>= 1
+        self._edge.append(leaf)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Root over all leaves (RFC 6962, section 2.1)."""
+        value = self._edge[-1]
+        for left in reversed(self._edge[:-1]):
+            value = tree.node_hash(left, value)
+        return value

@@ -94,6 +94,8 @@ def _target_refusal(domain: DomainPolicy, context: Context, policy: Policy) -> D
     if context.kind.targeted and not context.target:
         return Decision(Code.CONSUME, rule, where, why=f"{context.kind} needs a target")
     if not context.target:
+        if not domain.consume:
+            return Decision(Code.CONSUME, rule, where, why=f"nobody may read {domain.name}")
         return None
     reader = policy.agents.get(AgentId(context.target))
     if reader is None or not reader.roles & domain.consume:

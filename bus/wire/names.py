@@ -83,8 +83,8 @@ def domain_topics(domain: DomainName, zone: ZoneName = NO_ZONE) -> DomainTopics:
 
 
 def domain_of(inbound: str) -> DomainName:
-    """The domain of an input topic of a deployment without zones."""
-    return DomainName(inbound.removesuffix(".in"))
+    """The domain of an input topic, `[zone.]domain.in`: a domain's own name has no dot."""
+    return DomainName(inbound.removesuffix(".in").rpartition(".")[2])
 
 
 def audit_partition(partition: int) -> int:

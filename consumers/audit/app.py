@@ -7,10 +7,11 @@ Kafka and database cannot part them.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from bus.admin.desired import AUDITOR
 from bus.authority.local import load_signer, open_roots
@@ -48,12 +49,10 @@ class Auditor:
         self._trust = self._trust_file.trust()
         self._roots = open_roots(settings, self._layout, self._trust_file)
         self._days: dict[int, DayKeys] = {}
+        self._positions: dict[int, int] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Record until ``stop``."""
-        # What was committed and not signed when the last run ended is signed first.
-        for partition in self._ledger.partitions():
-            self._ledger.sign(partition, self._signer)
         consumer = Consumer(
             self._connection.config(
                 group_id=AUDITOR,
@@ -63,9 +62,19 @@ class Auditor:
                 fetch_wait_max_ms=50,
             )
         )
-        consumer.assign(
-            [TopicPartition(AUDIT, number, self._ledger.state(number)[1]) for number in range(AUDIT_PARTITIONS)]
-        )
+        self._positions = {number: self._ledger.state(number)[1] for number in range(AUDIT_PARTITIONS)}
+        for number, position in self._positions.items():
+            end = consumer.get_watermark_offsets(TopicPartition(AUDIT, number), timeout=30, cached=False)[1]
+            if end < position:
+                raise Refused(
+                    f"{AUDIT}/{number} ends at {end}, {position} was recorded: the log was cut",
+                    code=Code.LEDGER,
+                    hint="nothing is signed until an operator decides",
+                )
+        # What was committed and not signed when the last run ended is signed first.
+        for partition in self._ledger.partitions():
+            self._ledger.sign(partition, self._signer)
+        consumer.assign([TopicPartition(AUDIT, number, position) for number, position in self._positions.items()])
         ready = self._layout.state / "run" / "audit.ready"
         write_file(ready, b"")
         try:
@@ -74,11 +83,11 @@ class Auditor:
                 self._connection.check()
                 try:
                     self._record(messages)
-                except RetryLater as error:
+                except (RetryLater, sqlite3.OperationalError) as error:  # a full or locked disk may mend
                     log.warning("waiting: %s", error)
                     stop.wait(0.2)
-                    for number in range(AUDIT_PARTITIONS):
-                        consumer.seek(TopicPartition(AUDIT, number, self._ledger.state(number)[1]))
+                    for number, position in self._positions.items():
+                        consumer.seek(TopicPartition(AUDIT, number, position))
         finally:
             consumer.close()
             self._ledger.close()
@@ -92,8 +101,10 @@ class Auditor:
                 groups.setdefault(message.partition() or 0, []).append(message)
             elif error.code() in ACL_ERRORS:
                 raise self._connection.typed(error, "read", AUDIT)
-            elif not error.retriable():
-                raise Refused(f"{AUDIT}: {error.str()}", code=Code.LEDGER)
+            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                raise Refused(f"{AUDIT}: hops were deleted before they were recorded: {error.str()}", code=Code.LEDGER)
+            else:
+                log.debug("%s: %s", AUDIT, error)
         for partition, run in groups.items():
             entries: list[Entry] = []
             intervals: list[Interval] = []
@@ -102,9 +113,10 @@ class Auditor:
                 made = record_block(value, partition, message.offset() or 0, self._trusted(value), self._day)
                 entries += made[0]
                 intervals += made[1]
-            _, position = self._ledger.state(partition)
+            following = (run[-1].offset() or 0) + 1
             self._step("opened")
-            self._ledger.append(partition, position, (run[-1].offset() or 0) + 1, entries, intervals)
+            self._ledger.append(partition, self._positions[partition], following, entries, intervals)
+            self._positions[partition] = following
             self._step("appended")
             self._ledger.sign(partition, self._signer)
             self._step("signed")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bus.crypto.seal import open_counted
 from bus.crypto.signing import Trust, verify_hop_block
-from bus.errors import BusError
+from bus.errors import BusError, Unverified
 from bus.ledger.leaf import (
     UNVERIFIED_INDEX,
     DayKeys,
@@ -21,8 +21,8 @@ from bus.ledger.leaf import (
 )
 from bus.ledger.store import Entry, Interval
 from bus.wire import hopblock, preimage
-from bus.wire.hop import decode_hop
-from bus.wire.names import AUDIT
+from bus.wire.hop import Hop, Verdict, decode_hop
+from bus.wire.names import AUDIT, domain_of
 
 log = logging.getLogger("bus.audit")
 
@@ -33,7 +33,7 @@ def record_block(
     """Entries and the interval of one audit record. ``keys`` raises RetryLater where a day's root cannot be had now."""
     try:
         block = hopblock.parse(value)
-        verify_hop_block(block, trust)
+        verify_hop_block(block, trust, domain_of(block.topic))
     except BusError as error:
         return [_unverified(value, partition, offset, error)], []
     day = keys(block.day)
@@ -41,10 +41,23 @@ def record_block(
         aad = preimage.hop_block_aad(trust.deployment, block.header)
         opened = open_counted(day.blocks, "audit", block.instance, block.sequence, block.body, aad)
         hops = hopblock.split_hops(opened, block.count)
+        _check_positions(block, [decode_hop(hop) for hop in hops])
         entries = [_entry(hop, day, Position(AUDIT, partition, offset, index)) for index, hop in enumerate(hops)]
     except BusError as error:
         return [_unverified(value, partition, offset, error)], []
     return entries, [Interval(block.topic, block.partition, block.start, block.end, offset)]
+
+
+def _check_positions(block: hopblock.HopBlock, hops: list[Hop]) -> None:
+    """Raise Unverified unless each record's hop stands in the interval, in order and once; events within it."""
+    last = block.start - 1
+    for hop in hops:
+        event = hop.tail.decision is Verdict.RETRY
+        inside = block.start <= hop.offset <= block.end if event else last < hop.offset < block.end
+        if (hop.tail.topic, hop.partition) != (block.topic, block.partition) or not inside:
+            raise Unverified(f"hop block: a hop of {hop.tail.topic}/{hop.partition}@{hop.offset}", step="interval")
+        if not event:
+            last = hop.offset
 
 
 def _entry(hop: bytes, day: DayKeys, at: Position) -> Entry:

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from bus.admin.desired import ENFORCER_GROUP, enforcer_name
-from bus.authority.local import load_signer, now_ms, open_roots
+from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot, read_trust
 from bus.codes import Code
 from bus.crypto.keyring import Keyring
@@ -56,7 +56,7 @@ class Enforcer:
         self._connection = Connection(settings.bootstrap, self._layout.ca, identity)
         trust = read_trust(self._layout.trust)
         feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
-        self._snapshot = _first_snapshot(feed, trust)
+        self._snapshot = _first_snapshot(feed, trust, read_applied(self._layout, trust))
         self._watcher = Watcher(feed, open_roots(settings, self._layout, trust), trust, self._snapshot)
         self._context = EnforcerContext(
             settings.deployment_id,
@@ -132,8 +132,8 @@ class Enforcer:
             context.refreshed_ms = made.began_ms
 
 
-def _first_snapshot(feed: Feed, trust: TrustFile) -> LiveSnapshot:
-    held: LiveSnapshot | None = None
+def _first_snapshot(feed: Feed, trust: TrustFile, held: LiveSnapshot | None) -> LiveSnapshot:
+    """The newest on the topic; one below ``held`` (what was applied here last) is a rollback and refused."""
     for value in feed.catch_up():
         held = open_snapshot(value, trust, held)
     if held is None:

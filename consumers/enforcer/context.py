@@ -23,6 +23,9 @@ from consumers.enforcer.events import EventKind, PartitionEvent
 MAX_PROFILES = 4096
 """Decided profiles kept; emptied when full: what matters is the bound, not the order."""
 
+MAX_CACHED_PROFILE = 2048
+"""Bytes of a profile that is kept: with ``MAX_PROFILES`` this bounds the memory that one agent can fill."""
+
 
 class DecidedProfile:
     """One agent's profile with its decision: found again by its bytes, so it is decoded, decided and masked once."""
@@ -179,7 +182,8 @@ class EnforcerContext:
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
         )
-        state.profiles[key, prefixed] = found
+        if len(prefixed) <= MAX_CACHED_PROFILE:
+            state.profiles[key, prefixed] = found
         return found
 
     def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> Decision:

@@ -7,6 +7,7 @@ signature. Every outcome gives exactly one hop.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from bus.crypto import tree
 from bus.crypto.dek import Dek
 from bus.crypto.keyring import DomainEpoch
 from bus.crypto.signing import hop_block_message
+from bus.policy.decide import Decision
 from bus.tiers.base import TIERS
 from bus.wire import codec, derived, hopblock, preimage, records
 from bus.wire.hop import Verdict, encode_hop, encode_tail
@@ -23,6 +25,8 @@ from bus.wire.names import AgentId
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.events import PartitionEvent, event_hop
 from consumers.enforcer.pipeline import Accepted, Outcome, Refused
+
+log = logging.getLogger("bus.enforcer")
 
 HINTS = {
     Code.REPLAY: "this sequence was seen before",
@@ -58,15 +62,20 @@ def derive(
     """
     result = Derivation()
     hops: list[bytes] = [b""] * len(outcomes)
-    accepted: dict[DomainEpoch, list[tuple[int, Accepted]]] = {}
+    accepted: list[tuple[int, Accepted]] = []
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, Accepted):
-            accepted.setdefault(outcome.key.domain_epoch, []).append((index, outcome))
+            accepted.append((index, outcome))
         else:
             hops[index] = _refuse(outcome, state, context, result)
-    for epoch, items in accepted.items():
-        for group in _groups(items):
-            _bundle(epoch, group, state, context, result, hops)
+    for group in _groups(accepted):
+        try:
+            _bundle(group[0][1].key.domain_epoch, group, state, context, result, hops)
+        except Exception:  # one record that cannot be protected must not come back for ever
+            log.exception("%s/%d: %d records cannot be protected", state.topics.inbound, state.partition, len(group))
+            for index, outcome in group:
+                refused = outcomes[index] = _internal(outcome)
+                hops[index] = _refuse(refused, state, context, result)
     for outcome in outcomes:
         if isinstance(outcome, Accepted):
             result.allowed += 1
@@ -81,13 +90,33 @@ def derive(
     return result
 
 
+def _internal(outcome: Accepted) -> Refused:
+    """An accepted record that is refused after all. Its plaintext is not kept: what failed may be in it."""
+    return Refused(
+        digest=outcome.digest,
+        decision=Decision(Code.INTERNAL, "", ""),
+        offset=outcome.offset,
+        append_time=outcome.append_time,
+        size=outcome.size,
+        key=outcome.key,
+        instance_sequence=outcome.instance_sequence,
+        gap=outcome.gap,
+        message_id=outcome.message_id,
+    )
+
+
 def _groups(items: list[tuple[int, Accepted]]) -> Iterator[list[tuple[int, Accepted]]]:
+    """Bundles in the order of the input: a new one where size, epoch or policy change."""
     group: list[tuple[int, Accepted]] = []
     size = 0
     for item in items:
         length = len(item[1].plaintext) + 48
-        # A policy change may bring another tier; the head says under which policy its records were decided.
-        other = bool(group) and group[0][1].decided.policy_digest != item[1].decided.policy_digest
+        # One head names one epoch and the policy under which its records were decided (and so their tier).
+        first = group[0][1] if group else item[1]
+        other = (
+            first.key.domain_epoch is not item[1].key.domain_epoch
+            or first.decided.policy_digest != item[1].decided.policy_digest
+        )
         if group and (len(group) >= derived.MAX_RECORDS or size + length > derived.MAX_BUNDLE or other):
             yield group
             group, size = [], 0
@@ -155,7 +184,7 @@ def _bundle(
             gap=outcome.gap,
             size=outcome.size,
             session=outcome.session,
-            causes=outcome.causes,
+            causes=outcome.causes if obligations.audit_full else b"\x00",
             tail=outcome.decided.tail,
         )
     table = derived.encode_key_table(tuple(dek.reader_set for _, dek, _ in sets.values() if dek is not None))

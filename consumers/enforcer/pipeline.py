@@ -117,7 +117,9 @@ def enforce_batch(
         key: AgentKey | None = None
         plain: bytes | None = None
         decided: DecidedProfile | None = None
+        proven = False
         gap = 0
+        append_time = max(append_time, 0)  # -1 says that there is none: such a record is foreign
         digest = sha256(value).digest()
         size = len(value)
         try:
@@ -144,6 +146,7 @@ def enforce_batch(
             mac.update(header)
             mac.update(value[84:])
             mac.verify(value[52:84])
+            proven = True
             # 4. Epoch, at the effective time: the broker's clock never goes back here.
             if append_time > highest:
                 highest = append_time
@@ -204,7 +207,8 @@ def enforce_batch(
             outcomes.append(_refused(error.code, value, digest, offset, append_time, key, gap, plain, decided))
         except Exception:
             log.exception("record %s/%d at %d: unexpected", topic, partition, offset)
-            outcomes.append(_refused(Code.INTERNAL, value, digest, offset, append_time, key, gap, plain, decided))
+            known = key if proven else None
+            outcomes.append(_refused(Code.INTERNAL, value, digest, offset, append_time, known, gap, plain, decided))
     state.windows.highest_time = highest
     return outcomes
 

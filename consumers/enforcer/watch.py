@@ -17,8 +17,9 @@ from typing import Final
 from bus.authority.local import now_ms
 from bus.authority.roots import RootStore, StoredEpoch
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
+from bus.codes import Code
 from bus.crypto.keys import Secret
-from bus.errors import BusError
+from bus.errors import BusError, Refused, RetryLater
 from bus.kafka.feed import Feed
 from bus.wire.hopblock import DAY_MS
 
@@ -99,10 +100,13 @@ class Watcher:
         failure: BusError | OSError | None = None
         try:
             self._read_snapshots(snapshots)
-            self._read_epochs(epochs)
             self._read_days(began // DAY_MS, days)
-        except (BusError, OSError) as error:
+            self._read_epochs(epochs)
+        except (RetryLater, OSError) as error:
             failure = error
+        except Exception as error:  # whatever a broken file raises: the thread lives on, the rest is taken
+            log.exception("policy or keys cannot be read")
+            failure = RetryLater(f"policy or keys cannot be read: {type(error).__name__}", code=Code.RETRY)
         return Round(began, tuple(snapshots), tuple(epochs), tuple(days), failure)
 
     def _read_snapshots(self, into: list[LiveSnapshot]) -> None:
@@ -118,12 +122,19 @@ class Watcher:
         """Roots that are new: of a new epoch, or of a domain that joined one. Each is unwrapped once."""
         numbers = self._roots.numbers()
         self._held = {number: names for number, names in self._held.items() if number in numbers}
-        for number in numbers:
+        for number in reversed(numbers):  # the newest is needed first
             held = self._held.setdefault(number, set())
             for name in sorted(self._roots.names(number) - held):
                 began = time.monotonic()
-                into.append(self._roots.open(number, name))
                 held.add(name)
+                try:
+                    into.append(self._roots.open(number, name))
+                except Refused as error:  # final: this root is lost, the others are not
+                    log.error("root %d/%s: %s", number, name, error)  # noqa: TRY400  # the reason is the message
+                    continue
+                except (RetryLater, OSError):
+                    held.discard(name)
+                    raise
                 log.info("epoch %d: root of %s read in %.0f ms", number, name, (time.monotonic() - began) * 1000)
 
     def _read_days(self, today: int, into: list[tuple[int, Secret]]) -> None:

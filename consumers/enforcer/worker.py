@@ -17,6 +17,7 @@ from bus.authority.local import now_ms
 from bus.codes import Code
 from bus.crypto.signing import Trust, verify_window, window_message
 from bus.errors import Refused as RefusedError
+from bus.errors import RetryLater
 from bus.kafka.loop import Committed
 from bus.kafka.restore import METADATA_PREFIX, WindowReader, snapshot_offset
 from bus.kafka.transaction import Place, Staged
@@ -50,6 +51,7 @@ class _Input:
     outcomes: list[Outcome] = field(default_factory=list)
     start: int = 0
     transactions: int = 0
+    snapshot_at: int = 0
 
 
 class EnforcerWorker:
@@ -71,6 +73,7 @@ class EnforcerWorker:
         self._inputs: dict[Place, _Input] = {}
         self._events: dict[Place, list[_Event]] = {}
         self._told: dict[Place, int] = {}
+        self._paused_at = 0
 
     def restore(self, committed: dict[Place, Committed]) -> dict[Place, int]:
         """Windows of these partitions as of their committed offsets."""
@@ -92,14 +95,18 @@ class EnforcerWorker:
             starts[place] = start
         return starts
 
-    def _windows(self, domain: DomainName, values: list[bytes], partition: int, told: Committed) -> PartitionWindows:
+    def _windows(
+        self, domain: DomainName, values: list[bytes] | None, partition: int, told: Committed
+    ) -> PartitionWindows:
         if told.offset is None:
-            if values:
+            if values is None or values:
                 raise RefusedError(
                     f"{domain}/{partition}: windows are there but no offset is committed",
                     code=Code.RETRY,
                     hint="the group's offsets were lost; an operator must decide where to go on",
                 )
+            return PartitionWindows()
+        if values is None:
             return PartitionWindows()
         topic = names.domain_topics(domain).windows
         trust = self._trust()
@@ -125,8 +132,11 @@ class EnforcerWorker:
             each.outcomes.clear()
 
     def idle(self) -> None:
-        """Take over keys and policy. Raises RetryLater where no valid policy is held."""
-        self._refresh(0)
+        """Take over keys and policy. Raises RetryLater where no valid policy is held, and while paused until keys,
+        policy and the day's audit root were read whole after the pause began."""
+        self._refresh(self._paused_at)
+        if self._paused_at and not self._context.has_audit_root(self._context.now_ms // DAY_MS):
+            raise RetryLater("the day's audit root is not there yet", code=Code.RETRY)
 
     def topics(self) -> list[str]:
         """Input topics of the policy in force."""
@@ -134,10 +144,12 @@ class EnforcerWorker:
 
     def paused(self, why: str) -> None:
         """All partitions stand still: an event of each."""
+        self._paused_at = now_ms()
         self._tell(EventKind.PAUSE, {"why": why})
 
     def resumed(self) -> None:
         """They go on."""
+        self._paused_at = 0
         self._tell(EventKind.RESUME, {})
 
     def _tell(self, kind: EventKind, facts: dict[str, str]) -> None:
@@ -155,7 +167,7 @@ class EnforcerWorker:
             values.append(message.value() or b"")
             times.append(time)
             offsets.append(offset)
-            if message.key() is not None or kind != TIMESTAMP_LOG_APPEND_TIME or message.headers():
+            if message.key() is not None or kind != TIMESTAMP_LOG_APPEND_TIME or time < 0 or message.headers():
                 foreign.append(offset)
         context.received_ms = context.now_ms = now_ms()
         done = 0
@@ -213,9 +225,12 @@ class EnforcerWorker:
     def _stage_windows(self, place: Place, each: _Input, staged: Staged, writes: dict[Place, list[bytes]]) -> None:
         state, signer = each.state, self._context.signer
         target = (state.topics.windows, state.partition)
+        # The first after a restore, every so many, and by age: retention must never delete what a restore needs.
+        due = self._context.now_ms - each.snapshot_at > self._context.policy.backlog_horizon_ms // 4
+        snapshot = due or each.transactions % SNAPSHOT_EVERY == 0
         each.transactions += 1
-        snapshot = each.transactions % SNAPSHOT_EVERY == 0
         if snapshot:
+            each.snapshot_at = self._context.now_ms
             state.windows.drop(lambda key_id: self._ended(key_id, state.windows.highest_time))
             made = state.windows.snapshot(signer.key_id, each.position)
         else:

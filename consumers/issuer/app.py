@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import signal
 import threading
+from typing import TextIO
 
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.trust import LiveSnapshot, read_trust
-from bus.errors import BusError
-from bus.files import Layout, write_file
+from bus.errors import BusError, StackError
+from bus.files import Layout, make_folder, write_file
 from bus.settings import Settings
 
 log = logging.getLogger("bus.authority")
@@ -27,6 +29,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
     ready = layout.state / "run" / "issuer.ready"
     ready.unlink(missing_ok=True)
+    alone = _only_one(layout)
     held: LiveSnapshot | None = None
     while not stop.is_set():
         due = now_ms() + 1000
@@ -41,6 +44,18 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
             log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
         stop.wait(max(0.02, min(MAX_WAIT_S, (due - now_ms()) / 1000)))
     ready.unlink(missing_ok=True)
+    alone.close()
+
+
+def _only_one(layout: Layout) -> TextIO:
+    """Hold the state folder's lock: two issuers would make two roots of one epoch. Raises StackError."""
+    lock = (make_folder(layout.state / "run") / "issuer.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StackError("another issuer runs on this state folder", hint="bus stack status") from None
+    return lock
 
 
 def stop_on_signal() -> threading.Event:

@@ -1,6 +1,7 @@
 """Builders for the unit tests: a policy, roots, an enforcer and sealed records of one deployment, all in memory.
 
-Nothing here reads a clock: ``NOW`` is the time of every record that does not say otherwise.
+Nothing here reads a clock: ``NOW`` is the time of every record that does not say otherwise. Importing this module also
+lifts hypothesis's deadline: on a shared machine a slow example is no failure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import settings
 
 from bus.crypto import keys
 from bus.crypto.keyring import Keyring
@@ -25,6 +27,9 @@ from bus.wire.objects import EnforcerCertificate, Epoch
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import Derivation, derive
 from consumers.enforcer.pipeline import Outcome, enforce_batch
+
+settings.register_profile("unit", deadline=None, print_blob=True)
+settings.load_profile("unit")
 
 DEPLOYMENT = bytes(range(0x50, 0x60))
 NOW = 1_772_445_600_000

@@ -17,6 +17,7 @@ from bus.codes import Code
 from bus.errors import WireError
 from bus.wire import codec, hop, records
 from bus.wire.schemas import SCHEMA_DIRECTORY, Schema, schema
+from tests.unit import build  # noqa: F401  # no deadline for an example
 
 SCHEMAS = sorted(path.name.removesuffix(".v1.avsc") for path in SCHEMA_DIRECTORY.glob("*.v1.avsc"))
 LARGEST = 2**34 - 1

@@ -23,7 +23,7 @@ from bus.wire import derived, hopblock, preimage, records
 from bus.wire.envelope import NO_MESSAGE_ID, Kind
 from bus.wire.hop import Hop, Verdict, decode_hop
 from bus.wire.hopblock import DAY_MS
-from bus.wire.names import Tier
+from bus.wire.names import Tier, domain_of
 from bus.wire.sealed import MAX_LENGTH
 from consumers.enforcer.derive import Derivation, derive
 from consumers.enforcer.events import EventKind, PartitionEvent
@@ -68,7 +68,7 @@ def blocks_of(made: Derivation) -> list[hopblock.HopBlock]:
     """The verified hop blocks of a transaction."""
     blocks = [hopblock.parse(value) for value in made.blocks]
     for block in blocks:
-        verify_hop_block(block, TRUST)
+        verify_hop_block(block, TRUST, domain_of(block.topic))
     return blocks
 
 
@@ -101,6 +101,11 @@ def opened(value: bytes, *names: str, domain: str = MEMORY, **changes: object) -
 
 
 # Outcomes and hops.
+def flipped(value: bytes) -> bytes:
+    """``value`` with another last byte."""
+    return value[:-1] + bytes([value[-1] ^ 1])
+
+
 def record(kind: str) -> bytes:
     """A value that ends as ``kind`` says."""
     made = {
@@ -108,7 +113,7 @@ def record(kind: str) -> bytes:
         "target": lambda: sealed(target=READER, kind=Kind.RPC_REQUEST),
         "notify": lambda: sealed(notify=True),
         "junk": lambda: b"junk",
-        "mac": lambda: sealed()[:-1] + b"\x00",
+        "mac": lambda: flipped(sealed()),
         "produce": lambda: sealed(OUTSIDER),
         "expired": lambda: sealed(expires_at=NOW - 1),
         "decode": lambda: WORLD.sealer().seal(0, b"\x00")[1],
@@ -336,7 +341,7 @@ def test_two_epochs_never_share_a_bundle():
     values = [WORLD.sealer(epoch=epoch).seal(0, plaintext(**plain))[1] for epoch in (1, 2, 1)]
     made = derive(enforce(context, place, *values, at=at), 0, 3, place, context)
     heads = [derived.parse(value).head for value in made.bundles]
-    assert [(head.epoch, head.count) for head in heads] == [(1, 2), (2, 1)]
+    assert [(head.epoch, head.count) for head in heads] == [(1, 1), (2, 1), (1, 1)], "in the order of the input"
 
 
 def test_records_decided_under_two_policies_never_share_a_bundle():

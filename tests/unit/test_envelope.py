@@ -154,7 +154,7 @@ def changed(plain: bytes, changes: list[tuple[str, float, int]]) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=400)
+@settings(max_examples=800)
 @given(PROFILES, MESSAGES, st.binary(max_size=40), CHANGES, st.sampled_from([0, 64]), st.booleans())
 def test_both_readers_agree_on_changed_bytes(profile, message, payload, changes, cell, same_length):
     """``same_length`` writes the frame's own length anew, so that the change reaches the envelope behind it."""
@@ -256,6 +256,10 @@ NOT_CANONICAL = {
     "a reply_to that is not UTF-8": raw(reply_to=b"\x02\xff"),
     "a traceparent that is not UTF-8": raw(trace=b"\x04\xc0\x80"),
     "a path with a surrogate": raw(protection=block(b"\x06\xed\xa0\x80" + text(0))),
+    "a correlation id of 64 bytes behind one byte": raw(correlation=b"\x80" + b"x" * 64),
+    "a reply_to of 64 bytes behind one byte": raw(reply_to=b"\x80" + b"x" * 64),
+    "a traceparent of 64 bytes behind one byte": raw(trace=b"\x80" + b"x" * 64),
+    "64 causes behind one byte": raw(causes=b"\x80" + bytes(64 * 16 + 1)),
     "causes with the size of their block": raw(causes=b"\x01\x20" + bytes(17)),
     "causes in two blocks": raw(causes=(b"\x02" + bytes(16)) * 2 + b"\x00"),
     "no tickets in a longer form": raw(tickets=b"\x80\x00"),

@@ -89,6 +89,22 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_written_through(tmp_pa
     assert (target.read_bytes(), read_secret(path)) == (b"untouched", b"s")
 
 
+def test_a_link_that_appears_in_that_place_meanwhile_is_not_written_through(tmp_path, monkeypatch):
+    path, target = tmp_path / "secret", tmp_path / "target"
+    target.write_bytes(b"untouched")
+    unlink = Path.unlink
+
+    def unlink_and_lose_the_race(self, missing_ok=False):
+        unlink(self, missing_ok=missing_ok)
+        self.symlink_to(target)
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_lose_the_race)
+    with pytest.raises(FileExistsError):
+        write_secret(path, b"s")
+    assert target.read_bytes() == b"untouched"
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("open_bits", [0o640, 0o620, 0o610, 0o604, 0o602, 0o601, 0o644, 0o666, 0o777])
 def test_a_secret_that_others_may_touch_is_refused(tmp_path, open_bits):
     path = tmp_path / "secret"

@@ -197,12 +197,6 @@ def test_a_bundle_of_another_agent_anchor_or_deployment_is_refused(issued):
             store.refresh(force=True)
 
 
-def test_a_bundle_under_another_epochs_name_is_refused(issued):
-    (issued.folder() / "3").rename(issued.folder() / "9")
-    with pytest.raises(Refused):
-        issued.store().refresh(force=True)
-
-
 def test_what_is_no_bundle_by_its_name_is_passed_over(issued):
     for name in ("3.77.new", "notes.txt", "-1"):
         (issued.folder() / name).write_bytes(b"half")

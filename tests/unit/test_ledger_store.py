@@ -104,6 +104,13 @@ def test_a_second_recorder_is_refused_and_goes_on_from_what_the_first_wrote(path
     assert first.tree(1).root(3) == tree.root([entry(number).leaf for number in range(3)])
 
 
+def test_two_recorders_that_take_turns_grow_one_tree(path):
+    recorders = [Ledger(path, DEPLOYMENT), Ledger(path, DEPLOYMENT)]
+    for number in range(6):
+        recorders[number % 2].append(1, number, number + 1, [entry(number)], [])
+    assert recorders[0].tree(1).root(6) == tree.root([entry(number).leaf for number in range(6)])
+
+
 @pytest.mark.parametrize("table", ["entry", "tile", "interval", "posting", "state", "token"])
 def test_an_error_in_the_middle_leaves_file_and_memory_as_they_were(path, table):
     ledger = Ledger(path, DEPLOYMENT)

@@ -149,13 +149,14 @@ def test_a_deleted_tail_is_named_by_the_checkpoint_though_the_state_agrees(path)
         "update tile set hashes = substr(hashes, 1, 9 * 32)",
         "delete from interval where first >= 9",
     )
-    assert problems(path) == "partition 1: checkpoint 4: it covers 12 leaves, 9 are there"
+    (found,) = verified(path).problems
+    assert "covers 12 leaves, 9 are there" in found
 
 
 def test_a_changed_tile_is_named(path):
     make_ledger(path).close()
     flipped(path, "tile", "hashes", "level = 0")
-    assert problems(path) == "partition 1: leaf 6 does not match"
+    assert "partition 1: leaf 6 does not match" in problems(path)
 
 
 def test_a_changed_tile_above_the_leaves_is_named(path):
@@ -201,7 +202,7 @@ def test_a_checkpoint_of_another_log_is_named(path, name):
 def test_a_checkpoint_in_anothers_place_is_named(path):
     make_ledger(path).close()
     tamper(path, "update checkpoint set note = ? where size = 12", values=(note_of(path, 3),))
-    assert "leaves 3 to 11 are not signed" in problems(path)
+    assert "leaves 9 to 11 are not signed" in problems(path)
 
 
 def test_deleted_checkpoints_leave_leaves_that_nobody_signed(path):

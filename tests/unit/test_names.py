@@ -26,6 +26,7 @@ from bus.wire.names import (
     is_role_name,
     notice_partition,
 )
+from tests.unit import build  # noqa: F401  # no deadline for an example
 
 LOWER = string.ascii_lowercase + string.digits + "_-"
 ROLE = string.ascii_uppercase + string.digits + "_"

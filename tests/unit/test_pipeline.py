@@ -460,6 +460,15 @@ def test_the_cache_of_profiles_is_bounded(monkeypatch):
     assert MAX_PROFILES > 8
 
 
+def test_a_large_profile_is_decided_like_any_other_and_not_kept():
+    context, place, made_by = WORLD.context(), state(), WORLD.sealer()
+    for task_type, kept in (("t" * 1900, 1), ("t" * 2100, 1), ("t" * 16_000, 1)):
+        (outcome,) = enforce(context, place, made_by.seal(0, plaintext(task_type=task_type))[1])
+        assert isinstance(outcome, Accepted)
+        assert outcome.decided.profile.task_type == task_type
+        assert len(place.profiles) == kept
+
+
 def test_a_new_policy_decides_profiles_that_were_decided_under_the_old_one():
     context, place, made_by = WORLD.context(), state(), WORLD.sealer()
     before = enforce(context, place, made_by.seal(0, plaintext())[1])[0]

@@ -174,6 +174,7 @@ def only_refusals(text: str) -> None:
         verify_proof(parse_proof(text), KEY)
 
 
+@settings(deadline=None)
 @given(st.text() | JSON.map(json.dumps))
 def test_any_text_and_any_json_is_refused_and_nothing_else_raised(text):
     only_refusals(text)

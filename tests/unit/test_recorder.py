@@ -109,6 +109,11 @@ def test_tokens_are_blind_and_of_their_day():
         (make_block([b"not a hop"], 0, 3), "a hop that is none"),
         (make_block([HOPS[0] + b"\0"], 0, 3), "a hop with a byte too much"),
         (make_block([UNKNOWN_CODE], 0, 3), "a code that this version does not know"),
+        (make_block([make_hop(3)], 0, 3), "a hop past its interval"),
+        (make_block([make_hop(0)], 1, 3), "a hop before its interval"),
+        (make_block([HOPS[0], HOPS[0]], 0, 3), "a hop twice"),
+        (make_block([HOPS[1], HOPS[0]], 0, 3), "hops out of order"),
+        (make_block([make_hop(0, topic="plans.in")], 0, 3), "a hop of another input"),
         (GOOD[:-1], "cut"),
         (GOOD + b"\0", "a byte too much"),
         (GOOD[:10], "nothing but a marker"),
@@ -131,9 +136,10 @@ def test_a_flipped_bit_anywhere_makes_a_block_unverified():
     [
         {"not_after": NOON - 86_400_000},
         {"not_before": NOON + 86_400_000},
+        {"domains": ["plans"]},
     ],
 )
-def test_a_block_of_a_day_outside_its_enforcers_certificate_is_unverified(changes):
+def test_a_block_of_a_day_or_domain_outside_its_enforcers_certificate_is_unverified(changes):
     assert_kept_unverified(GOOD, trust=make_trust(certificate(**changes)))
 
 

@@ -96,7 +96,7 @@ def test_an_enforcer_writes_this_dead_letter_and_hop_for_a_forged_record() -> No
 def opened_hops(value: bytes) -> list[bytes]:
     """The hops of a verified block, as the audit consumer opens it."""
     block = hopblock.parse(value)
-    verify_hop_block(block, TRUST)
+    verify_hop_block(block, TRUST, "agent_memory")
     aad = preimage.hop_block_aad(DEPLOYMENT, block.header)
     opened = open_counted(DAY_KEYS.blocks, "audit", block.instance, block.sequence, block.body, aad)
     return hopblock.split_hops(opened, block.count)
@@ -136,7 +136,7 @@ def test_a_hop_block_is_sliced_verified_and_opened() -> None:
     assert block.signature == raw("hop_block.signature") == value[-64:]
     assert opened_hops(value) == HOPS
     with pytest.raises(Unverified):
-        verify_hop_block(block, Trust(DEPLOYMENT, raw("inputs.anchor")))
+        verify_hop_block(block, Trust(DEPLOYMENT, raw("inputs.anchor")), "agent_memory")
 
 
 # Ledger.

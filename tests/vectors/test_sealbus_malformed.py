@@ -97,7 +97,7 @@ def read_derived(value: bytes, at: Place) -> None:
 def read_hop_block(value: bytes, at: Place) -> None:
     """Section 8, then each hop."""
     block = hopblock.parse(value)
-    verify_hop_block(block, at.trust)
+    verify_hop_block(block, at.trust, "agent_memory")
     key = day_keys(block.day, AUDIT_ROOT).blocks
     aad = preimage.hop_block_aad(at.deployment, block.header)
     opened = open_counted(key, "audit", block.instance, block.sequence, block.body, aad)

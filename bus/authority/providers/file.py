@@ -8,8 +8,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bus.codes import Code
 from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.crypto.seal import open_with
+from bus.errors import Unverified
 from bus.files import make_folder, read_secret, write_secret
 from bus.wire import preimage
 
@@ -41,4 +43,6 @@ class FileProvider:
 
     def unwrap(self, wrapped: bytes, context: bytes, name: str) -> Secret:
         """The key. Raises Unverified(open) for another context or wrapping key."""
+        if len(wrapped) < NONCE_LENGTH + KEY_LENGTH:
+            raise Unverified(f"{name}: not a wrapped key: {len(wrapped)} bytes", step="unwrap", code=Code.OPEN)
         return Secret(open_with(self._aead, wrapped[:NONCE_LENGTH], wrapped[NONCE_LENGTH:], context), name)
