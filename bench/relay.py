@@ -22,11 +22,10 @@ from rich.table import Table
 from bench.child import SOURCE, TARGET
 from bus.cli.output import emit, out, say
 from bus.settings import Settings
-from bus.stack.local import Stack, prepare
+from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 from bus.wire import envelope
 from demo.raw import RawClient
 
-POLICIES = Path(__file__).resolve().parents[1] / "policies"
 PARTITIONS = 4
 CHILD_TIMEOUT_S = 300
 SESSION = "bench-session-0001"
@@ -35,7 +34,7 @@ SESSION = "bench-session-0001"
 def run(*, pairs: int, records: int, size: int, as_json: bool) -> None:
     """Measure and print. The stack is made for this run and removed."""
     home = Path(tempfile.mkdtemp(prefix="sealbus-bench-"))
-    settings = dataclasses.replace(Settings(), state=home / "state", policies=POLICIES)
+    settings = dataclasses.replace(Settings(), state=home / "state", policies=BUNDLED_POLICIES)
     stack = Stack(prepare(settings))
     try:
         say("bench  starting a broker")

@@ -24,7 +24,7 @@ from bus.kafka.config import Connection, read_identity
 from bus.ledger.store import Ledger
 from bus.ledger.verify import Report, verify_ledger
 from bus.settings import Settings
-from bus.stack.local import Stack, prepare
+from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 from bus.wire import derived
 from bus.wire.hop import Hop
 from bus.wire.names import domain_topics
@@ -32,7 +32,6 @@ from demo.observer import look
 from demo.raw import RawClient, plaintext
 from demo.traces import Say, load_traces
 
-POLICIES = Path(__file__).resolve().parents[1] / "policies"
 WAIT_S = 60.0
 METADATA = {"sender_ip": "10.20.30.40", "routing_path": "gateway>planner", "internal_id": "n-17", "timestamp": "now"}
 
@@ -62,7 +61,7 @@ def run(*, keep: bool = False) -> int:
     home = Path(tempfile.mkdtemp(prefix="sealbus-demo-"))
     secure = control = None
     try:
-        secure = _stack(home / "sealed", POLICIES)
+        secure = _stack(home / "sealed", BUNDLED_POLICIES)
         with _configured(secure):
             _secured(secure, narrator)
         control = _stack(home / "plain", _plaintext_policies(home))
@@ -113,7 +112,7 @@ class _configured:  # noqa: N801  # a context manager, used as a verb
 def _plaintext_policies(home: Path) -> Path:
     """The same law with every tier PLAINTEXT: the control."""
     folder = home / "policies"
-    shutil.copytree(POLICIES, folder)
+    shutil.copytree(BUNDLED_POLICIES, folder)
     mesh = folder / "mesh.yaml"
     mesh.write_text(mesh.read_text().replace('tier: "RETRIEVAL"', 'tier: "PLAINTEXT"'))
     return folder

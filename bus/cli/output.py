@@ -13,8 +13,8 @@ from rich.markup import escape
 from bus.codes import Code
 from bus.errors import AccessRefused, BusError, PolicyError, RetryLater, SettingsError
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 EXIT_NO, EXIT_USAGE, EXIT_CHANGES, EXIT_LATER, EXIT_MAY_NOT, EXIT_BUG = 1, 2, 3, 4, 5, 70
 

@@ -13,7 +13,7 @@ from bus import settings as settings_module
 from bus.admin.apply import apply_plan
 from bus.admin.plan import Plan, Verb
 from bus.authority.local import load_signer
-from bus.cli.output import EXIT_CHANGES, emit, out, say
+from bus.cli.output import EXIT_CHANGES, EXIT_NO, emit, out, say
 from bus.policy.loader import load_policy
 from bus.settings import Mode, Settings
 from bus.stack.local import Stack
@@ -91,8 +91,8 @@ def apply(directory: Path | None, as_json: bool, prune: bool, yes: bool) -> None
     show(plan, as_json=as_json)
     if not plan.changes:
         return
-    if not yes and sys.stdin.isatty():
-        click.confirm("Apply?", abort=True, err=True)
+    if not yes and sys.stdin.isatty() and not click.confirm("Apply?", err=True):
+        raise SystemExit(EXIT_NO)
     trust = local.ensure_identities(loaded)
     signer = load_signer(local.layout.signer("policy"))
     apply_plan(plan, local.admin_connection(), local.layout, signer, trust, settings.owners)

@@ -41,9 +41,9 @@ def publish(domain: str, payload: str, agent: str, purpose: str, target: str, as
 @click.option("--timeout", default=0.0, help="End after so many seconds without a record.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout.")
 def tail(domain: str, agent: str, once: bool, timeout: float, as_json: bool) -> None:
-    """Print the records that the agent may open."""
+    """Print the records that the agent may open, from the first one; its own reading is left alone."""
     with Bus(agent) as me:
-        subscription = me.subscribe(domain)
+        subscription = me.subscribe(domain, observe=True)
         while (got := subscription.get(timeout or None)) is not None:
             value = got.value()
             shown = value if not isinstance(value, bytes) else value.hex()

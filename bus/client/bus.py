@@ -36,6 +36,7 @@ from bus.wire.names import DomainName, Tier, agent_id
 log = logging.getLogger("bus.client")
 
 DEFAULT_TTL_S = 300.0
+MAX_TTL_S = 86_400 * 365
 MAX_WAITING = 100_000
 """Messages whose decision may still be asked for; the oldest are forgotten first."""
 Confirm = Literal["queued", "stored", "decided"]
@@ -176,6 +177,10 @@ class Bus:
         """
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
+        if not 0 < expires_in <= MAX_TTL_S:
+            raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
+        for name, text in (("purpose", purpose), ("correlation", correlation), ("partition_key", partition_key)):
+            _check_text(name, text)
         data, content_type = encode_payload(payload)
         check_payload(len(data))
         policy = self._policy()
@@ -291,9 +296,10 @@ class Bus:
             except Exception:  # the caller's own fault must not end the thread that tells it
                 log.exception("a handler of refusals failed")
 
-    def subscribe(self, domain: str, *, max_inflight: int = MAX_INFLIGHT) -> Subscription:
+    def subscribe(self, domain: str, *, max_inflight: int = MAX_INFLIGHT, observe: bool = False) -> Subscription:
         """Deliveries of ``domain``: iterate over it, or use it as a decorator on a handler.
 
+        ``observe`` shows everything from the beginning beside the agent's own reading, whose place it leaves alone.
         Raises Denied where the policy says that this agent may not consume.
         """
         name = DomainName(domain)
@@ -311,6 +317,7 @@ class Bus:
             lambda: self._policy().domains[name].tier if name in self._policy().domains else None,
             self._tell,
             max_inflight,
+            observe=observe,
         )
         self._subscribers.append(subscriber)
         return Subscription(self, subscriber)
@@ -401,6 +408,14 @@ class Subscription:
         self._owner._handlers.append(thread)
         thread.start()
         return handler
+
+
+def _check_text(name: str, text: str) -> None:
+    """Raise Refused(schema) for what has no UTF-8: a lone surrogate, or no text at all."""
+    try:
+        text.encode()
+    except (UnicodeEncodeError, AttributeError):
+        raise Refused(f"{name}: expected text, found {text!r}", code=Code.SCHEMA) from None
 
 
 def _inherited(causation: Sequence[uuid.UUID | Delivery]) -> str:

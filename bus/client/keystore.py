@@ -96,7 +96,9 @@ class KeyStore:
     def reading(self, domain: DomainName, epoch: int) -> tuple[ReadingKey, ...] | None:
         """Keys that may open records of ``epoch``; None where there are none after 2 s of looking."""
         deadline = time.monotonic() + WAIT_S
-        newest_known = False
+        held = self._bundles.get(epoch)
+        if held is None or domain not in held[1]:
+            self.refresh(force=True)  # the domain may have been granted since
         while True:
             held = self._bundles.get(epoch)
             if held is not None and domain in held[1]:

@@ -143,6 +143,10 @@ class Publisher:
         if bundle.own is None:
             raise RetryLater(f"{self._agent}: no key to send to {domain} now", after=1)
         if held is not None and held[1].keys.key_id == bundle.own.key_id:
+            if now > bundle.epoch.not_after + self._deadline_s * 1000:
+                raise RetryLater(
+                    f"{self._agent}: the keys of {domain} have ended", hint="does the issuer run?", after=1
+                )
             return held[1]  # the next epoch is not there yet; this one lives on within its grace
         sealer = Sealer(bundle.own, self._deployment, topic)
         self._sealers[domain] = (bundle.epoch.not_after, sealer)

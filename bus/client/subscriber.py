@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.opening import open_bundle
 from bus.codes import Code
 from bus.crypto.signing import Trust
-from bus.errors import BusError, Unavailable
+from bus.errors import BusError, Refused, Unavailable
 from bus.kafka.config import ACL_ERRORS, Connection
 from bus.wire.names import AgentId, DomainName, Tier, domain_topics
 
@@ -75,7 +75,12 @@ class Subscriber:
         tier: Callable[[], Tier | None],
         on_refused: Callable[[BusError], None],
         max_inflight: int = MAX_INFLIGHT,
+        *,
+        observe: bool = False,
     ) -> None:
+        """``observe`` reads from the beginning beside the agent's group: it joins nothing and stores no place."""
+        if max_inflight < 1:
+            raise Refused(f"max_inflight: expected at least 1, found {max_inflight}", code=Code.SCHEMA)
         self._connection = connection
         self._keys = keys
         self._domain = domain
@@ -109,7 +114,11 @@ class Subscriber:
                 queued_max_messages_kbytes=32 * 1024,
             )
         )
-        self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._observe = observe
+        if observe:
+            self._assign_all()
+        else:
+            self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
         self._thread = threading.Thread(target=self._run, name=f"{agent} {domain}", daemon=True)
         self._thread.start()
 
@@ -240,6 +249,15 @@ class Subscriber:
         log.warning("%s/%d at %d.%d refused: %s: %s", self._topic, partition, offset, index, refusal.code, refusal)
         self._on_refused(refusal)
 
+    def _assign_all(self) -> None:
+        try:
+            partitions = self._consumer.list_topics(self._topic, 10).topics[self._topic].partitions
+        except KafkaException as error:
+            raise self._connection.typed(error.args[0], "read", self._topic) from error
+        self._places = {number: _Place(0) for number in partitions}
+        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in partitions])
+        self.assigned.set()
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for told in consumer.committed(partitions, 10):
             place = _Place(told.offset, 0)
@@ -272,7 +290,7 @@ class Subscriber:
                 if place.offset >= 0 and (place.offset, place.index) != place.committed
             ]
             offsets = [TopicPartition(self._topic, number, at[0], place.metadata()) for number, place, at in moved]
-        if not offsets:
+        if not offsets or self._observe:
             return
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)

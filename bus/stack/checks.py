@@ -17,6 +17,8 @@ from bus.stack.jars import cache_folder, find_java, have_jars, java_version
 from bus.stack.local import Stack
 from bus.wire.names import CONTROL
 
+NEED_BROKER = frozenset({"broker", "clock", "acls"})
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -40,8 +42,11 @@ def run_checks(settings: Settings) -> list[Check]:
         ("acls", lambda: _acls(stack)),
         ("services", lambda: _services(stack)),
     ]
-    results = []
+    results: list[Check] = []
     for name, step in steps:
+        if name in NEED_BROKER and any(each.name == "tls" and not each.ok for each in results):
+            results.append(Check(name, ok=False, found="not asked: no TLS connection to the broker", mend="see tls"))
+            continue
         try:
             results.append(step())
         except BusError as error:

@@ -5,12 +5,14 @@ Each service is a process of its own, found again by its recorded id; what is al
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,22 @@ from bus.stack.process import Daemon
 
 Say = Callable[[str], None]
 READY_TIMEOUT = 60.0
+STATE_NAMES = (
+    "agents",
+    "bus.toml",
+    "kafka",
+    "keys",
+    "ledger",
+    "pki",
+    "policy",
+    "run",
+    "services",
+    "signers",
+    "trust.json",
+)
+_PACKAGED = Path(__file__).resolve().parents[1] / "policies"
+BUNDLED_POLICIES = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "policies"
+"""The example law: packed into a wheel, or in the checkout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,22 @@ class Stack:
 
     def up(self, say: Say, *, services: bool = True) -> None:
         """Start what is not running, apply the policies, wait until every service says it is ready."""
+        with self._alone():
+            self._up(say, services=services)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One `up` or `down` at a time: two would start every service twice."""
+        with (make_folder(self.layout.state / "run") / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StackError(
+                    "another `bus stack up` or `down` is under way", hint="try again when it ended"
+                ) from None
+            yield
+
+    def _up(self, say: Say, *, services: bool) -> None:
         policy = self.load_policy()
         connection = self.start_broker(policy, say)
         trust = self.ensure_identities(policy)
@@ -181,12 +215,24 @@ class Stack:
         return rows
 
     def down(self, say: Say, *, purge: bool = False) -> None:
-        """Stop every process in reverse order; with ``purge`` the state folder goes too."""
+        """Stop every process in reverse order; with ``purge`` the stack's files go too."""
+        if purge and not self.layout.settings.is_file():
+            raise StackError(f"{self.layout.state}: not a state folder of a stack; nothing removed")
+        if self.layout.state.is_dir():
+            with self._alone():
+                self._down(say, purge=purge)
+
+    def _down(self, say: Say, *, purge: bool) -> None:
         for name in [*reversed(service_names(self.settings)), "broker"]:
             if self._daemon(name).stop():
                 say(f"{name}  stopped")
         if purge:
-            if not self.layout.settings.is_file():
-                raise StackError(f"{self.layout.state}: not a state folder of a stack; nothing removed")
-            shutil.rmtree(self.layout.state)
+            # Only what a stack makes: the state folder may be one that holds other things too.
+            for path in (self.layout.state / name for name in STATE_NAMES):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            if not any(self.layout.state.iterdir()):
+                self.layout.state.rmdir()
             say(f"removed {self.layout.state}")

@@ -130,12 +130,12 @@ def test_a_replayed_record_is_refused_in_every_later_transaction(stack, raw):
 
 def test_more_instances_than_an_agent_may_have_are_refused(stack, raw):
     """64 sending processes of one agent, epoch and partition; the 65th is refused, the first goes on."""
-    sealers = [raw.sealer("executor-1", "coordination") for _ in range(65)]
-    values = [each.seal(PARTITION, plaintext("executor-1", "coordination"))[1] for each in sealers]
+    sealers = [raw.sealer("orchestrator-1", DOMAIN) for _ in range(65)]
+    values = [each.seal(1, plaintext("orchestrator-1", DOMAIN))[1] for each in sealers]
     for value in values:
-        raw.produce("coordination.in", value, PARTITION)
-    _, again = sealers[0].seal(PARTITION, plaintext("executor-1", "coordination"))
-    raw.produce("coordination.in", again, PARTITION)
+        raw.produce(TOPIC, value, 1)
+    _, again = sealers[0].seal(1, plaintext("orchestrator-1", DOMAIN))
+    raw.produce(TOPIC, again, 1)
     codes = [hop["code"] for hop in wait_for_hops(stack, [*values, again])]
     assert codes.count("too-many-instances") >= 1
     assert codes[-2] == "too-many-instances"

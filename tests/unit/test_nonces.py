@@ -16,8 +16,9 @@ import pkgutil
 import queue
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -552,7 +553,8 @@ class OneEpoch:
         self.world = World()
 
     def sending(self, domain: str, _now_ms: int) -> DomainBundle:
-        return DomainBundle(self.world.root(domain)[0], self.world.keys(WRITER, domain), ())
+        epoch = replace(self.world.root(domain)[0], not_after=time.time_ns() // 1_000_000 + 60_000)
+        return DomainBundle(epoch, self.world.keys(WRITER, domain), ())
 
 
 @pytest.fixture
