@@ -19,15 +19,17 @@ from bus.cli.audit import open_query
 from bus.cli.output import out
 from bus.client.bus import Bus, Subscription
 from bus.client.delivery import Delivery
+from bus.client.keystore import KeyStore
 from bus.errors import Denied
 from bus.kafka.config import Connection, read_identity
 from bus.ledger.store import Ledger
 from bus.ledger.verify import Report, verify_ledger
 from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
+from bus.tiers.base import TIERS
 from bus.wire import derived
 from bus.wire.hop import Hop
-from bus.wire.names import domain_topics
+from bus.wire.names import AgentId, domain_topics
 from demo.observer import look
 from demo.raw import RawClient, plaintext
 from demo.traces import Say, load_traces
@@ -200,6 +202,25 @@ def _one_record(stack: Stack, narrator: Narrator) -> None:
             narrator.expect("a forbidden agent is refused", False, "it may read")
         except Denied as denied:
             narrator.expect("a forbidden agent is refused", True, denied.rule)
+
+    mine, theirs = (_opens(stack, agent, stored, topic, got) for agent in ("orchestrator-1", "executor-1"))
+    figure = f"{theirs} of {mine} that a permitted agent's keys open"
+    narrator.expect("given the stored bytes, its own keys open nothing", theirs == 0 < mine, figure)
+
+
+def _opens(stack: Stack, agent: str, stored: bytes, topic: str, got: Delivery | None) -> int:
+    """How many records of a stored bundle the keys in an agent's own folder open, whatever domain they are for."""
+    if got is None:
+        return 0
+    trust = read_trust(stack.layout.trust)
+    bundle = derived.parse(stored)
+    store = KeyStore(stack.layout.agent(agent) / "keys", AgentId(agent), trust.anchor, trust.deployment)
+    store.refresh(force=True)
+    readable = [each.name for each in stack.load_policy().may_consume(AgentId(agent)) if each.tier in TIERS]
+    held = [store.reading(domain, bundle.head.epoch) or () for domain in readable]
+    keys = tuple(key for each in held for key in each)
+    plaintexts = TIERS[bundle.head.tier].open(bundle, keys, trust.deployment, topic, got.place[0])
+    return sum(each is not None for each in plaintexts)
 
 
 def _readers(stored: bytes) -> int:
