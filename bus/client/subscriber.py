@@ -241,7 +241,7 @@ class Subscriber:
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when the bundle's enforcer is not in it."""
-        if len(value) > 69 and not self._trust.knows(value[53:69]):
+        if len(value) > 69 and not self._trust.knows(value[53:69], self._domain):
             self._trust = self._trust_source()
         return self._trust
 

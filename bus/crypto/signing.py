@@ -109,9 +109,10 @@ class Trust:
         self._certificates[certificate.key_id] = certificate
         return certificate
 
-    def knows(self, key_id: bytes) -> bool:
-        """Whether a certificate of this enforcer key is held."""
-        return key_id in self._certificates
+    def knows(self, key_id: bytes, domain: str) -> bool:
+        """Whether a certificate of this enforcer key for ``domain`` is held; if not, it may have been made since."""
+        certificate = self._certificates.get(key_id)
+        return certificate is not None and domain in certificate.domains
 
     def enforcer_key(
         self, key_id: bytes, zone: str | None, domain: str | None, since: int = 0, until: int = MAX_TIME

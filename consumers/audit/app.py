@@ -18,13 +18,14 @@ from bus.authority.local import load_signer, open_roots
 from bus.authority.trust import read_trust
 from bus.codes import Code
 from bus.crypto.signing import Trust
-from bus.errors import Refused, RetryLater
+from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout, write_file
 from bus.kafka.config import ACL_ERRORS, Connection, read_identity
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.store import Entry, Interval, Ledger
 from bus.settings import Settings
-from bus.wire.names import AUDIT, AUDIT_PARTITIONS
+from bus.wire import hopblock
+from bus.wire.names import AUDIT, AUDIT_PARTITIONS, domain_of
 from consumers.audit.recorder import record_block
 from consumers.enforcer.app import configure_logging
 from consumers.issuer.app import stop_on_signal
@@ -122,8 +123,12 @@ class Auditor:
             self._step("signed")
 
     def _trusted(self, value: bytes) -> Trust:
-        """The trust store, read again when the block's enforcer is not in it."""
-        if not self._trust.knows(value[16:32]):
+        """The trust store, read again when it has no certificate of the block's enforcer for its domain."""
+        try:
+            block = hopblock.parse(value)
+        except BusError:
+            return self._trust
+        if not self._trust.knows(block.enforcer_key_id, domain_of(block.topic)):
             self._trust_file = read_trust(self._layout.trust)
             self._trust = self._trust_file.trust()
         return self._trust

@@ -216,3 +216,25 @@ def test_a_handler_that_fails_does_not_end_the_subscription(stack):
     assert seen == [0, 1, 2]
     # Payloads of other tests that are no dict are told as such; of the handler's own fault there is one.
     assert [each.code for each in failures if each.code is not Code.SCHEMA] == [Code.INTERNAL]
+
+
+def test_a_restart_between_bundles_repeats_nothing_acknowledged_and_loses_nothing_else(stack):
+    """Each record is a bundle of its own; readers take some and close."""
+    session = os.urandom(6).hex()
+    with Bus("orchestrator-1") as sender:
+        for number in range(24):
+            sender.publish("coordination", {"s": session, "n": number}, partition_key="r", confirm="decided")
+    got = []
+    while len(got) < 24:
+        with Bus("executor-1") as reader:
+            inbox = reader.subscribe("coordination")
+            taken = 0
+            while taken < 5 and len(got) < 24:
+                delivery = inbox.get(30)
+                assert delivery is not None
+                value = delivery.value()
+                if isinstance(value, dict) and value.get("s") == session:
+                    got.append(value["n"])
+                    taken += 1
+            inbox.get(0)  # asking for the next acknowledges the last
+    assert got == list(range(24))

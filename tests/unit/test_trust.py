@@ -46,16 +46,17 @@ def test_a_trust_file_comes_back_and_is_public(tmp_path):
     assert read_trust(path) == TRUST
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     trust = TRUST.trust()
-    assert trust.knows(ENFORCER.key_id)
-    assert not trust.knows(STRANGER.key_id)
+    assert trust.knows(ENFORCER.key_id, "notes")
+    assert not trust.knows(STRANGER.key_id, "notes")
+    assert not trust.knows(ENFORCER.key_id, "elsewhere")
 
 
 def test_a_certificate_more_leaves_the_others_in_place():
     more = TRUST.with_certificate(certificate(STRANGER))
     assert more.certificates == (*TRUST.certificates, certificate(STRANGER))
     assert TRUST.certificates == (certificate(),)
-    assert more.trust().knows(ENFORCER.key_id)
-    assert more.trust().knows(STRANGER.key_id)
+    assert more.trust().knows(ENFORCER.key_id, "notes")
+    assert more.trust().knows(STRANGER.key_id, "notes")
 
 
 @pytest.mark.parametrize(

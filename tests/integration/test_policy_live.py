@@ -1,0 +1,113 @@
+"""Policy while everything runs: a pause ends, a role leaves, a domain comes and goes, and no enforcer is restarted."""
+
+import time
+
+import pytest
+
+from bus import Bus
+from bus.authority.local import load_signer
+from bus.authority.trust import read_trust
+from bus.crypto.signing import sign_object
+from bus.wire.objects import SignedSnapshot
+from demo.raw import RawClient, plaintext
+from tests.integration.conftest import POLICIES
+from tests.integration.oracle import account, bus_command, hops, verified, wait_for_hop
+
+pytestmark = pytest.mark.broker
+
+NOTES = """
+    - name: "notes"
+      tier: "RETRIEVAL"
+      allowed_roles: ["RETRIEVER", "ORCHESTRATOR"]
+      metadata_masking: true
+      audit_level: "FULL_MESH"
+"""
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    from tests.integration.conftest import start_stack
+
+    local = start_stack(tmp_path_factory.mktemp("live") / "state")
+    yield local
+    local.down(lambda _: None, purge=True)
+
+
+def write(raw, sealer, domain="agent_memory", agent="retriever-1"):
+    _, value = sealer.seal(0, plaintext(agent, domain))
+    raw.produce(f"{domain}.in", value)
+    return value
+
+
+def snapshot(stack, raw, number, valid_until):
+    """Sign the bundled law anew with an end of its own and put it on bus.policy."""
+    policy = stack.load_policy()
+    now = int(time.time() * 1000)
+    signed = SignedSnapshot(
+        read_trust(stack.layout.trust).deployment, number, policy.digest, now - 120_000, valid_until, policy.document
+    )
+    raw.produce("bus.policy", sign_object(load_signer(stack.layout.signer("policy")), signed), key=b"policy")
+
+
+def events(stack):
+    return [hop["rule"] for hop in hops(stack, "--verdict", "RETRY") if hop["topic"] == "agent_memory.in"]
+
+
+def until(holds, timeout=40):
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+
+
+def test_a_policy_that_ended_pauses_and_a_valid_one_resumes_with_a_hop_each_and_nothing_lost(live):
+    raw = RawClient(live)
+    sealer = raw.sealer("retriever-1", "agent_memory")
+    assert wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW"
+    pid = live._daemon("bus-enforcer-1").find().pid
+    now = int(time.time() * 1000)
+    snapshot(live, raw, 2, now - 60_000)
+    until(lambda: "pause" in events(live))
+    values = [write(raw, sealer) for _ in range(4)]
+    snapshot(live, raw, 3, now + 86_400_000)
+    for value in values:
+        assert wait_for_hop(live, value)["decision"] == "ALLOW"
+    until(lambda: "resume" in events(live))
+    assert live._daemon("bus-enforcer-1").find().pid == pid
+    account(live, "agent_memory")
+    assert verified(live)["problems"] == []
+
+
+def apply(stack, folder):
+    done = bus_command(stack, "policy", "apply", str(folder), "--yes")
+    assert "changes" in done.stdout
+
+
+def test_a_role_that_leaves_is_refused_at_once_and_a_domain_comes_and_goes(live, tmp_path):
+    raw = RawClient(live)
+    mesh, agents = (POLICIES / "mesh.yaml").read_text(), (POLICIES / "agents.yaml").read_text()
+    pid = live._daemon("bus-enforcer-1").find().pid
+    sealer = raw.sealer("retriever-1", "agent_memory")
+    assert wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW"
+
+    # 1. The retriever's role may not produce any more, and there is a new domain.
+    folder = tmp_path / "changed"
+    folder.mkdir()
+    changed = mesh.replace('["RETRIEVER", "ORCHESTRATOR"]', '["ORCHESTRATOR"]')
+    (folder / "mesh.yaml").write_text(changed.replace("  domains:\n", "  domains:" + NOTES, 1))
+    (folder / "agents.yaml").write_text(agents)
+    apply(live, folder)
+    until(lambda: wait_for_hop(live, write(raw, sealer))["code"] == "produce")
+    environ = {"BUS_CONFIG": str(live.layout.settings)}
+    from bus.settings import load
+
+    def published():
+        with Bus("retriever-1", settings=load(environ)) as me:
+            return me.publish("notes", {"n": 1}, confirm="decided").decision() != ()
+
+    until(published)
+
+    # 2. Everything as before: the domain is gone, its enforcer lives on.
+    apply(live, POLICIES)
+    until(lambda: wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW")
+    assert live._daemon("bus-enforcer-1").find().pid == pid
+    assert verified(live)["problems"] == []
