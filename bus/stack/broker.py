@@ -218,5 +218,10 @@ class Broker:
 
 
 def _cluster_id() -> str:
-    """A fresh cluster id: 16 bytes in URL-safe base64 without padding, as Kafka prints its own."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """A fresh cluster id: 16 bytes in URL-safe base64 without padding, as Kafka prints its own.
+
+    Like Kafka's own it does not begin with a dash: the storage tool would read it as an option.
+    """
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
