@@ -21,7 +21,7 @@ from bus.client.keystore import KeyStore
 from bus.codes import Code
 from bus.crypto.seal import Sealer
 from bus.errors import BusError, Refused, RetryLater, TooLarge
-from bus.kafka.config import Connection
+from bus.kafka.config import Connection, is_fatal
 from bus.wire import envelope, sealed
 from bus.wire.names import AgentId, DomainName, domain_topics
 
@@ -167,7 +167,7 @@ class Publisher:
                 else:
                     self._changed.wait(0.01)  # the poll thread drains; it needs the lock
             except KafkaException as error:
-                if error.args[0].fatal() or error.args[0].code() == KafkaError._FATAL:
+                if is_fatal(error.args[0]):
                     self._fatal = True  # it stays in its lane: the next producer gets it
                     return
                 self._finish(outgoing, self._connection.typed(error.args[0], "write", outgoing.topic))
@@ -185,7 +185,7 @@ class Publisher:
                 self._finish(outgoing, typed)
             elif time.monotonic() >= outgoing.deadline:
                 self._finish(outgoing, _unknown(outgoing, error.str()))
-            elif error.fatal() or error.code() == KafkaError._FATAL:
+            elif is_fatal(error):
                 self._fatal = True
             elif error.code() in HOPELESS:
                 self._finish(outgoing, Refused(f"{outgoing.topic}: {error.str()}", code=Code.TOO_LARGE))

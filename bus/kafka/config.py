@@ -34,6 +34,11 @@ ACL_ERRORS = {
 }
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that told ``error`` is of no more use; error callbacks carry only the code."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A principal of the broker: SCRAM user name and password."""

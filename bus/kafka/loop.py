@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unavailable
-from bus.kafka.config import ACL_ERRORS, Connection
+from bus.kafka.config import ACL_ERRORS, Connection, is_fatal
 from bus.kafka.transaction import Place, Staged, Step, TransactionFailed, Transactor
 
 log = logging.getLogger("bus.kafka")
@@ -313,7 +313,7 @@ class Loop:
 
     def _on_client_error(self, error: KafkaError) -> None:
         """librdkafka's error callback: a fatal error, as of another process with this instance name, ends the loop."""
-        if error.code() == KafkaError._FATAL or error.fatal():
+        if is_fatal(error):
             self._fatal = error
         self._connection.on_error(error)
 
