@@ -9,13 +9,13 @@ import time
 import pytest
 
 from bus import Bus, Denied
-from bus.client.bus import Bus as _Bus
 from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.files import write_secret
 from bus.wire.names import domain_topics
 from demo.raw import plaintext
 from tests.integration.oracle import bus_command, hops, read_topic, wait_for_hop, wait_for_hops
+from tests.integration.readers import read_in_runs
 
 pytestmark = pytest.mark.broker
 
@@ -186,20 +186,7 @@ def test_a_restart_in_the_middle_of_a_bundle_repeats_nothing_that_was_acknowledg
     with Bus("orchestrator-1") as sender:
         for number in range(20):
             sender.publish("coordination", {"s": session, "n": number}, partition_key="p", confirm="queued")
-    got = []
-    while len(got) < 20:
-        with _Bus("executor-1") as reader:
-            inbox = reader.subscribe("coordination")
-            taken = 0
-            while taken < 3 and len(got) < 20:
-                delivery = inbox.get(30)
-                assert delivery is not None
-                value = delivery.value()
-                if isinstance(value, dict) and value.get("s") == session:
-                    got.append(value["n"])
-                    taken += 1
-            inbox.get(0)  # asking for the next acknowledges the last
-    assert got == list(range(20))
+    assert read_in_runs("executor-1", "coordination", session, 20, 3) == list(range(20))
 
 
 def test_a_handler_may_be_slow_and_is_given_its_type(stack):

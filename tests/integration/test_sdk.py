@@ -19,6 +19,7 @@ from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.settings import load
 from tests.integration.oracle import account, bus_command, verified
+from tests.integration.readers import read_in_runs
 
 pytestmark = pytest.mark.broker
 
@@ -224,17 +225,4 @@ def test_a_restart_between_bundles_repeats_nothing_acknowledged_and_loses_nothin
     with Bus("orchestrator-1") as sender:
         for number in range(24):
             sender.publish("coordination", {"s": session, "n": number}, partition_key="r", confirm="decided")
-    got = []
-    while len(got) < 24:
-        with Bus("executor-1") as reader:
-            inbox = reader.subscribe("coordination")
-            taken = 0
-            while taken < 5 and len(got) < 24:
-                delivery = inbox.get(30)
-                assert delivery is not None
-                value = delivery.value()
-                if isinstance(value, dict) and value.get("s") == session:
-                    got.append(value["n"])
-                    taken += 1
-            inbox.get(0)  # asking for the next acknowledges the last
-    assert got == list(range(24))
+    assert read_in_runs("executor-1", "coordination", session, 24, 5) == list(range(24))
