@@ -22,6 +22,7 @@ from bus.kafka.transaction import Place, Staged, Transactor
 from bus.settings import Settings
 from bus.stack.broker import ADMIN
 from consumers.enforcer.app import Enforcer
+from consumers.tuning import tune_process
 
 SOURCE, TARGET = "agent_memory.in", "bench.relay"
 
@@ -108,6 +109,7 @@ def main() -> None:
     kind, count = sys.argv[1], int(sys.argv[2])
     settings = settings_module.load()
     meter = Meter(count)
+    tune_process()
     if kind == "relay":
         relay(settings, meter, {int(k): v for k, v in json.loads(sys.argv[3]).items()})
     else:

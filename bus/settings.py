@@ -45,6 +45,7 @@ class Settings:
     backlog_horizon_ms: int = 86_400_000
     transaction_ms: int = 20
     transaction_bytes: int = 8 * 1024 * 1024
+    compiled: bool = True
     enforcers: int = 1
     instance: str = ""
     owners: dict[str, int] = field(default_factory=dict)
@@ -160,10 +161,12 @@ def _convert(key: str, value: Any, where: str) -> Any:
         if isinstance(default, dict):
             table = _expect(value, dict)
             return {str(name): _expect(number, int) for name, number in table.items()}
+        if isinstance(default, bool):
+            return {"true": True, "false": False, True: True, False: False}[value]
         if isinstance(default, int):
             return int(value) if isinstance(value, str) else _expect(value, int)
         return _expect(value, str)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         kind = " or ".join(Mode) if isinstance(default, Mode) else type(default).__name__
         raise SettingsError(f"{where}: expected {kind}, found {value!r}") from None
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -18,16 +19,25 @@ from bus.codes import Code
 from bus.crypto.keys import KEY_LENGTH, ReadingKey
 from bus.crypto.seal import MAX_USES, open_with
 from bus.errors import Refused, Unverified
+from bus.native import native
 from bus.wire import preimage
 from bus.wire.derived import ReaderSet
 
+if TYPE_CHECKING:
+    from sealbus_native import Cipher
+
 
 class Dek:
-    """A data encryption key with its reader set. ``take`` hands out nonce counters that only rise."""
+    """A data encryption key with its reader set. ``take`` hands out nonce counters that only rise.
 
-    __slots__ = ("_counter", "_pid", "aead", "reader_set")
+    ``cipher`` is the same key for the compiled steps, where there are any.
+    """
 
-    def __init__(self, deployment: bytes, topic: str, epoch: int, readers: Iterable[ReadingKey]) -> None:
+    __slots__ = ("_counter", "_pid", "aead", "cipher", "reader_set")
+
+    def __init__(
+        self, deployment: bytes, topic: str, epoch: int, readers: Iterable[ReadingKey], *, compiled: bool = False
+    ) -> None:
         key = os.urandom(KEY_LENGTH)
         commitment = commit(key)
         aad = preimage.wrap_aad(deployment, topic, epoch, commitment)
@@ -37,6 +47,7 @@ class Dek:
             entries.append((reader.key_id, nonce + AESGCM(reader.kek.reveal()).encrypt(nonce, key, aad)))
         self.reader_set = ReaderSet(commitment, tuple(entries))
         self.aead = AESGCM(key)
+        self.cipher: Cipher | None = native.Cipher(key) if native is not None and compiled else None
         self._counter = 0
         self._pid = os.getpid()
 

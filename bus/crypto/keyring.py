@@ -103,6 +103,8 @@ class Keyring:
         self._grace = grace_ms
         self._epochs: dict[tuple[str, int], DomainEpoch] = {}
         self._keys: dict[bytes, AgentKey] = {}
+        self.generation = 0
+        """Rises when key ids are forgotten: what was found before then may not be used."""
         self.find = self._keys.get
 
     def __len__(self) -> int:
@@ -156,4 +158,5 @@ class Keyring:
         if gone:
             for key_id in [k for k, v in self._keys.items() if v.domain_epoch in gone]:
                 del self._keys[key_id]
+            self.generation += 1
         return gone

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unavailable
+from bus.kafka.batch import Records, batches
 from bus.kafka.config import ACL_ERRORS, Connection, is_fatal
 from bus.kafka.transaction import Place, Staged, Step, TransactionFailed, Transactor
 
@@ -50,7 +51,7 @@ class Worker(Protocol):
         """Forget these partitions."""
         ...
 
-    def handle(self, place: Place, messages: list[Message]) -> None:
+    def handle(self, place: Place, records: Records) -> None:
         """Enforce consecutive records of one partition."""
         ...
 
@@ -156,13 +157,13 @@ class Loop:
         if not self._bytes:
             self._worker.idle()
             self._subscribe()
-        for chunk in _chunks(messages, self._limit):
+        for batch in batches(messages, self._limit, self._on_message_error):
             if self._bytes >= self._limit:
                 self._hand_over()
-            for place, run in _runs(chunk, self._on_message_error):
+            for place, records in batch.records.items():
                 if place in self._assigned:
-                    self._worker.handle(place, run)
-                    self._bytes += sum(map(_size, run))
+                    self._worker.handle(place, records)
+            self._bytes += batch.size
         full = self._bytes >= self._limit
         if full or (self._bytes and (self._transactor.idle or not messages)):
             self._hand_over()
@@ -366,31 +367,3 @@ def consumer_config(connection: Connection, group: str, instance: str) -> dict[s
         fetch_message_max_bytes=4 * 1024 * 1024,
         metadata_recovery_strategy="none",
     )
-
-
-def _size(message: Message) -> int:
-    return len(message.value() or b"") + 64
-
-
-def _chunks(messages: list[Message], limit: int) -> Iterable[list[Message]]:
-    """``messages`` cut where a transaction is full: one poll may return all that was prefetched."""
-    chunk: list[Message] = []
-    size = 0
-    for message in messages:
-        chunk.append(message)
-        size += _size(message)
-        if size >= limit:
-            yield chunk
-            chunk, size = [], 0
-    yield chunk
-
-
-def _runs(messages: list[Message], on_error: Callable[[Message], None]) -> Iterable[tuple[Place, list[Message]]]:
-    """Messages grouped by partition, each group in order."""
-    groups: dict[Place, list[Message]] = {}
-    for message in messages:
-        if message.error() is not None:
-            on_error(message)
-            continue
-        groups.setdefault((message.topic() or "", message.partition() or 0), []).append(message)
-    return groups.items()

@@ -98,7 +98,11 @@ def write_settings(settings: Settings, path: Path) -> None:
         value = getattr(settings, each.name)
         if each.name in ("source", "owners") or (value == getattr(defaults, each.name)):
             continue
-        lines.append(f"{each.name} = {value if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)}")
+        if isinstance(value, bool):
+            value = str(value).lower()
+        elif not isinstance(value, int):
+            value = json.dumps(str(value), ensure_ascii=False)
+        lines.append(f"{each.name} = {value}")
     if settings.owners:
         lines += ["[owners]", *(f"{name} = {number}" for name, number in sorted(settings.owners.items()))]
     write_file(path, "\n".join([*lines, ""]).encode())

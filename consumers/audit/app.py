@@ -29,6 +29,7 @@ from bus.wire.names import AUDIT, AUDIT_PARTITIONS, domain_of
 from consumers.audit.recorder import record_block
 from consumers.enforcer.app import configure_logging
 from consumers.issuer.app import stop_on_signal
+from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.audit")
 BATCH = 500
@@ -146,4 +147,5 @@ class Auditor:
 def run(settings: Settings) -> None:
     """Record until SIGTERM or SIGINT."""
     configure_logging()
+    tune_process()
     Auditor(settings).run(stop_on_signal())

@@ -29,6 +29,7 @@ from consumers.enforcer.context import EnforcerContext
 from consumers.enforcer.watch import Round, Watcher
 from consumers.enforcer.worker import EnforcerWorker
 from consumers.issuer.app import stop_on_signal
+from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.enforcer")
 KEY_WAIT_S = 2.0
@@ -66,6 +67,7 @@ class Enforcer:
             self._snapshot.signed.number,
         )
         self._context.max_clock_skew_ms = settings.max_clock_skew_ms
+        self._context.compiled = settings.compiled
 
     def run(self, stop: threading.Event) -> None:
         """Enforce until ``stop``; the last transaction is finished first."""
@@ -144,6 +146,7 @@ def _first_snapshot(feed: Feed, trust: TrustFile, held: LiveSnapshot | None) -> 
 def run(settings: Settings) -> None:
     """Enforce until SIGTERM or SIGINT."""
     configure_logging()
+    tune_process()
     Enforcer(settings).run(stop_on_signal())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bus.codes import Code
 from bus.crypto.dek import Dek
 from bus.crypto.keyring import AgentKey, DomainEpoch, Keyring
@@ -19,6 +21,9 @@ from bus.wire.envelope import MAX_PROFILE, Profile, decode_profile, encode_profi
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
 from consumers.enforcer.events import EventKind, PartitionEvent
+
+if TYPE_CHECKING:
+    from sealbus_native import Acceptor
 
 MAX_PROFILES = 4096
 """Decided profiles kept; emptied when full: what matters is the bound, not the order."""
@@ -56,8 +61,10 @@ class PartitionState:
 
     __slots__ = (
         "aad",
+        "acceptor",
         "domain",
         "events",
+        "generation",
         "hot",
         "out_aad",
         "out_signature",
@@ -81,6 +88,8 @@ class PartitionState:
         self.hot: dict[bytes, DecidedProfile] = {}
         self.profiles: dict[tuple[AgentKey, bytes], DecidedProfile] = {}
         self.policy: Policy | None = None
+        self.generation = 0
+        self.acceptor: Acceptor | None = None
         self.events: list[PartitionEvent] = []
 
     def regressed(self, offset: int, append_time: int, highest: int) -> None:
@@ -89,21 +98,25 @@ class PartitionState:
             facts = {"append_time": str(append_time), "highest": str(highest)}
             self.events.append(PartitionEvent(EventKind.CLOCK, offset, append_time, facts))
 
-    def under(self, policy: Policy) -> None:
-        """Decisions of another policy are forgotten."""
-        if self.policy is not policy:
+    def under(self, policy: Policy, generation: int) -> None:
+        """Decisions of another policy, and keys of another generation of the keyring, are forgotten."""
+        if self.policy is not policy or self.generation != generation:
             self.forget_decisions()
             self.policy = policy
+            self.generation = generation
 
     def forget_decisions(self) -> None:
         """Decide every profile anew."""
         self.hot.clear()
         self.profiles.clear()
+        if self.acceptor is not None:
+            self.acceptor.clear()
 
 
 class EnforcerContext:
     """Everything an enforcer process holds. Clock readings, set by the shell: ``now_ms`` before each batch,
-    ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read."""
+    ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read.
+    ``compiled`` permits the compiled steps where they are installed."""
 
     def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
         self.deployment = deployment
@@ -115,6 +128,7 @@ class EnforcerContext:
         self.received_ms = 0
         self.refreshed_ms = 0
         self.max_clock_skew_ms = 0
+        self.compiled = True
         self._audit_roots: dict[int, Secret] = {}
         self.reset()
 
@@ -143,7 +157,7 @@ class EnforcerContext:
         found = self._deks.get(name)
         if found is None:
             keys = [epoch.reader(kind, reader) for kind, reader in readers]
-            found = self._deks[name] = Dek(self.deployment, topic, epoch.epoch, keys)
+            found = self._deks[name] = Dek(self.deployment, topic, epoch.epoch, keys, compiled=self.compiled)
         return found
 
     def set_audit_root(self, day: int, root: Secret) -> None:

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bus.codes import Code
-from bus.crypto import tree
-from bus.crypto.dek import Dek
-from bus.crypto.keyring import DomainEpoch
 from bus.crypto.signing import hop_block_message
 from bus.policy.decide import Decision
-from bus.tiers.base import TIERS
-from bus.wire import codec, derived, hopblock, preimage, records
+from bus.wire import codec, hopblock, preimage, records
 from bus.wire.hop import Verdict, encode_hop, encode_tail
 from bus.wire.names import AgentId
+from consumers.enforcer.bundle import Indexed, groups, protect
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.events import PartitionEvent, event_hop
-from consumers.enforcer.pipeline import Accepted, Outcome, Refused
+from consumers.enforcer.pipeline import AnyAccepted, Outcome, Refused
 
 log = logging.getLogger("bus.enforcer")
 
@@ -62,35 +58,35 @@ def derive(
     """
     result = Derivation()
     hops: list[bytes] = [b""] * len(outcomes)
-    accepted: list[tuple[int, Accepted]] = []
+    accepted: list[Indexed] = []
     for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, Accepted):
-            accepted.append((index, outcome))
-        else:
+        if isinstance(outcome, Refused):
             hops[index] = _refuse(outcome, state, context, result)
-    for group in _groups(accepted):
+        else:
+            accepted.append((index, outcome))
+    for group in groups(accepted):
         try:
-            _bundle(group[0][1].key.domain_epoch, group, state, context, result, hops)
+            result.bundles.append(protect(group, state, context, hops))
         except Exception:  # one record that cannot be protected must not come back for ever
             log.exception("%s/%d: %d records cannot be protected", state.topics.inbound, state.partition, len(group))
             for index, outcome in group:
                 refused = outcomes[index] = _internal(outcome)
                 hops[index] = _refuse(refused, state, context, result)
     for outcome in outcomes:
-        if isinstance(outcome, Accepted):
+        if isinstance(outcome, Refused):
+            result.codes[outcome.decision.code] = result.codes.get(outcome.decision.code, 0) + 1
+        else:
             result.allowed += 1
             profile = outcome.decided.profile
             if profile is not None and profile.notify:
                 _notify(outcome, state, context, result)
-        else:
-            result.codes[outcome.decision.code] = result.codes.get(outcome.decision.code, 0) + 1
     told = [event_hop(event, state, context) for event in events]
     offsets = [*([start] * len(told)), *(outcome.offset for outcome in outcomes)]
     result.blocks.extend(_blocks(told + hops, offsets, start, end, state, context))
     return result
 
 
-def _internal(outcome: Accepted) -> Refused:
+def _internal(outcome: AnyAccepted) -> Refused:
     """An accepted record that is refused after all. Its plaintext is not kept: what failed may be in it."""
     return Refused(
         digest=outcome.digest,
@@ -103,93 +99,6 @@ def _internal(outcome: Accepted) -> Refused:
         gap=outcome.gap,
         message_id=outcome.message_id,
     )
-
-
-def _groups(items: list[tuple[int, Accepted]]) -> Iterator[list[tuple[int, Accepted]]]:
-    """Bundles in the order of the input: a new one where size, epoch or policy change."""
-    group: list[tuple[int, Accepted]] = []
-    size = 0
-    for item in items:
-        length = len(item[1].plaintext) + 48
-        # One head names one epoch and the policy under which its records were decided (and so their tier).
-        first = group[0][1] if group else item[1]
-        other = (
-            first.key.domain_epoch is not item[1].key.domain_epoch
-            or first.decided.policy_digest != item[1].decided.policy_digest
-        )
-        if group and (len(group) >= derived.MAX_RECORDS or size + length > derived.MAX_BUNDLE or other):
-            yield group
-            group, size = [], 0
-        group.append(item)
-        size += length
-    if group:
-        yield group
-
-
-def _bundle(
-    epoch: DomainEpoch,
-    group: list[tuple[int, Accepted]],
-    state: PartitionState,
-    context: EnforcerContext,
-    result: Derivation,
-    hops: list[bytes],
-) -> None:
-    """Steps 10 and 11 for the records of one bundle."""
-    obligations = group[0][1].decided.decision.obligations
-    if obligations is None:
-        raise AssertionError("only allowed records are bundled")
-    tier = TIERS[obligations.tier]
-    topic, partition, now = state.topics.outbound, state.partition, context.now_ms
-    head = derived.Head(
-        tier=obligations.tier,
-        epoch=epoch.epoch,
-        policy_digest=group[0][1].decided.policy_digest,
-        enforcer_key_id=context.signer.key_id,
-        instance=context.instance,
-        sequence=context.next_sequence(topic, partition),
-        decided_at=now,
-        count=len(group),
-    ).encode()
-    sets: dict[tuple[tuple[str, str], ...], tuple[bytes, Dek | None, bytes]] = {}
-    prefix = state.out_aad + head
-    leaf_prefix = b"\x00" + head
-    random = os.urandom(16 * len(group))
-    entries, leaves = [], []
-    sha256, protect, length = hashlib.sha256, tier.protect, codec.length
-    for place, (index, outcome) in enumerate(group):
-        readers = outcome.decided.readers
-        found = sets.get(readers)
-        if found is None:
-            dek = context.dek(epoch, topic, readers) if readers else None
-            number = len(sets) if dek is not None else derived.NO_SET
-            commitment = dek.reader_set.commitment if dek is not None else derived.NO_COMMITMENT
-            found = sets[readers] = (number.to_bytes(2, "big"), dek, commitment)
-        set_number, dek, commitment = found
-        counter = dek.take(1) if dek is not None else 0
-        record_id = random[16 * place : 16 * place + 16]
-        body = protect(dek, counter, outcome.plaintext, prefix + commitment + record_id)
-        fixed = record_id + set_number + counter.to_bytes(8, "big")
-        leaf = sha256(leaf_prefix + fixed + body).digest()
-        entries.append(b"".join((fixed, length(len(body)), body)))
-        leaves.append(leaf)
-        hops[index] = encode_hop(
-            origin_digest=outcome.digest,
-            output_digest=leaf,
-            message_id=outcome.message_id,
-            instance_sequence=outcome.instance_sequence,
-            partition=partition,
-            offset=outcome.offset,
-            append_time=outcome.append_time,
-            decided_at=now,
-            gap=outcome.gap,
-            size=outcome.size,
-            session=outcome.session,
-            causes=outcome.causes if obligations.audit_full else b"\x00",
-            tail=outcome.decided.tail,
-        )
-    table = derived.encode_key_table(tuple(dek.reader_set for _, dek, _ in sets.values() if dek is not None))
-    message = b"".join((state.out_signature, head, sha256(table).digest(), tree.root(leaves)))
-    result.bundles.append(derived.encode(head, table, entries, context.signer.sign(message)))
 
 
 def _refuse(outcome: Refused, state: PartitionState, context: EnforcerContext, result: Derivation) -> bytes:
@@ -235,7 +144,7 @@ def _notify(outcome: Outcome, state: PartitionState, context: EnforcerContext, r
     key = outcome.key
     if key is None:
         return
-    decision = outcome.decided.decision if isinstance(outcome, Accepted) else outcome.decision
+    decision = outcome.decision if isinstance(outcome, Refused) else outcome.decided.decision
     verdict = records.Verdict(
         instance=outcome.instance_sequence[:16],
         partition=state.partition,

@@ -24,7 +24,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 
@@ -36,6 +36,9 @@ from bus.policy.decide import Decision
 from bus.wire import codec, envelope, sealed
 from bus.wire.hop import NO_INSTANCE
 from consumers.enforcer.context import DecidedProfile, EnforcerContext, PartitionState
+
+if TYPE_CHECKING:
+    import sealbus_native
 
 log = logging.getLogger("bus.enforcer")
 
@@ -55,6 +58,11 @@ class Accepted(NamedTuple):
     size: int
     session: bytes
     causes: bytes
+
+    @property
+    def length(self) -> int:
+        """Bytes of ``plaintext``."""
+        return len(self.plaintext)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,9 @@ class Refused:
     causes: bytes = b"\x00"
 
 
-Outcome = Accepted | Refused
+AnyAccepted = Union[Accepted, "sealbus_native.Accepted"]
+"""An accepted record of the plain or of the compiled steps: the same fields."""
+Outcome = AnyAccepted | Refused
 
 
 class _Refusal(Exception):
@@ -104,7 +114,7 @@ def enforce_batch(
     so that one reading that began after the receipt settles it.
     """
     outcomes: list[Outcome] = []
-    state.under(context.policy)
+    state.under(context.policy, context.keyring.generation)
     find = context.keyring.find
     accept = state.windows.accept
     partition, topic, aad = state.partition, state.topics.inbound, state.aad

@@ -11,24 +11,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
-
 from bus.authority.local import now_ms
 from bus.codes import Code
 from bus.crypto.signing import Trust, verify_window, window_message
 from bus.errors import Refused as RefusedError
 from bus.errors import RetryLater
+from bus.kafka.batch import Records
 from bus.kafka.loop import Committed
 from bus.kafka.restore import METADATA_PREFIX, WindowReader, snapshot_offset
 from bus.kafka.transaction import Place, Staged
 from bus.kafka.windows import PartitionWindows, restored
-from bus.wire import names, records
+from bus.wire import names
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AUDIT, NOTICE, DomainName, audit_partition, notice_partition
+from bus.wire.records import parse_window
+from consumers.enforcer.compiled import acceptor_for, enforce
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import derive
 from consumers.enforcer.events import EventKind, PartitionEvent
-from consumers.enforcer.pipeline import Outcome, enforce_batch
+from consumers.enforcer.pipeline import Outcome
 
 log = logging.getLogger("bus.enforcer")
 
@@ -88,6 +89,7 @@ class EnforcerWorker:
             topics = names.domain_topics(domain)
             windows = self._windows(domain, values[topics.windows, place[1]], place[1], told)
             state = PartitionState(domain, topics, place[1], self._context.deployment, windows)
+            state.acceptor = acceptor_for(state, self._context)
             start = told.offset or 0
             self._inputs[place] = _Input(state, start, told.metadata or f"{METADATA_PREFIX}0", start=start)
             if told.offset is None:
@@ -112,7 +114,7 @@ class EnforcerWorker:
         trust = self._trust()
         parsed = []
         for value in values:
-            window = records.parse_window(value)
+            window = parse_window(value)
             verify_window(window, trust, topic, partition, domain)
             parsed.append(window)
         return restored(parsed, told.offset)
@@ -156,29 +158,22 @@ class EnforcerWorker:
         for place in self._inputs:
             self._events.setdefault(place, []).append((kind, now_ms(), facts))
 
-    def handle(self, place: Place, messages: list[Message]) -> None:
+    def handle(self, place: Place, records: Records) -> None:
         """Enforce; where a key is unknown, have the keys read again and go on with the rest."""
         each = self._inputs[place]
         context = self._context
-        values, times, offsets, foreign = [], [], [], []
-        for message in messages:
-            kind, time = message.timestamp()
-            offset = message.offset() or 0
-            values.append(message.value() or b"")
-            times.append(time)
-            offsets.append(offset)
-            if message.key() is not None or kind != TIMESTAMP_LOG_APPEND_TIME or time < 0 or message.headers():
-                foreign.append(offset)
+        values, times, offsets, foreign = records.values, records.times, records.offsets, records.foreign
         context.received_ms = context.now_ms = now_ms()
-        done = 0
-        while done < len(values):
-            some = enforce_batch(values[done:], times[done:], offsets[done:], each.state, context, foreign=foreign)
+        while values:
+            some = enforce(values, times, offsets, each.state, context, foreign=foreign)
             each.outcomes.extend(some)
-            done += len(some)
-            if done < len(values):
-                self._refresh(context.received_ms)
-                context.now_ms = now_ms()
-        each.position = offsets[-1] + 1
+            done = len(some)
+            if done == len(values):
+                break
+            values, times, offsets = values[done:], times[done:], offsets[done:]
+            self._refresh(context.received_ms)
+            context.now_ms = now_ms()
+        each.position = records.offsets[-1] + 1
 
     def stage(self) -> Staged | None:
         """One transaction out of everything handled, and of events that were not told yet."""

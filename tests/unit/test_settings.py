@@ -65,6 +65,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         backlog_horizon_ms = 4000
         transaction_ms = 50
         transaction_bytes = 65536
+        compiled = false
         enforcers = 7
         instance = "bus-enforcer-2"
         [owners]
@@ -83,6 +84,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         backlog_horizon_ms=4000,
         transaction_ms=50,
         transaction_bytes=65536,
+        compiled=False,
         enforcers=7,
         instance="bus-enforcer-2",
         owners={"writer-1": 1001},
@@ -105,6 +107,7 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_BACKLOG_HORIZON_MS": "4000",
         "BUS_TRANSACTION_MS": "50",
         "BUS_TRANSACTION_BYTES": "65536",
+        "BUS_COMPILED": "false",
         "BUS_ENFORCERS": "7",
         "BUS_INSTANCE": "bus-enforcer-2",
     }
@@ -141,6 +144,8 @@ def test_what_is_derived_cannot_be_set(tmp_path, name):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("compiled = 1.5", "bool"),
+        ("compiled = \"yes\"", "bool"),
         ("enforcers = 1.5", "int"),
         ("enforcers = true", "int"),
         ('enforcers = "two"', "int"),

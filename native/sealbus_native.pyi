@@ -1,0 +1,85 @@
+# What the compiled steps offer; the Rust sources say what each argument holds.
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+class _Windows(Protocol):
+    highest_time: int
+
+    @property
+    def accept(self) -> Callable[[bytes, int], int]: ...
+
+class Accepted:
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def key(self) -> Any: ...
+    @property
+    def decided(self) -> Any: ...
+    @property
+    def plaintext(self) -> bytes: ...
+    @property
+    def message_id(self) -> bytes: ...
+    @property
+    def instance_sequence(self) -> bytes: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def append_time(self) -> int: ...
+    @property
+    def gap(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def session(self) -> bytes: ...
+    @property
+    def causes(self) -> bytes: ...
+    @property
+    def length(self) -> int: ...
+
+class Acceptor:
+    def __init__(
+        self, head: bytes, mark: bytes, aad: bytes, mac_prefix: bytes, partition: int, skew: int, limit: int
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def clear(self) -> None: ...
+    def learn(
+        self,
+        name: bytes,
+        key: object,
+        mac_key: bytes,
+        seal_key: bytes,
+        opens: int,
+        closes: int,
+        prefixed: bytes,
+        masked: bytes,
+        decided: object,
+    ) -> None: ...
+    def accept(
+        self,
+        values: list[bytes],
+        times: list[int],
+        offsets: list[int],
+        at: int,
+        stop: int,
+        windows: _Windows,
+        outcomes: list[Any],
+    ) -> int: ...
+
+class Cipher:
+    def __init__(self, key: bytes) -> None: ...
+    def protect(
+        self,
+        outcomes: list[Accepted],
+        counter: int,
+        head: bytes,
+        aad: bytes,
+        set_number: bytes,
+        record_ids: bytes,
+        partition: int,
+        decided_at: int,
+        tail: bytes,
+        full: bool,
+    ) -> list[tuple[bytes, bytes, bytes]]: ...
+
+def tree_root(leaves: list[bytes]) -> bytes: ...
