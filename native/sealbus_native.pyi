@@ -10,6 +10,21 @@ class _Windows(Protocol):
     def accept(self) -> Callable[[bytes, int], int]: ...
 
 class Accepted:
+    def __init__(
+        self,
+        digest: bytes,
+        key: object,
+        decided: object,
+        plaintext: bytes,
+        message_id: bytes,
+        instance_sequence: bytes,
+        offset: int,
+        append_time: int,
+        gap: int,
+        size: int,
+        session: bytes,
+        causes: bytes,
+    ) -> None: ...
     @property
     def digest(self) -> bytes: ...
     @property

@@ -17,9 +17,14 @@ NEVER_KEPT: Final = frozenset({"sender_ip", "routing_path", "internal_id", "time
 KEPT: Final = frozenset({"content_encoding", "content_language", "locale", "priority"})
 
 
+def keeps(key: str) -> bool:
+    """Whether a masked record keeps the metadata entry of this key."""
+    return key in KEPT and key not in NEVER_KEPT
+
+
 def mask_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """The entries of ``metadata`` that a masked record keeps."""
-    return {key: value for key, value in metadata.items() if key in KEPT and key not in NEVER_KEPT}
+    return {key: value for key, value in metadata.items() if keeps(key)}
 
 
 def mask_profile(profile: Profile, *, masked: bool) -> Profile:

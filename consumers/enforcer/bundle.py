@@ -22,6 +22,7 @@ from consumers.enforcer.pipeline import AnyAccepted
 
 Indexed = tuple[int, AnyAccepted]
 """A record and its place among the outcomes."""
+Readers = tuple[tuple[str, str], ...]
 Protected = tuple[bytes, bytes, bytes]
 """Entry of the bundle, leaf hash, hop."""
 
@@ -63,20 +64,21 @@ def protect(group: list[Indexed], state: PartitionState, context: EnforcerContex
         decided_at=context.now_ms,
         count=len(group),
     ).encode()
-    decisions: dict[DecidedProfile, list[int]] = {}
+    # Profiles of one shape have the same tail, and are protected together.
+    decisions: dict[tuple[bytes, Readers], list[int]] = {}
     for place, (_, outcome) in enumerate(group):
-        decisions.setdefault(outcome.decided, []).append(place)
-    sets: dict[tuple[tuple[str, str], ...], tuple[bytes, Dek | None]] = {}
+        decided = outcome.decided
+        decisions.setdefault((decided.tail, decided.readers), []).append(place)
+    sets: dict[Readers, tuple[bytes, Dek | None]] = {}
     entries, leaves = [b""] * len(group), [b""] * len(group)
-    for decided, places in decisions.items():
-        readers = decided.readers
+    for (_, readers), places in decisions.items():
         found = sets.get(readers)
         if found is None:
             dek = context.dek(epoch, topic, readers) if readers else None
             number = len(sets) if dek is not None else derived.NO_SET
             found = sets[readers] = (number.to_bytes(2, "big"), dek)
         outcomes = [group[place][1] for place in places]
-        made = _protect(outcomes, decided, head, *found, state, context)
+        made = _protect(outcomes, head, *found, state, context)
         for place, (entry, leaf, hop) in zip(places, made, strict=True):
             entries[place], leaves[place], hops[group[place][0]] = entry, leaf, hop
     table = derived.encode_key_table(tuple(dek.reader_set for _, dek in sets.values() if dek is not None))
@@ -93,14 +95,14 @@ def _obligations(decided: DecidedProfile) -> Obligations:
 
 def _protect(
     outcomes: list[AnyAccepted],
-    decided: DecidedProfile,
     head: bytes,
     set_number: bytes,
     dek: Dek | None,
     state: PartitionState,
     context: EnforcerContext,
 ) -> list[Protected]:
-    """The records of one decision, in their order."""
+    """Records whose hops have the same tail, and whose readers are the same, in their order."""
+    decided = outcomes[0].decided
     obligations = _obligations(decided)
     counter = dek.take(len(outcomes)) if dek is not None else 0
     commitment = dek.reader_set.commitment if dek is not None else derived.NO_COMMITMENT

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from bus.crypto.keys import instance_key
 from bus.native import native
 from bus.wire import envelope, preimage, sealed
-from consumers.enforcer.context import MAX_CACHED_PROFILE, MAX_PROFILES, EnforcerContext, PartitionState
-from consumers.enforcer.pipeline import Outcome, Refused, enforce_batch
+from consumers.enforcer.context import MAX_PROFILES, EnforcerContext, PartitionState
+from consumers.enforcer.pipeline import Accepted, Outcome, Refused, enforce_batch
 
 if TYPE_CHECKING:
     from sealbus_native import Acceptor
@@ -62,20 +62,28 @@ def enforce(
         part = slice(at, at + run)
         run = min(2 * run, MAX_RUN)
         some = enforce_batch(values[part], timestamps[part], offsets[part], state, context, foreign=foreign)
-        outcomes.extend(some)
+        outcomes.extend(_compiled(each) for each in some)
         at += len(some)
         if len(some) < len(values[part]):
             break  # a key id is unknown: the caller reads the keys again
-        _learn(acceptor, some[-1])
+        _learn(acceptor, state, some[-1])
     return outcomes
 
 
-def _learn(acceptor: Acceptor, outcome: Outcome) -> None:
-    """Have the sender and the profile of an accepted record known from now on."""
+def _compiled(outcome: Outcome) -> Outcome:
+    """An accepted record as the compiled steps protect it."""
+    if isinstance(outcome, Accepted) and native is not None:
+        made: Outcome = native.Accepted(*outcome)
+        return made
+    return outcome
+
+
+def _learn(acceptor: Acceptor, state: PartitionState, outcome: Outcome) -> None:
+    """Have the sender and the profile of an accepted record known from now on, if the profile is one that is kept."""
     if isinstance(outcome, Refused):
         return
-    key, decided = outcome.key, outcome.decided
-    if len(decided.prefixed) > MAX_CACHED_PROFILE:
+    key, decided = outcome.key, state.profiles.get((outcome.key, outcome.decided.prefixed))
+    if decided is None:
         return
     instance = outcome.instance_sequence[:16]
     acceptor.learn(

@@ -21,6 +21,7 @@ from bus.wire.envelope import MAX_PROFILE, Profile, decode_profile, encode_profi
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
 from consumers.enforcer.events import EventKind, PartitionEvent
+from consumers.enforcer.shapes import Shape
 
 if TYPE_CHECKING:
     from sealbus_native import Acceptor
@@ -33,7 +34,10 @@ MAX_CACHED_PROFILE = 2048
 
 
 class DecidedProfile:
-    """One agent's profile with its decision: found again by its bytes, so it is decoded, decided and masked once."""
+    """One agent's profile with its decision: found again by its bytes, so it is decoded, decided and masked once.
+
+    ``profile`` may be that of another record of the same shape: only values of its metadata differ.
+    """
 
     __slots__ = ("decision", "masked", "policy_digest", "prefixed", "profile", "readers", "tail")
 
@@ -55,6 +59,12 @@ class DecidedProfile:
         self.readers = readers
         self.policy_digest = policy_digest
 
+    def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:
+        """A profile of the same shape."""
+        return DecidedProfile(
+            prefixed, self.profile, self.decision, masked, self.tail, self.readers, self.policy_digest
+        )
+
 
 class PartitionState:
     """One input partition in this enforcer's hands."""
@@ -71,6 +81,7 @@ class PartitionState:
         "partition",
         "policy",
         "profiles",
+        "shapes",
         "topics",
         "windows",
     )
@@ -87,6 +98,7 @@ class PartitionState:
         self.out_signature = preimage.derived_signature(deployment, topics.outbound, partition)
         self.hot: dict[bytes, DecidedProfile] = {}
         self.profiles: dict[tuple[AgentKey, bytes], DecidedProfile] = {}
+        self.shapes: dict[AgentKey, tuple[Shape, DecidedProfile]] = {}
         self.policy: Policy | None = None
         self.generation = 0
         self.acceptor: Acceptor | None = None
@@ -109,6 +121,7 @@ class PartitionState:
         """Decide every profile anew."""
         self.hot.clear()
         self.profiles.clear()
+        self.shapes.clear()
         if self.acceptor is not None:
             self.acceptor.clear()
 
@@ -180,24 +193,28 @@ class EnforcerContext:
 
     def decide_profile(self, state: PartitionState, key: AgentKey, prefixed: bytes) -> DecidedProfile:
         """Decode, decide and mask a profile (behind its length) that was not seen before. Raises WireError(decode)."""
+        if (known := state.shapes.get(key)) is not None and (masked := known[0].masked(prefixed)) is not None:
+            return known[1].with_values(prefixed, masked)
         if len(state.profiles) >= MAX_PROFILES:
             state.forget_decisions()
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
         decision = self._judge(state, key, profile)
         obligations = decision.obligations
-        masked = mask_profile(profile, masked=obligations is not None and obligations.mask_metadata)
+        masking = obligations is not None and obligations.mask_metadata
         found = DecidedProfile(
             prefixed=prefixed,
             profile=profile,
             decision=decision,
-            masked=codec.prefixed(encode_profile(masked)),
+            masked=codec.prefixed(encode_profile(mask_profile(profile, masked=masking))),
             tail=encode_tail(self.hop_tail(state, key, profile, decision)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
         )
         if len(prefixed) <= MAX_CACHED_PROFILE:
             state.profiles[key, prefixed] = found
+            if profile.metadata:
+                state.shapes[key] = (Shape(data, profile, masked=masking), found)
         return found
 
     def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> Decision:

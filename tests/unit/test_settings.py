@@ -145,7 +145,7 @@ def test_what_is_derived_cannot_be_set(tmp_path, name):
     ("line", "expected"),
     [
         ("compiled = 1.5", "bool"),
-        ("compiled = \"yes\"", "bool"),
+        ('compiled = "yes"', "bool"),
         ("enforcers = 1.5", "int"),
         ("enforcers = true", "int"),
         ('enforcers = "two"', "int"),
