@@ -8,33 +8,85 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bus.client.payload import decode_payload
-from bus.wire.envelope import Kind
+from bus.wire.envelope import Kind, Profile
+from bus.wire.hop import decision_id
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One record. ``place`` is (partition, offset, index): where it stands in the domain's downstream log."""
+    """One record. ``place`` is (partition, offset, index): where it stands in the domain's downstream log.
 
-    id: uuid.UUID
-    domain: str
-    source: str
-    kind: Kind
-    purpose: str
-    target: str
-    correlation: str
-    causation: tuple[uuid.UUID, ...]
+    Times in ms since 1970. ``profile`` is shared by the deliveries whose messages have the same.
+    """
+
+    profile: Profile = field(repr=False)
+    message_id: bytes
     created_at: int
     expires_at: int
+    correlation: str
+    causes: bytes = field(repr=False)
     reply_to: str
-    content_type: str
-    metadata: Mapping[str, str]
-    labels: tuple[str, ...]
-    decision_id: str
+    decision: bytes = field(repr=False)
     epoch: int
     place: tuple[int, int, int]
     payload: bytes = field(repr=False)
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The message's id (UUIDv7), as ``publish`` returned it."""
+        return uuid.UUID(bytes=self.message_id)
+
+    @property
+    def domain(self) -> str:
+        """Where it was published."""
+        return self.profile.domain
+
+    @property
+    def source(self) -> str:
+        """The agent that published it."""
+        return self.profile.source
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return self.profile.kind
+
+    @property
+    def purpose(self) -> str:
+        """Why its source says that it was sent."""
+        return self.profile.purpose
+
+    @property
+    def target(self) -> str:
+        """The one agent that it is for, or empty."""
+        return self.profile.target
+
+    @property
+    def causation(self) -> tuple[uuid.UUID, ...]:
+        """Ids of the messages that it follows from."""
+        return tuple(uuid.UUID(bytes=self.causes[at : at + 16]) for at in range(0, len(self.causes), 16))
+
+    @property
+    def content_type(self) -> str:
+        """Of the payload."""
+        return self.profile.content_type
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the domain's masking left of it."""
+        return self.profile.metadata
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that its source gave it."""
+        return self.profile.labels
+
+    @property
+    def decision_id(self) -> str:
+        """Names its hop: `bus audit trace`."""
+        return decision_id(self.decision)
 
     def value(self, kind: type[T] | None = None) -> T | Any:
         """The payload as ``kind`` (pydantic model, dataclass, TypedDict, dict, bytes), else by its content type."""

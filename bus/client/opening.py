@@ -7,7 +7,6 @@ decision and append, (4) sequence per enforcer instance only rises, (5) the read
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,12 +17,33 @@ from bus.crypto.signing import Trust, verify_bundle
 from bus.errors import BusError, Refused, Unverified, WireError
 from bus.tiers.base import TIERS
 from bus.wire import codec, derived, envelope
-from bus.wire.hop import decision_id
+from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, MAX_TICKET, Profile, decode_profile
 from bus.wire.names import NO_ZONE, DomainName, Tier
-from bus.wire.schemas import schema
 
+MAX_PROFILES = 1024
 MAX_DELAY_MS = 60_000
 """decided_at and append time may differ by this much."""
+
+
+class Profiles:
+    """Decoded profiles, found again by their bytes: an agent's messages repeat theirs. Emptied when full."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: dict[bytes, Profile] = {}
+
+    def decode(self, prefixed: bytes) -> Profile:
+        """The profile behind its length. Raises WireError(decode)."""
+        found = self._held.get(prefixed)
+        if found is None:
+            data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
+            found = decode_profile(data)
+            if len(self._held) >= MAX_PROFILES:
+                self._held.clear()
+            if len(prefixed) <= MAX_CACHED_PROFILE:
+                self._held[prefixed] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +70,7 @@ def open_bundle(
     tier: Tier | None,
     highest: Callable[[bytes], int],
     reading: Callable[[int], tuple[ReadingKey, ...] | None],
+    profiles: Profiles,
 ) -> Opened:
     """Raises Unverified, WireError or Refused(erased) when the whole bundle is refused.
 
@@ -76,36 +97,41 @@ def open_bundle(
     for index, plaintext in enumerate(plaintexts):
         if plaintext is not None:
             try:
-                deliveries.append((index, _delivery(plaintext, domain, head.epoch, (partition, offset, index))))
+                deliveries.append(
+                    (index, _delivery(plaintext, domain, head.epoch, (partition, offset, index), profiles))
+                )
             except BusError as error:
                 refusals.append((index, error))
     skipped = sum(each is None for each in plaintexts)
     return Opened(head.count, head.instance, head.sequence, tuple(deliveries), skipped, tuple(refusals))
 
 
-def _delivery(plaintext: bytes, domain: DomainName, epoch: int, place: tuple[int, int, int]) -> Delivery:
-    released = codec.decode(schema("released"), envelope.unpad(plaintext))
-    told = envelope.decode_envelope(released["envelope"])
-    profile, message = told.profile, told.message
+def _delivery(
+    plaintext: bytes, domain: DomainName, epoch: int, place: tuple[int, int, int], profiles: Profiles
+) -> Delivery:
+    """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
+    content = envelope.unpad(plaintext)
+    _, at = codec.read_prefixed(content, 10, MAX_TICKET, code=Code.DECODE)
+    inner, at = codec.read_prefixed(content, at, len(content), code=Code.DECODE)
+    if at != len(content):
+        raise WireError("released: bytes behind its envelope", code=Code.DECODE)
+    plain = envelope.pad(inner)
+    prefixed, message, payload_size, session, causes, causes_end = envelope.split(plain)
+    profile = profiles.decode(prefixed)
     if profile.domain != domain:
         raise WireError(f"envelope: expected domain {domain}, found {profile.domain}", code=Code.WRONG_DOMAIN)
+    _, payload = codec.read_length(plain, payload_size, code=Code.DECODE)
+    reply_to = causes_end + 1
     return Delivery(
-        id=uuid.UUID(bytes=message.message_id),
-        domain=profile.domain,
-        source=profile.source,
-        kind=profile.kind,
-        purpose=profile.purpose,
-        target=profile.target,
-        correlation=message.correlation_id,
-        causation=tuple(uuid.UUID(bytes=each) for each in message.causation_ids),
-        created_at=message.created_at,
-        expires_at=message.expires_at,
-        reply_to=message.reply_to,
-        content_type=profile.content_type,
-        metadata=profile.metadata,
-        labels=profile.labels,
-        decision_id=decision_id(released["decision_id"]),
-        epoch=epoch,
-        place=place,
-        payload=told.payload,
+        profile,
+        plain[message : message + 16],
+        int.from_bytes(plain[message + 16 : message + 24], "big"),
+        int.from_bytes(plain[message + 24 : message + 32], "big"),
+        session.decode(),
+        plain[causes + 1 : causes_end - 1],
+        plain[reply_to : reply_to + (plain[causes_end] >> 1)].decode(),
+        content[:10],
+        epoch,
+        place,
+        plain[payload:],
     )

@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
-from bus.client.opening import open_bundle
+from bus.client.opening import Profiles, open_bundle
 from bus.codes import Code
 from bus.crypto.signing import Trust
 from bus.errors import BusError, Refused, Unavailable
@@ -95,6 +95,7 @@ class Subscriber:
         self._seen: dict[int, dict[str, int]] = {}
         self._resume: dict[int, tuple[int, int]] = {}
         self._lock = threading.Lock()
+        self._profiles = Profiles()
         self._generation = 0
         self._current: _Item | None = None
         self._paused = False
@@ -219,6 +220,7 @@ class Subscriber:
                 # The bundle in whose middle the last run stopped is the one that may come again.
                 highest=(lambda _: -1) if skip else (lambda instance: seen.get(instance.hex()[:16], -1)),
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
+                profiles=self._profiles,
             )
         except BusError as refusal:
             self._refuse(refusal, partition, offset)

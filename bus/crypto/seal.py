@@ -6,7 +6,7 @@ The sealer owns the counters: a sequence is consumed when sealing starts and is 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -16,7 +16,11 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from bus.codes import Code
 from bus.crypto.keys import AgentKeys, Secret, fresh_instance, instance_key
 from bus.errors import Refused, Unverified
+from bus.native import native
 from bus.wire import codec, preimage, sealed
+
+if TYPE_CHECKING:
+    from sealbus_native import Sealer as CompiledSealer
 
 MAX_USES: Final = 2**32
 """Messages under one AES-GCM key before it is refused (NIST SP 800-38D, section 8.3)."""
@@ -35,18 +39,21 @@ class Sealer:
     Not thread-safe: the owner serialises calls. A forked child must make its own.
     """
 
-    __slots__ = ("_aads", "_aead", "_deployment", "_header", "_macs", "_sequences", "_topic", "instance", "keys")
+    __slots__ = ("_deployment", "_header", "_lanes", "_seal", "_sequences", "_topic", "compiled", "instance", "keys")
 
-    def __init__(self, keys: AgentKeys, deployment: bytes, topic: str, instance: bytes | None = None) -> None:
+    def __init__(
+        self, keys: AgentKeys, deployment: bytes, topic: str, instance: bytes | None = None, *, compiled: bool = True
+    ) -> None:
+        """``compiled`` permits the compiled steps where they are installed."""
         self.keys = keys
         self.instance = fresh_instance() if instance is None else instance
+        self.compiled = compiled and native is not None
         self._deployment = deployment
         self._topic = topic
-        self._aead = AESGCM(instance_key(keys.seal, "seal", self.instance).reveal())
+        self._seal = instance_key(keys.seal, "seal", self.instance)
         self._header = sealed.HEAD + keys.key_id + self.instance
         self._sequences: dict[int, int] = {}
-        self._aads: dict[int, bytes] = {}
-        self._macs: dict[int, HMAC] = {}
+        self._lanes: dict[int, _Lane | CompiledSealer] = {}
 
     def next_sequence(self, partition: int) -> int:
         """The sequence that the next record of ``partition`` will get."""
@@ -58,19 +65,46 @@ class Sealer:
         if sequence >= MAX_USES:
             raise Refused("seal key: used up; a new epoch brings a new one", code=Code.EPOCH_LATE)
         self._sequences[partition] = sequence + 1  # consumed, whatever happens below
-        state = self._macs.get(partition)
-        if state is None:
-            state = mac_state(self.keys.mac, preimage.sealed_mac(self._deployment, self._topic, partition))
-            self._macs[partition] = state
-            self._aads[partition] = preimage.sealed_aad(self._deployment, self._topic, partition)
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = self._lanes[partition] = self._lane(partition)
+        return sequence, lane.seal(sequence, plaintext)
+
+    def _lane(self, partition: int) -> _Lane | CompiledSealer:
+        make: type[_Lane | CompiledSealer] = native.Sealer if native is not None and self.compiled else _Lane
+        return make(
+            self.keys.mac.reveal(),
+            preimage.sealed_mac(self._deployment, self._topic, partition),
+            self._seal.reveal(),
+            preimage.sealed_aad(self._deployment, self._topic, partition),
+            self._header,
+            partition,
+        )
+
+
+class _Lane:
+    """Keys and preimages of one sending process on one partition: what ``sealbus_native.Sealer`` is in plain Python."""
+
+    __slots__ = ("_aad", "_aead", "_header", "_mac", "_partition")
+
+    def __init__(
+        self, mac_key: bytes, mac_prefix: bytes, seal_key: bytes, aad: bytes, header: bytes, partition: int
+    ) -> None:
+        self._mac = HMAC(mac_key, hashes.SHA256())
+        self._mac.update(mac_prefix)
+        self._aead = AESGCM(seal_key)
+        self._aad = aad
+        self._header = header
+        self._partition = partition
+
+    def seal(self, sequence: int, plaintext: bytes) -> bytes:
         header = self._header + sequence.to_bytes(8, "big")
-        nonce = preimage.sealed_nonce(partition, sequence)
-        body = self._aead.encrypt(nonce, plaintext, self._aads[partition] + header)
+        body = self._aead.encrypt(preimage.sealed_nonce(self._partition, sequence), plaintext, self._aad + header)
         size = codec.length(len(body))
-        mac = state.copy()
+        mac = self._mac.copy()
         mac.update(header + size)
         mac.update(body)
-        return sequence, b"".join((header, mac.finalize(), size, body))
+        return b"".join((header, mac.finalize(), size, body))
 
 
 def verify_mac(state: HMAC, record: sealed.Sealed) -> None:

@@ -92,6 +92,15 @@ def text(value: str) -> bytes:
 
 def read_length(data: bytes, at: int, *, code: Code = Code.BOUNDS) -> tuple[int, int]:
     """A length at ``at`` and the place after it. At most 5 bytes, not negative, shortest form, else WireError(code)."""
+    # Most lengths take one byte or two, and every record has several.
+    pair = data[at : at + 2]
+    if len(pair) == 2:
+        low, high = pair
+        if low < 0x80:
+            if not low & 1:
+                return low >> 1, at + 1
+        elif 0 < high < 0x80 and not low & 1:
+            return (low & 0x7F | high << 7) >> 1, at + 2
     value = shift = 0
     for place in range(at, min(at + 5, len(data))):
         byte = data[place]

@@ -20,6 +20,8 @@ from bus.wire.schemas import schema
 
 MARK: Final = schema("envelope").head
 MAX_PROFILE: Final = 16 * 1024
+MAX_CACHED_PROFILE: Final = 2048
+"""Bytes of a profile that is kept, decoded: bounds what one agent can fill."""
 MAX_SHORT: Final = 63
 """Bytes of a correlation id, reply_to or traceparent: their length is one byte on the wire."""
 MAX_CAUSES: Final = 63

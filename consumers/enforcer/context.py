@@ -17,7 +17,7 @@ from bus.policy.masking import mask_profile
 from bus.policy.model import Policy
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
-from bus.wire.envelope import MAX_PROFILE, Profile, decode_profile, encode_profile
+from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
 from consumers.enforcer.events import EventKind, PartitionEvent
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 MAX_PROFILES = 4096
 """Decided profiles kept; emptied when full: what matters is the bound, not the order."""
-
-MAX_CACHED_PROFILE = 2048
-"""Bytes of a profile that is kept: with ``MAX_PROFILES`` this bounds the memory that one agent can fill."""
 
 
 class DecidedProfile:

@@ -1,13 +1,14 @@
-//! The enforcer's compiled steps (docs/adr/0005). They take over what plain Python would do in just the same way and
+//! Compiled steps of the record path (docs/adr/0005). They take over what plain Python would do in just the same way and
 //! hand back, untouched and with no effect, every record that is in any way unusual: a refusal is never decided here.
 //!
-//! `accept` holds steps 1 to 7 and 9 of one input partition, `protect` steps 10 and 11 of one bundle. Which agent may
-//! do what is Python's to say: a sender and its profile are known here only after Python accepted a record of theirs.
+//! `accept` holds steps 1 to 7 and 9 of one input partition, `protect` steps 10 and 11 of one bundle, `seal` what an
+//! agent does before that. Which agent may do what is Python's to say: a sender and its profile are known here only after Python accepted a record of theirs.
 
 mod accept;
 mod accepted;
 mod framing;
 mod protect;
+mod seal;
 
 use pyo3::prelude::*;
 
@@ -16,6 +17,7 @@ fn sealbus_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<accept::Acceptor>()?;
     module.add_class::<accepted::Accepted>()?;
     module.add_class::<protect::Cipher>()?;
+    module.add_class::<seal::Sealer>()?;
     module.add_function(wrap_pyfunction!(protect::tree_root, module)?)?;
     Ok(())
 }

@@ -11,22 +11,23 @@ import os
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.client.delivery import Delivery
-from bus.client.opening import open_bundle
+from bus.client.opening import Profiles, open_bundle
 from bus.crypto import tree
+from bus.crypto.dek import Dek
 from bus.crypto.keys import purpose_key
-from bus.crypto.seal import open_counted
+from bus.crypto.seal import Sealer, open_counted, open_sealed
 from bus.native import native
 from bus.wire import derived, hopblock, preimage
-from bus.wire.envelope import Chunk, Kind
+from bus.wire.envelope import MAX_CACHED_PROFILE, Chunk, Kind
 from bus.wire.hop import Hop, Verdict, decode_hop
 from bus.wire.names import Tier
-from consumers.enforcer import compiled
+from consumers.enforcer import bundle, compiled
 from consumers.enforcer.compiled import acceptor_for
-from consumers.enforcer.context import MAX_CACHED_PROFILE
 from consumers.enforcer.derive import Derivation, derive
 from consumers.enforcer.pipeline import Accepted, Outcome, Refused, enforce_batch
 from tests.unit.build import (
@@ -239,7 +240,7 @@ def hops_of(made: Derivation) -> list[Hop]:
 
 def opened(value: bytes, name: str) -> list[tuple[int, Delivery]]:
     """What the holder of a role's or an agent's reading key makes of a bundle."""
-    bundle = open_bundle(
+    told = open_bundle(
         value,
         domain=MEMORY,
         topic="memory.out",
@@ -250,9 +251,10 @@ def opened(value: bytes, name: str) -> list[tuple[int, Delivery]]:
         tier=None,
         highest=lambda _: -1,
         reading=lambda epoch: (WORLD.reading(name, MEMORY, epoch),),
+        profiles=Profiles(),
     )
-    assert not bundle.refusals
-    return list(bundle.deliveries)
+    assert not told.refusals
+    return list(told.deliveries)
 
 
 @settings(max_examples=60)
@@ -273,6 +275,40 @@ def test_bundles_and_hops_say_the_same_and_readers_open_the_same(records):
     entries = [derived.parse(value).entries for value in fast.bundles]
     leaves = [hashlib.sha256(h + e.leaf_tail).digest() for h, each in zip(head, entries, strict=True) for e in each]
     assert [each.output_digest for each in theirs if each.tail.decision is Verdict.ALLOW] == leaves
+
+
+@given(st.binary(max_size=9000), st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_a_sealed_record_has_the_bytes_of_the_plain_sealer(plain, sequence, partition):
+    own, instance = WORLD.keys(WRITER, MEMORY), b"i" * 16
+    made = []
+    for compiled_too in (False, True):
+        sealer = Sealer(own, DEPLOYMENT, "memory.in", instance, compiled=compiled_too)
+        sealer._sequences[partition] = sequence
+        made.append(sealer.seal(partition, plain))
+    assert made[0] == made[1]
+    assert open_sealed(own, DEPLOYMENT, "memory.in", partition, made[1][1]) == plain
+
+
+@settings(max_examples=50)
+@given(RECORDS, st.integers(0, 2**32 - 100), st.booleans())
+def test_protected_records_have_the_bytes_of_the_plain_steps(records, counter, full):
+    twin = Twin()
+    values = sealed_by(records)
+    _, outcomes = twin.enforce(values, [NOW] * len(values))
+    accepted = [each for each in outcomes if isinstance(each, native.Accepted)]
+    key, ids = os.urandom(32), os.urandom(16 * len(accepted))
+    dek = Dek(DEPLOYMENT, "memory.out", 1, [WORLD.reading("READER", MEMORY)])
+    dek.aead = AESGCM(key)
+    head, aad, number, tail = b"h" * 93, b"aad", b"\x00\x05", b"tail"
+    fast = native.Cipher(key).protect(accepted, counter, head, aad, number, ids, 3, NOW, tail, full)
+    obligations = replace(accepted[0].decided.decision.obligations, audit_full=full) if accepted else None
+    plain = [
+        bundle._plain(
+            each, dek, counter + at, head, aad, number, ids[16 * at : 16 * at + 16], 3, NOW, tail, obligations
+        )
+        for at, each in enumerate(accepted)
+    ]
+    assert fast == plain
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=70))

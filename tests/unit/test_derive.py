@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bus.client.opening import MAX_DELAY_MS, Opened, open_bundle
+from bus.client.opening import MAX_DELAY_MS, Opened, Profiles, open_bundle
 from bus.codes import Code
 from bus.crypto.keys import Secret, purpose_key
 from bus.crypto.seal import open_counted
@@ -96,6 +96,7 @@ def opened(value: bytes, *names: str, domain: str = MEMORY, **changes: object) -
         "tier": None,
         "highest": lambda _: -1,
         "reading": lambda epoch: tuple(WORLD.reading(name, domain, epoch) for name in names),
+        "profiles": Profiles(),
     }
     return open_bundle(value, **{**asked, **changes})
 

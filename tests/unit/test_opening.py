@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bus.client.opening import MAX_DELAY_MS, Opened, open_bundle
+from bus.client.opening import MAX_DELAY_MS, Opened, Profiles, open_bundle
 from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.dek import Dek
@@ -128,6 +128,7 @@ def opened(value: bytes, **changes: Any) -> Opened:
         "tier": Tier.RETRIEVAL,
         "highest": lambda _instance: -1,
         "reading": lambda epoch: (READER,) if epoch == EPOCH else None,
+        "profiles": Profiles(),
     }
     return open_bundle(value, **{**arguments, **changes})
 

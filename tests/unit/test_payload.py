@@ -18,7 +18,7 @@ from bus.client.delivery import Delivery
 from bus.client.payload import BINARY, JSON, decode_payload, encode_payload
 from bus.codes import Code
 from bus.errors import Refused
-from bus.wire.envelope import Kind
+from tests.unit.build import profile_of
 
 
 class Note(BaseModel):
@@ -146,25 +146,20 @@ def test_a_refusal_says_nothing_of_the_payload():
 
 def test_a_delivery_gives_its_value_and_hides_its_payload():
     delivery = Delivery(
-        id=uuid.UUID(int=1),
-        domain="notes",
-        source="writer-1",
-        kind=Kind.MESSAGE,
-        purpose="care",
-        target="",
-        correlation="s",
-        causation=(),
+        profile=profile_of(metadata={"locale": "the secret"}),
+        message_id=uuid.UUID(int=1).bytes,
         created_at=1,
         expires_at=2,
+        correlation="s",
+        causes=uuid.UUID(int=2).bytes + uuid.UUID(int=3).bytes,
         reply_to="",
-        content_type=JSON,
-        metadata={},
-        labels=(),
-        decision_id="a" * 16,
+        decision=bytes(10),
         epoch=1,
         place=(0, 0, 0),
         payload=b'{"text":"the secret"}',
     )
+    assert (delivery.id, delivery.causation) == (uuid.UUID(int=1), (uuid.UUID(int=2), uuid.UUID(int=3)))
+    assert (delivery.source, delivery.decision_id) == ("writer-1", "a" * 16)
     assert delivery.value(Note) == Note(text="the secret")
     assert delivery.value() == {"text": "the secret"}
     assert delivery.value(bytes) == delivery.payload

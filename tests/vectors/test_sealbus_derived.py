@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bus.client.opening import Opened, open_bundle
+from bus.client.opening import Opened, Profiles, open_bundle
 from bus.codes import Code
 from bus.crypto import dek
 from bus.crypto.keys import ReadingKey
@@ -165,6 +165,7 @@ def deliver(path: str, *readers: str, tier: Tier | None = None, certified: Trust
         tier=tier,
         highest=lambda _instance: -1,
         reading=lambda epoch: tuple(map(READERS.__getitem__, readers)) if epoch == INPUTS["epoch"] else None,
+        profiles=Profiles(),
     )
 
 

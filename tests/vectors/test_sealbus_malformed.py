@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bus.client.opening import open_bundle
+from bus.client.opening import Profiles, open_bundle
 from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.keyring import Keyring
@@ -89,6 +89,7 @@ def read_derived(value: bytes, at: Place) -> None:
         tier=bundle.head.tier,
         highest=lambda _instance: -1,
         reading=lambda _epoch: tuple(ROLES.values()),
+        profiles=Profiles(),
     )
     for _, error in opened.refusals:
         raise error
