@@ -10,8 +10,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bus.client.bus import Bus, Sent
+    from bus.client.bus import Bus
     from bus.client.delivery import Delivery
+    from bus.client.sent import Sent
     from bus.errors import BusError, Denied, Refused, RetryLater
     from bus.wire.envelope import Kind
 
@@ -26,7 +27,7 @@ _HOMES = {
     "Kind": "bus.wire.envelope",
     "Refused": "bus.errors",
     "RetryLater": "bus.errors",
-    "Sent": "bus.client.bus",
+    "Sent": "bus.client.sent",
 }
 
 logging.getLogger("bus").addHandler(logging.NullHandler())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import threading
@@ -9,17 +10,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, get_type_hints
-
-import uuid_utils
+from typing import Literal, Self, get_type_hints
 
 from bus import settings as settings_module
 from bus.authority.trust import read_trust
+from bus.client.composer import Composer, check_text
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.notices import Follower
 from bus.client.payload import encode_payload
-from bus.client.publisher import Key, Publisher, check_payload, partition_of
+from bus.client.publisher import Key, Publisher, partition_of
+from bus.client.sent import Sent, denial
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
 from bus.errors import BusError, Denied, Refused, Unavailable
@@ -28,88 +29,17 @@ from bus.kafka.config import Connection, read_identity
 from bus.policy.decide import Action, Context, decide
 from bus.policy.model import Policy
 from bus.settings import Settings
-from bus.wire import envelope, records
-from bus.wire.envelope import Kind, Message, Profile
-from bus.wire.hop import Verdict, decision_id
+from bus.wire import records
+from bus.wire.envelope import Kind
+from bus.wire.hop import Verdict
 from bus.wire.names import DomainName, Tier, agent_id
 
 log = logging.getLogger("bus.client")
 
 DEFAULT_TTL_S = 300.0
-MAX_TTL_S = 86_400 * 365
 MAX_WAITING = 100_000
 """Messages whose decision may still be asked for; the oldest are forgotten first."""
 Confirm = Literal["queued", "stored", "decided"]
-
-
-class Sent:
-    """A published message. ``decision`` gives the enforcer's answer when it was asked for, and every denial."""
-
-    __slots__ = ("_decided", "_domain", "_error", "_stored", "_verdict", "id")
-
-    def __init__(self, message_id: uuid.UUID, domain: str) -> None:
-        self.id = message_id
-        self._domain = domain
-        self._stored = threading.Event()
-        self._decided = threading.Event()
-        self._error: BusError | None = None
-        self._verdict: records.Verdict | None = None
-
-    def __repr__(self) -> str:
-        return f"Sent({self.id}, {self._domain})"
-
-    def _done(self, error: BusError | None) -> None:
-        self._error = error
-        if error is not None:
-            error.message_id = str(self.id)
-            self._decided.set()
-        self._stored.set()
-
-    def _told(self, verdict: records.Verdict) -> None:
-        if self._verdict is None and verdict.code is not Code.REPLAY:  # a resend of ours was refused: it is there
-            self._verdict = verdict
-            self._decided.set()
-
-    @property
-    def stored(self) -> bool:
-        """Whether the broker has it."""
-        return self._stored.is_set() and self._error is None
-
-    def wait_stored(self, timeout: float) -> None:
-        """Until the broker has it. Raises what refused it, or Unavailable after ``timeout`` s."""
-        if not self._stored.wait(timeout):
-            raise Unavailable(
-                f"{self._domain}: the broker has not answered in {timeout:.0f} s",
-                code=Code.UNKNOWN,
-                message_id=str(self.id),
-                hint="it may still arrive: wait for it again, or look for its id, before publishing anew",
-            )
-        if self._error is not None:
-            raise self._error
-
-    def decision(self, timeout: float = 10.0) -> tuple[str, ...]:
-        """Obligations of the ALLOW (asked for with ``confirm="decided"``). Raises Denied, or Unavailable in time."""
-        if not self._decided.wait(timeout):
-            raise Unavailable(f"{self._domain}: no decision in {timeout:.0f} s", message_id=str(self.id))
-        if self._error is not None:
-            raise self._error
-        verdict = self._verdict
-        if verdict is None or verdict.decision is Verdict.ALLOW:
-            return verdict.obligations if verdict is not None else ()
-        raise denial(verdict, str(self.id))
-
-
-def denial(verdict: records.Verdict, message_id: str) -> Denied:
-    """The typed error of a notice."""
-    name = decision_id(verdict.decision_id)
-    return Denied(
-        f"refused by the enforcer: {verdict.rule or verdict.code}",
-        rule=verdict.rule,
-        code=verdict.code,
-        decision_id=name,
-        message_id=message_id,
-        hint=verdict.hint,
-    )
 
 
 class Bus:
@@ -129,7 +59,7 @@ class Bus:
         self._keys.refresh(force=True)
         self._on_refused: list[Callable[[BusError], None]] = []
         self._waiting: dict[Key, Sent] = {}
-        self._profiles: dict[tuple[Any, ...], bytes] = {}
+        self._composer = Composer(self._agent)
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
         self._handlers: list[threading.Thread] = []
@@ -177,85 +107,35 @@ class Bus:
         """
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
-        if not 0 < expires_in <= MAX_TTL_S:
-            raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
-        for name, text in (("purpose", purpose), ("correlation", correlation), ("partition_key", partition_key)):
-            _check_text(name, text)
         data, content_type = encode_payload(payload)
-        check_payload(len(data))
-        policy = self._policy()
-        name = DomainName(domain)
-        self._check(policy, name, Context(kind=kind, target=target, tier_floor=tier_floor))
-        profile = self._profile(
-            Profile(
-                source=self._agent,
-                domain=name,
-                kind=kind,
-                target=target,
-                tool=tool,
-                task_type=task_type,
-                labels=tuple(labels),
-                purpose=purpose,
-                tier_floor=tier_floor,
-                notify=confirm == "decided",
-                content_type=content_type,
-                metadata=dict(metadata or {}),
-            )
+        route = self._composer.route(
+            self._policy(),
+            domain,
+            kind,
+            target,
+            tool,
+            task_type,
+            labels,
+            purpose,
+            tier_floor,
+            content_type,
+            metadata,
+            notify=confirm == "decided",
         )
-        message_id = uuid_utils.uuid7().bytes
-        now = time.time_ns() // 1_000_000
-        session = correlation or _inherited(causation) or uuid.UUID(bytes=message_id).hex
-        message = envelope.encode_message(
-            Message(
-                message_id=message_id,
-                created_at=now,
-                expires_at=now + int(expires_in * 1000),
-                correlation_id=session,
-                causation_ids=tuple((each.id if isinstance(each, Delivery) else each).bytes for each in causation),
-                reply_to=reply_to,
-            )
+        if partition_key:
+            check_text("partition_key", partition_key)
+        made = self._composer.compose(
+            route, data, correlation=correlation, causation=causation, reply_to=reply_to, expires_in=expires_in
         )
-        plaintext = envelope.encode_plaintext(profile, message, data)
-        partition = partition_of(partition_key or session, policy.domains[name].partitions)
-        sent = Sent(uuid.UUID(bytes=message_id), domain)
-        self._sender().send(name, partition, plaintext, sent._done, lambda key: self._expect(key, sent))
+        partition = partition_of(partition_key or made.session, route.partitions)
+        sent = Sent(made.message_id, domain)
+        sender = self._publisher or self._sender()
+        sender.send(route.domain, partition, made.plaintext, sent._done, functools.partial(self._expect, sent))
         if confirm != "queued":
             sent.wait_stored(timeout)
         if confirm == "decided":
             sent.decision(timeout)
         return sent
-
-    def _check(self, policy: Policy, domain: DomainName, context: Context) -> None:
-        decision = decide(self._agent, Action.PRODUCE, domain, context, policy)
-        if not decision.allowed:
-            raise Denied(
-                f"{self._agent} may not produce to {domain}: {decision.why} ({decision.location or 'no such domain'})",
-                rule=decision.rule,
-                code=decision.code,
-                hint="the policy decides who may: `bus policy plan`; nothing was sent",
-            )
-
-    def _profile(self, profile: Profile) -> bytes:
-        """Encoded profiles are kept: an agent's messages repeat them."""
-        name = (
-            profile.domain,
-            profile.kind,
-            profile.target,
-            profile.tool,
-            profile.task_type,
-            profile.labels,
-            profile.purpose,
-            profile.tier_floor,
-            profile.notify,
-            profile.content_type,
-            tuple(profile.metadata.items()),
-        )
-        found = self._profiles.get(name)
-        if found is None:
-            if len(self._profiles) >= 1024:
-                self._profiles.clear()
-            found = self._profiles[name] = envelope.encode_profile(profile)
-        return found
 
     def _sender(self) -> Publisher:
         with self._lock:
@@ -266,10 +146,11 @@ class Bus:
                     self._agent,
                     self._settings.deployment_id,
                     self._settings.seal_deadline_ms,
+                    compiled=self._settings.compiled,
                 )
             return self._publisher
 
-    def _expect(self, key: Key, sent: Sent) -> None:
+    def _expect(self, sent: Sent, key: Key) -> None:
         with self._lock:
             while len(self._waiting) >= MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
@@ -408,16 +289,3 @@ class Subscription:
         self._owner._handlers.append(thread)
         thread.start()
         return handler
-
-
-def _check_text(name: str, text: str) -> None:
-    """Raise Refused(schema) for what has no UTF-8: a lone surrogate, or no text at all."""
-    try:
-        text.encode()
-    except (UnicodeEncodeError, AttributeError):
-        raise Refused(f"{name}: expected text, found {text!r}", code=Code.SCHEMA) from None
-
-
-def _inherited(causation: Sequence[uuid.UUID | Delivery]) -> str:
-    """A message that answers a delivery stays in its session."""
-    return next((each.correlation for each in causation if isinstance(each, Delivery)), "")

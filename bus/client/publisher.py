@@ -6,6 +6,7 @@ order, and never seals anew. Past its deadline a record is reported `unknown`, b
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -22,7 +23,7 @@ from bus.codes import Code
 from bus.crypto.seal import Sealer
 from bus.errors import BusError, Refused, RetryLater, TooLarge
 from bus.kafka.config import Connection, is_fatal
-from bus.wire import envelope, sealed
+from bus.wire import sealed
 from bus.wire.names import AgentId, DomainName, domain_topics
 
 log = logging.getLogger("bus.client")
@@ -57,15 +58,26 @@ class Outgoing:
 class Publisher:
     """Seals and sends for one agent. Thread-safe."""
 
-    def __init__(self, connection: Connection, keys: KeyStore, agent: AgentId, deployment: bytes, deadline_ms: int):
+    def __init__(
+        self,
+        connection: Connection,
+        keys: KeyStore,
+        agent: AgentId,
+        deployment: bytes,
+        deadline_ms: int,
+        *,
+        compiled: bool = True,
+    ) -> None:
         self._connection = connection
         self._keys = keys
         self._agent = agent
+        self._compiled = compiled
         self._deployment = deployment
         self._deadline_s = deadline_ms / 1000
         self._sealers: dict[DomainName, tuple[int, Sealer]] = {}
         self._pending: dict[tuple[str, int], OrderedDict[Key, Outgoing]] = {}
         self._changed = threading.Condition()
+        self._waiters = 0
         self._closing = False
         self._fatal = False
         self._producer = self._fresh()
@@ -108,7 +120,7 @@ class Publisher:
             lane = self._pending.setdefault((topic, partition), OrderedDict())
             while self._full(lane):
                 self._check()
-                if not self._changed.wait(min(0.1, waited - time.monotonic())) and time.monotonic() > waited:
+                if not self._wait(min(0.1, waited - time.monotonic())) and time.monotonic() > waited:
                     raise RetryLater(f"{topic}/{partition}: {MAX_OUTSTANDING} records wait for the broker", after=1)
             self._check()
             sealer = self._sealer(domain, topic)
@@ -121,13 +133,19 @@ class Publisher:
         return key
 
     def _full(self, lane: OrderedDict[Key, Outgoing]) -> bool:
+        """Whether one more would leave the enforcer's window, or stand too far from the oldest in it."""
         if not lane:
             return False
-        if len(lane) >= MAX_OUTSTANDING:
-            return True
-        (instance, partition, lowest) = next(iter(lane))
-        newest = next(reversed(lane))
-        return newest[0] == instance and newest[2] + 1 - lowest >= MAX_OUTSTANDING and partition == newest[1]
+        (oldest, _, lowest), (newest, _, highest) = next(iter(lane)), next(reversed(lane))
+        return len(lane) >= MAX_OUTSTANDING or (newest == oldest and highest + 1 - lowest >= MAX_OUTSTANDING)
+
+    def _wait(self, timeout: float) -> bool:
+        """Until a record has an outcome, at most ``timeout`` s; whether one has. Needs the lock, and gives it up."""
+        self._waiters += 1
+        try:
+            return self._changed.wait(timeout)
+        finally:
+            self._waiters -= 1
 
     def _check(self) -> None:
         self._connection.check()
@@ -148,14 +166,12 @@ class Publisher:
                     f"{self._agent}: the keys of {domain} have ended", hint="does the issuer run?", after=1
                 )
             return held[1]  # the next epoch is not there yet; this one lives on within its grace
-        sealer = Sealer(bundle.own, self._deployment, topic)
+        sealer = Sealer(bundle.own, self._deployment, topic, compiled=self._compiled)
         self._sealers[domain] = (bundle.epoch.not_after, sealer)
         return sealer
 
     def _produce(self, outgoing: Outgoing) -> None:
-        def delivered(error: KafkaError | None, _message: Any) -> None:
-            self._delivered(outgoing, error)
-
+        delivered = functools.partial(self._delivered, outgoing)
         while True:
             try:
                 self._producer.produce(
@@ -165,7 +181,7 @@ class Publisher:
                 if threading.current_thread() is self._thread:
                     self._producer.poll(0.01)
                 else:
-                    self._changed.wait(0.01)  # the poll thread drains; it needs the lock
+                    self._wait(0.01)  # the poll thread drains; it needs the lock
             except KafkaException as error:
                 if is_fatal(error.args[0]):
                     self._fatal = True  # it stays in its lane: the next producer gets it
@@ -175,7 +191,7 @@ class Publisher:
             else:
                 return
 
-    def _delivered(self, outgoing: Outgoing, error: KafkaError | None) -> None:
+    def _delivered(self, outgoing: Outgoing, error: KafkaError | None, _message: Any) -> None:
         with self._changed:
             if error is None:
                 self._finish(outgoing, None)
@@ -196,7 +212,8 @@ class Publisher:
     def _finish(self, outgoing: Outgoing, error: BusError | None) -> None:
         """Tell the outcome, once: a late answer of the broker changes nothing."""
         if self._pending[outgoing.topic, outgoing.partition].pop(outgoing.key, None) is not None:
-            self._changed.notify_all()
+            if self._waiters:
+                self._changed.notify_all()
             outgoing.done(error)
 
     def _waiting(self) -> list[Outgoing]:
@@ -239,7 +256,7 @@ class Publisher:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._changed.wait(min(left, 0.1))
+                self._wait(min(left, 0.1))
         return True
 
     def close(self, timeout: float) -> bool:
@@ -261,10 +278,3 @@ def _unknown(outgoing: Outgoing, why: str) -> RetryLater:
         code=Code.UNKNOWN,
         hint="its keys' time is over; publish it as a new message if it may come twice",
     )
-
-
-def check_payload(size: int) -> None:
-    """Raise TooLarge for a payload that can never be sent whole."""
-    limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048
-    if size > limit:
-        raise TooLarge(f"payload: expected at most {limit} bytes, found {size}", limit=limit)

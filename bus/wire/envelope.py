@@ -31,6 +31,8 @@ MAX_PROTECTED_FIELDS: Final = 32
 MAX_METADATA: Final = 64
 MAX_LABELS: Final = 32
 NO_MESSAGE_ID: Final = bytes(16)
+NOTHING_ELSE: Final = bytes(6)
+"""No causation ids, reply_to, tickets, traceparent, chunk and field protection."""
 
 
 class Kind(StrEnum):
@@ -223,6 +225,23 @@ def encode_message(message: Message) -> bytes:
             ),
         )
     )
+
+
+def encode_plain_message(message_id: bytes, created_at: int, expires_at: int, correlation_id: str) -> bytes:
+    """Like ``encode_message`` for a message that says no more. Raises WireError(too-large)."""
+    data = correlation_id.encode()
+    size = len(data)
+    if size > MAX_SHORT:
+        _short("correlation id", correlation_id)  # raises
+    times = (created_at << 64 | expires_at).to_bytes(16, "big")
+    return b"".join((message_id, times, bytes((size << 1,)), data, NOTHING_ELSE))
+
+
+def join_plaintext(prefixed: bytes, message: bytes, payload: bytes) -> bytes:
+    """Like ``encode_plaintext`` without padding, for a profile behind its length."""
+    size = codec.length(len(payload))
+    total = len(MARK) + len(prefixed) + len(message) + len(size) + len(payload)
+    return b"".join((total.to_bytes(4, "big"), MARK, prefixed, message, size, payload))
 
 
 def encode_plaintext(profile: bytes, message: bytes, payload: bytes, cell: int = 0) -> bytes:

@@ -6,6 +6,7 @@ are refused together (``folded``). ``bus`` is reserved for the deployment's own 
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class DomainTopics:
     windows: TopicName
 
 
+@functools.lru_cache(4096)
 def domain_topics(domain: DomainName, zone: ZoneName = NO_ZONE) -> DomainTopics:
     """Topics of ``domain`` in ``zone``."""
     stem = f"{zone}.{domain}" if zone else domain

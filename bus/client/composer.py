@@ -1,0 +1,151 @@
+"""From ``publish``'s arguments to a plaintext. What an agent repeats is decided and encoded once, and found again.
+
+Pure but for the time and the message id.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import uuid_utils
+
+from bus.client.delivery import Delivery
+from bus.codes import Code
+from bus.errors import Denied, Refused, TooLarge
+from bus.policy.decide import Action, Context, decide
+from bus.policy.model import Policy
+from bus.wire import codec, envelope, sealed
+from bus.wire.envelope import Kind, Message, Profile
+from bus.wire.names import AgentId, DomainName, Tier
+
+MAX_ROUTES: Final = 1024
+MAX_TTL_S: Final = 86_400 * 365
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the arguments that an agent repeats come to: allowed, with this profile (behind its length)."""
+
+    domain: DomainName
+    profile: bytes
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A message, ready to be sealed. ``session`` is its correlation id."""
+
+    message_id: bytes
+    session: str
+    plaintext: bytes
+
+
+class Composer:
+    """Messages of one agent."""
+
+    def __init__(self, agent: AgentId) -> None:
+        self._agent = agent
+        self._policy: Policy | None = None
+        self._routes: dict[tuple[object, ...], Route] = {}
+
+    def route(
+        self,
+        policy: Policy,
+        domain: str,
+        kind: Kind,
+        target: str,
+        tool: str,
+        task_type: str,
+        labels: Sequence[str],
+        purpose: str,
+        tier_floor: Tier | None,
+        content_type: str,
+        metadata: Mapping[str, str] | None,
+        *,
+        notify: bool,
+    ) -> Route:
+        """Raises Denied where ``policy`` says no, Refused(schema) for what is no text, TooLarge or WireError."""
+        if policy is not self._policy:
+            self._routes, self._policy = {}, policy
+        told = tuple(metadata.items()) if metadata else ()
+        name = (domain, kind, target, tool, task_type, *labels, purpose, tier_floor, content_type, notify, told)
+        found = self._routes.get(name)
+        if found is None:
+            check_text("purpose", purpose)
+            decision = decide(
+                self._agent, Action.PRODUCE, DomainName(domain), Context(kind, target, tier_floor), policy
+            )
+            if not decision.allowed:
+                raise Denied(
+                    f"{self._agent} may not produce to {domain}: {decision.why} "
+                    f"({decision.location or 'no such domain'})",
+                    rule=decision.rule,
+                    code=decision.code,
+                    hint="the policy decides who may: `bus policy plan`; nothing was sent",
+                )
+            profile = Profile(
+                source=self._agent,
+                domain=DomainName(domain),
+                kind=kind,
+                target=target,
+                tool=tool,
+                task_type=task_type,
+                labels=tuple(labels),
+                purpose=purpose,
+                tier_floor=tier_floor,
+                notify=notify,
+                content_type=content_type,
+                metadata=dict(told),
+            )
+            prefixed = codec.prefixed(envelope.encode_profile(profile))
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            found = Route(profile.domain, prefixed, policy.domains[profile.domain].partitions)
+            self._routes[name] = found
+        return found
+
+    def compose(
+        self,
+        route: Route,
+        payload: bytes,
+        *,
+        correlation: str,
+        causation: Sequence[uuid.UUID | Delivery],
+        reply_to: str,
+        expires_in: float,
+    ) -> Composed:
+        """The plaintext of a new message; ``expires_in`` in s. Raises Refused(schema) or TooLarge."""
+        if not 0 < expires_in <= MAX_TTL_S:
+            raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
+        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048
+        if len(payload) > limit:
+            raise TooLarge(f"payload: expected at most {limit} bytes, found {len(payload)}", limit=limit)
+        message_id: bytes = uuid_utils.uuid7().bytes
+        now = time.time_ns() // 1_000_000
+        expires = now + int(expires_in * 1000)
+        if correlation:
+            check_text("correlation", correlation)
+        session = correlation or _inherited(causation) or message_id.hex()
+        if causation or reply_to:
+            causes = tuple(each.message_id if isinstance(each, Delivery) else each.bytes for each in causation)
+            message = envelope.encode_message(Message(message_id, now, expires, session, causes, reply_to))
+        else:
+            message = envelope.encode_plain_message(message_id, now, expires, session)
+        return Composed(message_id, session, envelope.join_plaintext(route.profile, message, payload))
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise Refused(schema) for what has no UTF-8: a lone surrogate, or no text at all."""
+    try:
+        text.encode()
+    except (UnicodeEncodeError, AttributeError):
+        raise Refused(f"{name}: expected text, found {text!r}", code=Code.SCHEMA) from None
+
+
+def _inherited(causation: Sequence[uuid.UUID | Delivery]) -> str:
+    """A message that answers a delivery stays in its session."""
+    return next((each.correlation for each in causation if isinstance(each, Delivery)), "")
