@@ -62,6 +62,11 @@ class Layout:
         """The embedded ledger."""
         return self.state / "ledger" / "ledger.db"
 
+    @property
+    def run(self) -> Path:
+        """Process ids, logs and ready files of what runs on this machine."""
+        return self.state / "run"
+
     def signer(self, name: str) -> Path:
         """Private seed of the issuer, the policy signer or the ledger."""
         return self.state / "signers" / f"{name}.key"

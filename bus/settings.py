@@ -48,6 +48,7 @@ class Settings:
     compiled: bool = True
     enforcers: int = 1
     instance: str = ""
+    http: str = ""
     owners: dict[str, int] = field(default_factory=dict)
     source: str = "defaults"
 

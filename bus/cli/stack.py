@@ -1,4 +1,4 @@
-"""`bus stack up | status | logs | down | fetch`."""
+"""`bus stack up | status | logs | restart | down | fetch`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,26 @@ def logs(service: str | None, lines: int) -> None:
     for name in [service] if service else names:
         for line in Daemon(name, settings.state / "run").tail(lines).splitlines():
             click.echo(f"{name}: {line}" if service is None else line)
+
+
+@stack.command()
+@click.argument("services", nargs=-1)
+def restart(services: tuple[str, ...]) -> None:
+    """Restart SERVICES one after the other (default: every enforcer), each ready before the next.
+
+    \b
+    bus stack restart                  after an upgrade: a rolling restart of the enforcers
+    bus stack restart audit issuer
+    """
+    settings = settings_module.load()
+    known = service_names(settings)
+    for name in services:
+        if name not in known:
+            raise StackError(f"no service {name!r}", hint=f"one of {', '.join(known)}")
+    local = Stack(settings)
+    for name in services or [each for each in known if each.startswith("bus-enforcer")]:
+        local.restart_service(name)
+        say(f"{name}  restarted")
 
 
 @stack.command()

@@ -30,6 +30,7 @@ class DomainEpoch:
     epoch: int
     domain: DomainName
     zone: str
+    begins: int
     opens: int
     closes: int
     root: Secret
@@ -127,6 +128,7 @@ class Keyring:
                 epoch=epoch.epoch,
                 domain=domain,
                 zone=epoch.zone,
+                begins=epoch.not_before,
                 opens=epoch.not_before - self._lead,
                 closes=epoch.not_after + self._grace,
                 root=root,

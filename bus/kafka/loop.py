@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -84,6 +84,22 @@ class Worker(Protocol):
         ...
 
 
+class Signs(Protocol):
+    """Told how the loop fares."""
+
+    def beat(self) -> None:
+        """It turned."""
+        ...
+
+    def ready(self) -> None:
+        """Its partitions are restored and it goes on."""
+        ...
+
+    def waiting(self, why: str) -> None:
+        """It handles nothing, because of ``why``."""
+        ...
+
+
 class Loop:
     """One consumer of a group and its transactor."""
 
@@ -96,8 +112,8 @@ class Loop:
         *,
         transaction_ms: int,
         transaction_bytes: int,
+        signs: Signs,
         step: Step = lambda _: None,
-        ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._group = group
@@ -106,7 +122,9 @@ class Loop:
         self._linger_s = transaction_ms / 1000
         self._limit = transaction_bytes
         self._step = step
-        self._ready = ready
+        self._signs = signs
+        self._watched: Consumer | None = None
+        self._positions: dict[Place, int] = {}
         self._topics: list[str] = []
         self._assigned: set[Place] = set()
         self._staged: Staged | None = None
@@ -121,7 +139,7 @@ class Loop:
         """Until ``stop`` is set: then the last batch is committed and the group left."""
         self._transactor = Transactor(self._connection, self._instance, self._step)
         config = consumer_config(self._connection, self._group, self._instance)
-        self._consumer = Consumer({**config, "error_cb": self._on_client_error})
+        self._consumer = self._watched = Consumer({**config, "error_cb": self._on_client_error})
         try:
             self._subscribe()
             while not stop.is_set():
@@ -134,6 +152,7 @@ class Loop:
                     self._pause(error)
             self._finish()
         finally:
+            self._watched = None
             self._consumer.close()
             self._transactor.close()
 
@@ -146,7 +165,17 @@ class Loop:
                 wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
 
+    def lag(self) -> dict[Place, int]:
+        """Records of each assigned partition that are not durably enforced yet, as far as is known. From any thread."""
+        consumer, behind = self._watched, {}
+        if consumer is not None:
+            for (topic, number), position in list(self._positions.items()):
+                _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+                behind[topic, number] = max(end - position, 0)
+        return behind
+
     def _turn(self) -> None:
+        self._signs.beat()
         self._check()
         if self._stale or self._fence or self._paused:
             self._stand()
@@ -183,6 +212,7 @@ class Loop:
             self._paused = False
             self._consumer.resume([TopicPartition(*place) for place in self._assigned])
             log.info("going on")
+            self._signs.ready()
             self._worker.resumed()
             self._hand_over()
 
@@ -196,7 +226,9 @@ class Loop:
             for each in places:
                 self._consumer.seek(each)
             self._stale = False
-            self._ready()
+            self._positions = dict(starts)
+        if not self._paused:
+            self._signs.ready()
 
     def _fence_off(self) -> None:
         if self._fence:
@@ -209,6 +241,7 @@ class Loop:
         self._worker.reset()
         self._fence = self._fence or fence
         self._stale = True
+        self._signs.waiting("partitions are restored from the broker")
 
     def _pause(self, error: RetryLater) -> None:
         if self._paused:
@@ -220,6 +253,7 @@ class Loop:
         except TransactionFailed:
             self._void(fence=True)
         self._paused = True
+        self._signs.waiting(f"paused: {error}")
         self._worker.paused(str(error))
         try:
             self._recover()
@@ -243,6 +277,7 @@ class Loop:
         """Until no transaction is under way; raises TransactionFailed."""
         self._transactor.wait()
         if self._staged is not None:
+            self._positions |= {place: offset for place, (offset, _) in self._staged.offsets.items()}
             self._worker.committed(self._staged)
             self._staged = None
 
@@ -286,9 +321,11 @@ class Loop:
             consumer.pause(partitions)
             return
         self._stale = False
+        self._positions = dict(starts)
         if self._paused:
             consumer.pause(partitions)
-        self._ready()
+        else:
+            self._signs.ready()
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         # Finish before returning: another enforcer may own these partitions a moment later. Where that fails, the next
@@ -310,6 +347,8 @@ class Loop:
     def _leave(self, consumer: Consumer) -> None:
         self._worker.drop(self._assigned)
         self._assigned = set()
+        self._positions = {}
+        self._signs.waiting("no partitions are assigned")
         consumer.unassign()
 
     def _on_client_error(self, error: KafkaError) -> None:

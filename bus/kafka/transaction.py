@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -43,6 +44,12 @@ class Staged:
     group: Any = None
     records: int = 0
     snapshot_offsets: dict[Place, int] = field(default_factory=dict)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Records by domain and code; the code of an ALLOW is empty."""
+    sizes: Counter[str] = field(default_factory=Counter)
+    """Bytes of input by domain."""
+    seconds: float = 0.0
+    """How long the transaction took, once it is committed."""
 
 
 class TransactionFailed(Exception):  # an outcome, not a fault
@@ -78,7 +85,6 @@ class Transactor:
         self._failure: BaseException | None = None
         self._commit_began = 0.0
         self._fresh_began = 0.0
-        self.last_commit_s = 0.0
         self._producer = self._fresh()
         self._thread = threading.Thread(target=self._run, name="transactor", daemon=True)
         self._thread.start()
@@ -138,10 +144,10 @@ class Transactor:
             self._commit_began = time.monotonic()
             try:
                 self._commit(staged)
-                self.last_commit_s = time.monotonic() - self._commit_began
+                staged.seconds = time.monotonic() - self._commit_began
                 self._commit_began = 0.0
-                if self.last_commit_s > SLOW_S:
-                    log.warning("transaction took %.1f s: producer renewed", self.last_commit_s)
+                if staged.seconds > SLOW_S:
+                    log.warning("transaction took %.1f s: producer renewed", staged.seconds)
                     self._producer = self._fresh()
             except BaseException as error:  # told to the owner, who recovers
                 self._failure = error

@@ -39,8 +39,17 @@ class Daemon:
     def start(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> int:
         """Start detached from the terminal; returns the process id. A live process of this name is left as it is."""
         running = self.find()
-        if running is not None:
-            return running.pid
+        return running.pid if running is not None else self._start(command, environ)
+
+    def replace(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> int:
+        """Start a second process, then stop the first; the second waits until the first has let go of its work."""
+        first = self.find()
+        pid = self._start(command, environ)
+        if first is not None:
+            _end(first)
+        return pid
+
+    def _start(self, command: Sequence[str | Path], environ: Mapping[str, str] | None) -> int:
         make_folder(self.run)
         with self.log.open("ab") as out:
             process = subprocess.Popen(
@@ -69,12 +78,7 @@ class Daemon:
         """Terminate, then kill after ``timeout`` seconds; returns whether there was something to stop."""
         process = self.find()
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(timeout)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(10)
+            _end(process, timeout)
         self.record.unlink(missing_ok=True)
         return process is not None
 
@@ -93,3 +97,13 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise StackError(f"{self.name} was not ready after {timeout:.0f} s:\n{self.tail()}")
             time.sleep(0.02)
+
+
+def _end(process: psutil.Process, timeout: float = 30.0) -> None:
+    """Terminate, then kill after ``timeout`` s."""
+    process.terminate()
+    try:
+        process.wait(timeout)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(10)

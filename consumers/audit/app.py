@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from prometheus_client import CollectorRegistry
 
 from bus.admin.desired import AUDITOR
 from bus.authority.local import load_signer, open_roots
@@ -19,14 +21,16 @@ from bus.authority.trust import read_trust
 from bus.codes import Code
 from bus.crypto.signing import Trust
 from bus.errors import BusError, Refused, RetryLater
-from bus.files import Layout, write_file
+from bus.files import Layout
 from bus.kafka.config import ACL_ERRORS, Connection, read_identity
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.store import Entry, Interval, Ledger
 from bus.settings import Settings
 from bus.wire import hopblock
 from bus.wire.names import AUDIT, AUDIT_PARTITIONS, domain_of
+from consumers.audit.metrics import AuditMetrics
 from consumers.audit.recorder import record_block
+from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.app import configure_logging
 from consumers.issuer.app import stop_on_signal
 from consumers.tuning import tune_process
@@ -77,23 +81,41 @@ class Auditor:
         for partition in self._ledger.partitions():
             self._ledger.sign(partition, self._signer)
         consumer.assign([TopicPartition(AUDIT, number, position) for number, position in self._positions.items()])
-        ready = self._layout.state / "run" / "audit.ready"
-        write_file(ready, b"")
-        try:
-            while not stop.is_set():
-                messages = consumer.consume(BATCH, 0.1)
-                self._connection.check()
-                try:
-                    self._record(messages)
-                except (RetryLater, sqlite3.OperationalError) as error:  # a full or locked disk may mend
-                    log.warning("waiting: %s", error)
-                    stop.wait(0.2)
-                    for number, position in self._positions.items():
-                        consumer.seek(TopicPartition(AUDIT, number, position))
-        finally:
-            consumer.close()
-            self._ledger.close()
-            ready.unlink(missing_ok=True)
+        registry = CollectorRegistry()
+        self._metrics = AuditMetrics(registry, lambda: self._lag(consumer))
+        vitals = Vitals(self._layout.run / "audit.ready")
+        with vitals, Endpoint("audit", self._settings.http, self._layout.run, vitals, registry):
+            try:
+                self._follow(consumer, vitals, stop)
+            finally:
+                consumer.close()
+                self._ledger.close()
+
+    def _follow(self, consumer: Consumer, vitals: Vitals, stop: threading.Event) -> None:
+        vitals.ready()
+        while not stop.is_set():
+            vitals.beat()
+            messages = consumer.consume(BATCH, 0.1)
+            self._connection.check()
+            try:
+                self._record(messages)
+                if messages:
+                    vitals.ready()
+            except (RetryLater, sqlite3.OperationalError) as error:  # a full or locked disk may mend
+                log.warning("waiting: %s", error)
+                vitals.waiting(str(error))
+                self._metrics.waited()
+                stop.wait(0.2)
+                for number, position in self._positions.items():
+                    consumer.seek(TopicPartition(AUDIT, number, position))
+
+    def _lag(self, consumer: Consumer) -> dict[int, int]:
+        """Audit records by partition that are not recorded yet, as far as is known. From any thread."""
+        behind = {}
+        for number, position in list(self._positions.items()):
+            _, end = consumer.get_watermark_offsets(TopicPartition(AUDIT, number), cached=True)
+            behind[number] = max(end - position, 0)
+        return behind
 
     def _record(self, messages: list[Message]) -> None:
         groups: dict[int, list[Message]] = {}
@@ -116,12 +138,15 @@ class Auditor:
                 entries += made[0]
                 intervals += made[1]
             following = (run[-1].offset() or 0) + 1
+            began = time.monotonic()
             self._step("opened")
             self._ledger.append(partition, self._positions[partition], following, entries, intervals)
             self._positions[partition] = following
             self._step("appended")
             self._ledger.sign(partition, self._signer)
             self._step("signed")
+            leaves = self._ledger.state(partition)[0]
+            self._metrics.recorded(partition, entries, leaves, time.monotonic() - began)
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when it has no certificate of the block's enforcer for its domain."""

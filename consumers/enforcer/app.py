@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from bus.admin.desired import ENFORCER_GROUP, enforcer_name
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
@@ -17,7 +20,7 @@ from bus.codes import Code
 from bus.crypto.keyring import Keyring
 from bus.crypto.signing import Trust
 from bus.errors import BusError, RetryLater
-from bus.files import Layout, write_file
+from bus.files import Layout, make_folder
 from bus.kafka.config import Connection, read_identity
 from bus.kafka.feed import Feed
 from bus.kafka.loop import Loop
@@ -25,13 +28,16 @@ from bus.kafka.restore import WindowReader
 from bus.kafka.transaction import Staged
 from bus.settings import Settings
 from bus.wire.names import POLICY
+from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.context import EnforcerContext
+from consumers.enforcer.metrics import EnforcerMetrics
 from consumers.enforcer.watch import Round, Watcher
 from consumers.enforcer.worker import EnforcerWorker
 from consumers.issuer.app import stop_on_signal
 from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.enforcer")
+TURN_S = 30.0
 KEY_WAIT_S = 2.0
 """How long a record with an unknown key id waits for the keys to be read again."""
 
@@ -72,8 +78,15 @@ class Enforcer:
     def run(self, stop: threading.Event) -> None:
         """Enforce until ``stop``; the last transaction is finished first."""
         reader = WindowReader(self._connection)
-        worker = EnforcerWorker(self._context, self._trust, reader, self._refresh, self._observe)
-        ready = self._layout.state / "run" / f"{self._name}.ready"
+        registry = CollectorRegistry()
+        metrics = EnforcerMetrics(registry, self._context)
+
+        def observe(staged: Staged) -> None:
+            metrics.observe(staged)
+            self._observe(staged)
+
+        worker = EnforcerWorker(self._context, self._trust, reader, self._refresh, observe)
+        vitals = Vitals(self._layout.run / f"{self._name}.ready", self._on_ready)
         loop = Loop(
             self._connection,
             ENFORCER_GROUP,
@@ -81,20 +94,20 @@ class Enforcer:
             worker,
             transaction_ms=self._settings.transaction_ms,
             transaction_bytes=self._settings.transaction_bytes,
+            signs=vitals,
             step=self._step,
-            ready=lambda: self._ready(ready),
         )
+        metrics.attach(worker, loop)
         self._watcher.start()
         try:
-            loop.run(stop)
+            with (
+                turn(self._layout.run / f"{self._name}.lock", stop),
+                vitals,
+                Endpoint(self._name, self._settings.http, self._layout.run, vitals, registry),
+            ):
+                loop.run(stop)
         finally:
-            ready.unlink(missing_ok=True)
             self._watcher.close()
-
-    def _ready(self, path: Path) -> None:
-        """Partitions are assigned and restored."""
-        write_file(path, b"")
-        self._on_ready()
 
     def _trust(self) -> Trust:
         return read_trust(self._layout.trust).trust()
@@ -132,6 +145,21 @@ class Enforcer:
         context.keyring.retire(context.now_ms - self._snapshot.policy.backlog_horizon_ms)
         if made.failure is None:
             context.refreshed_ms = made.began_ms
+
+
+@contextlib.contextmanager
+def turn(path: Path, stop: threading.Event) -> Iterator[None]:
+    """Wait until no other process of this machine holds the instance's lock: a restart is prepared while the old one
+    still works. One that does not let go in time is fenced by the broker, as one on another machine would be."""
+    deadline = time.monotonic() + TURN_S
+    with (make_folder(path.parent) / path.name).open("w") as lock:
+        while not stop.is_set() and time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                stop.wait(0.01)
+        yield
 
 
 def _first_snapshot(feed: Feed, trust: TrustFile, held: LiveSnapshot | None) -> LiveSnapshot:

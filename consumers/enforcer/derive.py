@@ -41,6 +41,8 @@ class Derivation:
     notices: list[tuple[AgentId, bytes]] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
     allowed: int = 0
+    size: int = 0
+    """Bytes of the inputs."""
     codes: dict[Code, int] = field(default_factory=dict)
 
 
@@ -80,6 +82,7 @@ def derive(
             profile = outcome.decided.profile
             if profile is not None and profile.notify:
                 _notify(outcome, state, context, result)
+    result.size = sum(outcome.size for outcome in outcomes)
     told = [event_hop(event, state, context) for event in events]
     offsets = [*([start] * len(told)), *(outcome.offset for outcome in outcomes)]
     result.blocks.extend(_blocks(told + hops, offsets, start, end, state, context))

@@ -119,6 +119,10 @@ class EnforcerWorker:
             parsed.append(window)
         return restored(parsed, told.offset)
 
+    def windows(self) -> dict[Place, int]:
+        """How many windows each partition holds. From any thread."""
+        return {place: len(each.state.windows) for place, each in list(self._inputs.items())}
+
     def drop(self, places: Iterable[Place]) -> None:
         """Forget these partitions."""
         for place in list(places):
@@ -211,6 +215,10 @@ class EnforcerWorker:
         self._stage_windows(place, each, staged, writes)
         staged.offsets[place] = (each.position, each.metadata)
         staged.records += len(each.outcomes)
+        staged.outcomes[state.domain, ""] += made.allowed
+        for code, count in made.codes.items():
+            staged.outcomes[state.domain, code.value] += count
+        staged.sizes[state.domain] += made.size
         if made.codes:
             log.info("%s/%d: refused %s", state.topics.inbound, partition, dict(made.codes))
         each.outcomes = []

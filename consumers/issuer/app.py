@@ -8,12 +8,15 @@ import signal
 import threading
 from typing import TextIO
 
+from prometheus_client import CollectorRegistry, Gauge
+
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.trust import LiveSnapshot, read_trust
 from bus.errors import BusError, StackError
-from bus.files import Layout, make_folder, write_file
+from bus.files import Layout, make_folder
 from bus.settings import Settings
+from consumers.endpoint import Endpoint, Vitals
 
 log = logging.getLogger("bus.authority")
 MAX_WAIT_S = 1.0
@@ -27,24 +30,27 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     trust = read_trust(layout.trust)
     signer = load_signer(layout.signer("issuer"))
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
-    ready = layout.state / "run" / "issuer.ready"
-    ready.unlink(missing_ok=True)
     alone = _only_one(layout)
-    held: LiveSnapshot | None = None
-    while not stop.is_set():
-        due = now_ms() + 1000
-        try:
-            held = read_applied(layout, trust, held) or held
-            if held is not None:
-                held.check_validity(now_ms(), settings.max_clock_skew_ms)
-                due = issuer.step(held.policy, now_ms())
-                if not ready.exists():
-                    write_file(ready, b"")
-        except BusError as error:
-            log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
-        stop.wait(max(0.02, min(MAX_WAIT_S, (due - now_ms()) / 1000)))
-    ready.unlink(missing_ok=True)
-    alone.close()
+    vitals = Vitals(layout.run / "issuer.ready")
+    registry = CollectorRegistry()
+    due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
+    with alone, vitals, Endpoint("issuer", settings.http, layout.run, vitals, registry):
+        held: LiveSnapshot | None = None
+        while not stop.is_set():
+            vitals.beat()
+            at = now_ms() + 1000
+            try:
+                held = read_applied(layout, trust, held) or held
+                if held is not None:
+                    held.check_validity(now_ms(), settings.max_clock_skew_ms)
+                    at = issuer.step(held.policy, now_ms())
+                    vitals.ready()
+            except BusError as error:
+                log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
+                vitals.waiting(str(error))
+            left = (at - now_ms()) / 1000
+            due.set(max(left, 0))
+            stop.wait(max(0.02, min(MAX_WAIT_S, left)))
 
 
 def _only_one(layout: Layout) -> TextIO:

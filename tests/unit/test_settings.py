@@ -68,6 +68,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         compiled = false
         enforcers = 7
         instance = "bus-enforcer-2"
+        http = "127.0.0.1:9464"
         [owners]
         writer-1 = 1001
     """
@@ -87,6 +88,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         compiled=False,
         enforcers=7,
         instance="bus-enforcer-2",
+        http="127.0.0.1:9464",
         owners={"writer-1": 1001},
         source=str(tmp_path / "bus.toml"),
     )
@@ -110,6 +112,7 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_COMPILED": "false",
         "BUS_ENFORCERS": "7",
         "BUS_INSTANCE": "bus-enforcer-2",
+        "BUS_HTTP": "127.0.0.1:9464",
     }
     assert defaults_among(load(environ, tmp_path)) == {"owners"}
 
