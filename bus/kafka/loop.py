@@ -21,6 +21,7 @@ from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unavailable
 from bus.kafka.batch import Records, batches
 from bus.kafka.config import ACL_ERRORS, Connection, is_fatal
+from bus.kafka.ends import Ends
 from bus.kafka.transaction import Place, Staged, Step, TransactionFailed, Transactor
 
 log = logging.getLogger("bus.kafka")
@@ -123,7 +124,7 @@ class Loop:
         self._limit = transaction_bytes
         self._step = step
         self._signs = signs
-        self._watched: Consumer | None = None
+        self._ends = Ends()
         self._positions: dict[Place, int] = {}
         self._topics: list[str] = []
         self._assigned: set[Place] = set()
@@ -139,7 +140,7 @@ class Loop:
         """Until ``stop`` is set: then the last batch is committed and the group left."""
         self._transactor = Transactor(self._connection, self._instance, self._step)
         config = consumer_config(self._connection, self._group, self._instance)
-        self._consumer = self._watched = Consumer({**config, "error_cb": self._on_client_error})
+        self._consumer = Consumer({**config, **self._ends.config, "error_cb": self._on_client_error})
         try:
             self._subscribe()
             while not stop.is_set():
@@ -152,7 +153,6 @@ class Loop:
                     self._pause(error)
             self._finish()
         finally:
-            self._watched = None
             self._consumer.close()
             self._transactor.close()
 
@@ -167,12 +167,7 @@ class Loop:
 
     def lag(self) -> dict[Place, int]:
         """Records of each assigned partition that are not durably enforced yet, as far as is known. From any thread."""
-        consumer, behind = self._watched, {}
-        if consumer is not None:
-            for (topic, number), position in list(self._positions.items()):
-                _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
-                behind[topic, number] = max(end - position, 0)
-        return behind
+        return self._ends.lag(dict(self._positions))
 
     def _turn(self) -> None:
         self._signs.beat()

@@ -102,8 +102,22 @@ class Daemon:
 def _end(process: psutil.Process, timeout: float = 30.0) -> None:
     """Terminate, then kill after ``timeout`` s."""
     process.terminate()
-    try:
-        process.wait(timeout)
-    except psutil.TimeoutExpired:
+    if not _ended(process, timeout):
         process.kill()
-        process.wait(10)
+        _ended(process, 10)
+
+
+def _ended(process: psutil.Process, timeout: float) -> bool:
+    """Whether the process ends in time. One whose parent has not asked for its exit code yet has ended."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            process.wait(0.02)
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.NoSuchProcess:
+            return True
+        return True
+    return False

@@ -23,6 +23,8 @@ from bus.crypto.signing import Trust
 from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
 from bus.kafka.config import ACL_ERRORS, Connection, read_identity
+from bus.kafka.ends import Ends
+from bus.kafka.transaction import Place
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.store import Entry, Interval, Ledger
 from bus.settings import Settings
@@ -56,18 +58,18 @@ class Auditor:
         self._roots = open_roots(settings, self._layout, self._trust_file)
         self._days: dict[int, DayKeys] = {}
         self._positions: dict[int, int] = {}
+        self._ends = Ends()
 
     def run(self, stop: threading.Event) -> None:
         """Record until ``stop``."""
-        consumer = Consumer(
-            self._connection.config(
-                group_id=AUDITOR,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                auto_offset_reset="error",
-                fetch_wait_max_ms=50,
-            )
+        config = self._connection.config(
+            group_id=AUDITOR,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="error",
+            fetch_wait_max_ms=50,
         )
+        consumer = Consumer({**config, **self._ends.config})
         self._positions = {number: self._ledger.state(number)[1] for number in range(AUDIT_PARTITIONS)}
         for number, position in self._positions.items():
             end = consumer.get_watermark_offsets(TopicPartition(AUDIT, number), timeout=30, cached=False)[1]
@@ -82,7 +84,7 @@ class Auditor:
             self._ledger.sign(partition, self._signer)
         consumer.assign([TopicPartition(AUDIT, number, position) for number, position in self._positions.items()])
         registry = CollectorRegistry()
-        self._metrics = AuditMetrics(registry, lambda: self._lag(consumer))
+        self._metrics = AuditMetrics(registry, self._lag)
         vitals = Vitals(self._layout.run / "audit.ready")
         with vitals, Endpoint("audit", self._settings.http, self._layout.run, vitals, registry):
             try:
@@ -109,13 +111,10 @@ class Auditor:
                 for number, position in self._positions.items():
                     consumer.seek(TopicPartition(AUDIT, number, position))
 
-    def _lag(self, consumer: Consumer) -> dict[int, int]:
+    def _lag(self) -> dict[int, int]:
         """Audit records by partition that are not recorded yet, as far as is known. From any thread."""
-        behind = {}
-        for number, position in list(self._positions.items()):
-            _, end = consumer.get_watermark_offsets(TopicPartition(AUDIT, number), cached=True)
-            behind[number] = max(end - position, 0)
-        return behind
+        positions: dict[Place, int] = {(AUDIT, number): position for number, position in list(self._positions.items())}
+        return {number: behind for (_, number), behind in self._ends.lag(positions).items()}
 
     def _record(self, messages: list[Message]) -> None:
         groups: dict[int, list[Message]] = {}
