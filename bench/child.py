@@ -1,87 +1,61 @@
-"""One measured process: `python -m bench.child relay|enforcer COUNT`. Prints one JSON line; settings by BUS_CONFIG.
+"""One measured process: `python -m bench.child KIND OPTIONS` (options as JSON). Prints one JSON line; settings by
+BUS_CONFIG.
 
-The clock and the CPU account run from the assignment of the (already written) input to the last commit.
+The clock and the CPU account run from the assignment of the (already written) input to the last commit; where several
+processes share the input, from the moment that it can be seen (the file named by ``gate``).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import resource
 import sys
-import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
+from bench.load import DOMAIN, SOURCE, TARGET
+from bench.meter import Meter
 from bus import settings as settings_module
+from bus.client.bus import Bus
 from bus.files import Layout
 from bus.kafka.config import Connection, read_identity
 from bus.kafka.loop import POLL_BATCH, consumer_config
 from bus.kafka.transaction import Place, Staged, Transactor
 from bus.settings import Settings
 from bus.stack.broker import ADMIN
+from bus.wire import derived
+from consumers.audit.app import Auditor
 from consumers.enforcer.app import Enforcer
 from consumers.tuning import tune_process
 
-SOURCE, TARGET = "agent_memory.in", "bench.relay"
+Options = dict[str, Any]
 
 
-class Meter:
-    """Counts committed records; tells rate and CPU of this process."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._done = 0
-        self._began = (0.0, 0.0)
-        self.transactions = 0
-        self.result: dict[str, float] = {}
-        self.stop = threading.Event()
-
-    def start(self) -> None:
-        """The input is assigned."""
-        self._began = (time.perf_counter(), _cpu())
-
-    def add(self, records: int) -> None:
-        """So many records more are durable."""
-        self._done += records
-        self.transactions += 1
-        if self._done >= self._count and not self.result:
-            seconds, cpu = time.perf_counter() - self._began[0], _cpu() - self._began[1]
-            self.result = {
-                "records": self._done,
-                "records_s": self._done / seconds,
-                "cpu_us": cpu / self._done * 1e6,
-                "transactions": self.transactions,
-            }
-            self.stop.set()
-
-
-def _cpu() -> float:
-    told = resource.getrusage(resource.RUSAGE_SELF)
-    return told.ru_utime + told.ru_stime
-
-
-def relay(settings: Settings, meter: Meter, starts: dict[int, int]) -> None:
-    """Read, write the same bytes, commit: exactly once, the enforcer's client settings and transaction sizes."""
+def admin(settings: Settings) -> Connection:
+    """The administrator's connection."""
     layout = Layout(settings.state)
-    connection = Connection(settings.bootstrap, layout.ca, read_identity(layout.service(ADMIN), ADMIN))
-    transactor = Transactor(connection, "bench-relay")
-    group = f"bench-relay-{os.getpid()}"
-    consumer = Consumer(consumer_config(connection, group, group))
-    joined = threading.Event()
+    return Connection(settings.bootstrap, layout.ca, read_identity(layout.service(ADMIN), ADMIN))
 
-    def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.assign([TopicPartition(SOURCE, each.partition, starts[each.partition]) for each in partitions])
-        meter.start()
-        joined.set()
 
-    consumer.subscribe([SOURCE], on_assign=assigned)
+def relay(settings: Settings, meter: Meter, options: Options) -> None:
+    """Read, write the same bytes, commit: exactly once, the enforcer's client settings and transaction sizes."""
+    connection = admin(settings)
+    name = f"bench-relay-{os.getpid()}"
+    transactor = Transactor(connection, name)
+    consumer = Consumer(consumer_config(connection, name, name))
+    consumer.assign([TopicPartition(SOURCE, int(number), offset) for number, offset in options["starts"].items()])
+    _ready(options)
+    meter.start()
     held: dict[int, list[bytes]] = {}
     positions: dict[Place, tuple[int, str]] = {}
     size = records = in_flight = 0
     while not meter.stop.is_set():
-        messages = consumer.consume(POLL_BATCH, settings.transaction_ms / 1000 if joined.is_set() else 0.2)
+        messages = consumer.consume(POLL_BATCH, settings.transaction_ms / 1000)
         for message in messages:
             value = message.value() or b""
             held.setdefault(message.partition() or 0, []).append(value)
@@ -104,16 +78,106 @@ def relay(settings: Settings, meter: Meter, starts: dict[int, int]) -> None:
     transactor.close()
 
 
+def enforcer(settings: Settings, meter: Meter, options: Options) -> None:
+    """The enforcer as it is, or with bundles of one, or in plain Python."""
+    if options.get("bundle"):
+        derived.MAX_RECORDS = options["bundle"]  # type: ignore[misc]
+    settings = dataclasses.replace(settings, compiled=options.get("compiled", True))
+
+    def ready() -> None:
+        _ready(options)
+        meter.start()
+
+    Enforcer(settings, observe=lambda staged: meter.add(staged.records), on_ready=ready).run(meter.stop)
+
+
+def record(settings: Settings, meter: Meter, _options: Options) -> None:
+    """The audit consumer, over hops that are already there."""
+    meter.start()
+    Auditor(settings, observe=meter.add).run(meter.stop)
+
+
+def produce(settings: Settings, meter: Meter, options: Options) -> None:
+    """`produce` with a delivery callback: the client settings of ``publish``, nothing else."""
+    layout = Layout(settings.state)
+    connection = Connection(
+        settings.bootstrap, layout.ca, read_identity(layout.agent(options["agent"]), options["agent"])
+    )
+    producer = Producer(
+        connection.config(
+            acks="all", enable_idempotence=True, linger_ms=2, batch_size=1 << 20,
+            queue_buffering_max_messages=200_000, queue_buffering_max_kbytes=256 * 1024,
+        )
+    )  # fmt: skip
+    value = os.urandom(options["size"])
+    answers: list[object] = []
+
+    def delivered(error: object, _message: object) -> None:
+        answers.append(error)
+
+    producer.produce(SOURCE, value, partition=0, on_delivery=delivered)
+    producer.flush(30)
+    answers.clear()
+    meter.start()
+    for number in range(options["records"]):
+        while True:
+            try:
+                producer.produce(SOURCE, value, partition=number % 4, on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.01)
+        if number % 100 == 0:
+            producer.poll(0)
+    producer.flush(120)
+    meter.add(sum(error is None for error in answers))
+
+
+def publish(settings: Settings, meter: Meter, options: Options) -> None:
+    """``publish`` with ``confirm="queued"``."""
+    payload = os.urandom(options["size"])
+    with Bus(options["agent"], settings=settings) as me:
+        me.publish(DOMAIN, payload, confirm="stored")
+        meter.start()
+        sent = [
+            me.publish(DOMAIN, payload, partition_key=str(number % 4), confirm="queued")
+            for number in range(options["records"])
+        ]
+        me.flush(120)
+        meter.add(sum(each.stored for each in sent))
+
+
+def subscribe(settings: Settings, meter: Meter, options: Options) -> None:
+    """Deliveries of what is already there, one after the other."""
+    with Bus(options["agent"], settings=settings) as me:
+        deliveries = me.subscribe(DOMAIN, observe=True, max_inflight=10_000)
+        meter.start()
+        for _ in range(options["records"]):
+            deliveries.get(30)
+        meter.add(options["records"])
+
+
+KINDS: dict[str, Callable[[Settings, Meter, Options], None]] = {
+    "relay": relay, "enforcer": enforcer, "record": record, "produce": produce, "publish": publish,
+    "subscribe": subscribe,
+}  # fmt: skip
+
+
+def _ready(options: Options) -> None:
+    """Say so, and wait for the gate where there is one."""
+    if gate := options.get("gate"):
+        Path(f"{gate}.{os.getpid()}").touch()
+        if options.get("hold"):
+            while not Path(gate).exists():
+                time.sleep(0.001)
+
+
 def main() -> None:
     """Run one child."""
-    kind, count = sys.argv[1], int(sys.argv[2])
+    kind, options = sys.argv[1], json.loads(sys.argv[2])
     settings = settings_module.load()
-    meter = Meter(count)
+    meter = Meter(options["records"])
     tune_process()
-    if kind == "relay":
-        relay(settings, meter, {int(k): v for k, v in json.loads(sys.argv[3]).items()})
-    else:
-        Enforcer(settings, observe=lambda staged: meter.add(staged.records), on_ready=meter.start).run(meter.stop)
+    KINDS[kind](settings, meter, options)
     print(json.dumps(meter.result))
 
 

@@ -32,6 +32,8 @@ def ensure_authority(layout: Layout, deployment: bytes) -> TrustFile:
     """Make signers, the wrapping key and trust.json where missing; returns the trust file."""
     issuer, policy, ledger = (load_signer(layout.signer(name), create=True).public_key for name in SIGNERS)
     FileProvider.create(layout.kek)
+    make_folder(layout.roots)
+    make_folder(layout.audit_roots)
     if not layout.trust.exists():
         TrustFile(deployment, issuer, policy, ledger).write(layout.trust)
     return read_trust(layout.trust)

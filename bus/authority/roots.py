@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.authority.providers.base import KeyProvider
+from bus.codes import Code
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import open_object
-from bus.errors import Unverified
+from bus.errors import RetryLater, Unverified
 from bus.files import make_folder, read_secret, write_secret
 from bus.wire import preimage
 from bus.wire.objects import Epoch
@@ -53,12 +54,21 @@ class RootStore:
         self._anchor = anchor
 
     def numbers(self) -> list[int]:
-        """Epoch numbers that are stored, ascending."""
-        if not self._roots.is_dir():
-            return []
+        """Epoch numbers that are stored, ascending. Raises RetryLater where the store is away."""
+        self._reach()
         # A folder without a root was left by a crash between making it and its first file, or its last and it.
         numbers = sorted(int(each.name) for each in self._roots.iterdir() if each.name.isdigit())
         return [number for number in numbers if self.names(number)]
+
+    def _reach(self) -> None:
+        """A store that is away holds roots that are in use: others in their place would part it from what they seal."""
+        for folder in (self._roots, self._audit):
+            if not folder.is_dir():
+                raise RetryLater(
+                    f"{folder} is not there: the key store is away",
+                    code=Code.RETRY,
+                    hint="mount it again, or `bus stack up` for a new deployment",
+                )
 
     def names(self, number: int) -> frozenset[str]:
         """Files of one epoch's roots: a domain that joins an epoch adds one."""
@@ -69,6 +79,7 @@ class RootStore:
 
     def put(self, signed: bytes, root: Secret) -> StoredEpoch:
         """Store a new epoch's root. One that is there already stays: it is read back and returned."""
+        self._reach()
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
         wrapped = self._provider.wrap(root, _domain_context(epoch))
         document = {
@@ -111,10 +122,11 @@ class RootStore:
         folder.rmdir()
 
     def audit_root(self, day: int, *, create: bool = False) -> Secret:
-        """root(audit, day). Raises FileNotFoundError where there is none and ``create`` is False."""
+        """root(audit, day). Raises FileNotFoundError where there is none and ``create`` is False, RetryLater where the
+        store is away."""
+        self._reach()
         path = self._audit / str(day)
         context = _audit_context(self._deployment, day)
         if create and not path.exists():
-            make_folder(self._audit)
             write_secret(path, self._provider.wrap(Secret.random("audit"), context))
         return self._provider.unwrap(read_secret(path), context, f"root(audit, {day})")

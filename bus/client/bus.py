@@ -203,6 +203,10 @@ class Bus:
         self._subscribers.append(subscriber)
         return Subscription(self, subscriber)
 
+    def flush(self, timeout: float = 30.0) -> bool:
+        """Until everything published so far is acknowledged or refused; False when ``timeout`` s pass first."""
+        return self._publisher is None or self._publisher.flush(timeout)
+
     def close(self, timeout: float = 30.0) -> None:
         """Wait for what was sent, finish handlers, store places, leave. Idempotent."""
         if self._closed:

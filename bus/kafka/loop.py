@@ -113,6 +113,7 @@ class Loop:
         *,
         transaction_ms: int,
         transaction_bytes: int,
+        max_clock_skew_ms: int,
         signs: Signs,
         step: Step = lambda _: None,
     ) -> None:
@@ -122,6 +123,7 @@ class Loop:
         self._worker = worker
         self._linger_s = transaction_ms / 1000
         self._limit = transaction_bytes
+        self._skew_ms = max_clock_skew_ms
         self._step = step
         self._signs = signs
         self._ends = Ends()
@@ -138,7 +140,7 @@ class Loop:
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set: then the last batch is committed and the group left."""
-        self._transactor = Transactor(self._connection, self._instance, self._step)
+        self._transactor = Transactor(self._connection, self._instance, self._step, self._skew_ms)
         config = consumer_config(self._connection, self._group, self._instance)
         self._consumer = Consumer({**config, **self._ends.config, "error_cb": self._on_client_error})
         try:
@@ -199,6 +201,10 @@ class Loop:
         for message in self._consumer.consume(POLL_BATCH, RETRY_S):
             if message.error() is not None:
                 self._connection.check()  # other errors mend, or come again when partitions are read
+            else:
+                self._stale = True  # assigned within this poll: what it gave out is thrown away, and read again
+        self._fence_off()
+        self._transactor.confirm_clock()
         if self._paused:
             self._worker.idle()
         self._subscribe()
@@ -252,6 +258,7 @@ class Loop:
         self._worker.paused(str(error))
         try:
             self._recover()
+            self._transactor.confirm_clock()
             self._hand_over()
         except (TransactionFailed, RetryLater, KafkaException) as again:
             log.warning("the pause is told when it ends: %s", again)
@@ -270,7 +277,11 @@ class Loop:
 
     def _settle(self) -> None:
         """Until no transaction is under way; raises TransactionFailed."""
-        self._transactor.wait()
+        try:
+            self._transactor.wait()
+        except TransactionFailed:
+            self._staged = None
+            raise
         if self._staged is not None:
             self._positions |= {place: offset for place, (offset, _) in self._staged.offsets.items()}
             self._worker.committed(self._staged)

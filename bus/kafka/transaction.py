@@ -20,6 +20,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from bus.codes import Code
+from bus.errors import RetryLater
+from bus.kafka.clock import ClockCheck
 from bus.kafka.config import Connection
 
 log = logging.getLogger("bus.kafka")
@@ -56,6 +59,10 @@ class TransactionFailed(Exception):  # an outcome, not a fault
     """The transaction did not commit, or nobody knows."""
 
 
+class ClockOff(TransactionFailed):
+    """The transaction was aborted: this machine's clock is not the broker's."""
+
+
 def producer_config(connection: Connection, transactional_id: str) -> dict[str, Any]:
     """Settings of the transactional producer; the bare relay of `bus bench` uses the same."""
     return connection.config(
@@ -75,10 +82,14 @@ def producer_config(connection: Connection, transactional_id: str) -> dict[str, 
 class Transactor:
     """Owns the producer and its thread. ``submit`` hands over one transaction; ``result`` tells how it ended."""
 
-    def __init__(self, connection: Connection, transactional_id: str, step: Step = lambda _: None) -> None:
+    def __init__(
+        self, connection: Connection, transactional_id: str, step: Step = lambda _: None, max_clock_skew_ms: int = 0
+    ) -> None:
         self._connection = connection
         self._id = transactional_id
         self._step = step
+        self._clock = ClockCheck(max_clock_skew_ms)
+        self._probe: Place | None = None
         self._work: queue.SimpleQueue[Staged | None] = queue.SimpleQueue()
         self._done = threading.Event()
         self._done.set()
@@ -116,6 +127,28 @@ class Transactor:
         """Discard the producer and fence whatever it left open. Blocks until the new one is initialised."""
         self._failure = None
         self._producer = self._fresh()
+
+    def confirm_clock(self) -> None:
+        """Where the last transaction was aborted for the clock: look again. Raises RetryLater while it is off.
+
+        The record that is sent to see the broker's time is aborted, too: nobody reads it.
+        """
+        if self._probe is None:
+            return
+        producer, (topic, partition) = self._producer, self._probe
+        appended: list[int] = []
+        began = self._clock.wall()
+        producer.begin_transaction()
+        producer.produce(
+            topic, b"", partition=partition, on_delivery=lambda _, told: appended.append(told.timestamp()[1])
+        )
+        producer.flush(10)
+        ended = self._clock.wall()
+        producer.abort_transaction(10)
+        off = self._clock.judge(began, appended, ended)
+        if off or not appended:
+            raise RetryLater(_clock_text(off, self._clock.limit_ms), code=Code.RETRY, hint="set this machine's clock")
+        self._probe = None
 
     def close(self) -> None:
         """End the thread after the transaction under way."""
@@ -157,11 +190,15 @@ class Transactor:
     def _commit(self, staged: Staged) -> None:
         producer = self._producer
         errors: list[KafkaError] = []
+        appended: list[int] = []
 
-        def delivered(error: KafkaError | None, _message: object) -> None:
+        def delivered(error: KafkaError | None, message: Any) -> None:
             if error is not None:
                 errors.append(error)
+            else:
+                appended.append(message.timestamp()[1])
 
+        checked, began = self._clock.due(), self._clock.wall()
         producer.begin_transaction()
         for (topic, partition), values in staged.writes:
             self._produce(producer, topic, partition, values, delivered)
@@ -182,6 +219,12 @@ class Transactor:
             offsets[source] = (offsets[source][0], f"w1:{min(first)}")
             staged.snapshot_offsets[source] = min(first)
         self._step("produced")
+        if checked:
+            producer.flush(10)
+            if not errors and (off := self._clock.judge(began, appended, self._clock.wall())):
+                producer.abort_transaction(10)
+                self._probe = next(place for place, values in staged.writes if values)
+                raise ClockOff(_clock_text(off, self._clock.limit_ms))
         positions = [
             TopicPartition(topic, partition, offset, metadata)
             for (topic, partition), (offset, metadata) in offsets.items()
@@ -218,3 +261,7 @@ class Transactor:
             if began and time.monotonic() - began > STEP_DEADLINE_S + 1:
                 log.critical("a transaction step exceeded %.0f s: ending the process", STEP_DEADLINE_S)
                 os._exit(70)
+
+
+def _clock_text(off_ms: int, limit_ms: int) -> str:
+    return f"this machine's clock is {off_ms} ms from the broker's, expected at most {limit_ms}"

@@ -94,6 +94,7 @@ class Enforcer:
             worker,
             transaction_ms=self._settings.transaction_ms,
             transaction_bytes=self._settings.transaction_bytes,
+            max_clock_skew_ms=self._settings.max_clock_skew_ms,
             signs=vitals,
             step=self._step,
         )
@@ -142,7 +143,8 @@ class Enforcer:
             context.keyring.add(stored.epoch, stored.root, self._snapshot.policy.agents)
         for day, root in made.audit_roots:
             context.set_audit_root(day, root)
-        context.keyring.retire(context.now_ms - self._snapshot.policy.backlog_horizon_ms)
+        # By the broker's time: with a clock that is wrong, keys would be gone for good that honest records still need.
+        context.keyring.retire(context.appended_ms - self._snapshot.policy.backlog_horizon_ms)
         if made.failure is None:
             context.refreshed_ms = made.began_ms
 

@@ -125,7 +125,8 @@ class PartitionState:
 
 class EnforcerContext:
     """Everything an enforcer process holds. Clock readings, set by the shell: ``now_ms`` before each batch,
-    ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read.
+    ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read;
+    ``appended_ms`` is the newest append time of the broker's that was seen.
     ``compiled`` permits the compiled steps where they are installed."""
 
     def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
@@ -137,6 +138,7 @@ class EnforcerContext:
         self.now_ms = 0
         self.received_ms = 0
         self.refreshed_ms = 0
+        self.appended_ms = 0
         self.max_clock_skew_ms = 0
         self.compiled = True
         self._audit_roots: dict[int, Secret] = {}

@@ -168,6 +168,7 @@ class EnforcerWorker:
         context = self._context
         values, times, offsets, foreign = records.values, records.times, records.offsets, records.foreign
         context.received_ms = context.now_ms = now_ms()
+        context.appended_ms = max(context.appended_ms, times[-1])
         while values:
             some = enforce(values, times, offsets, each.state, context, foreign=foreign)
             each.outcomes.extend(some)

@@ -14,7 +14,8 @@ from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
-from bus.errors import Refused, Unverified
+from bus.errors import Refused, RetryLater, Unverified
+from bus.files import make_folder
 from bus.wire.names import NO_ZONE
 from bus.wire.objects import Epoch
 from tests.unit.ledger_build import ANCHOR, DAY, DEPLOYMENT, NOON, OTHER_DEPLOYMENT, STRANGER
@@ -29,6 +30,8 @@ def signed(domain: str, number: int, root: Secret, *, signer: Signer = ANCHOR, d
 
 def make_store(folder: Path, kek: str = "kek", deployment: bytes = DEPLOYMENT) -> RootStore:
     provider = FileProvider.create(folder / "keys" / kek)
+    for name in ("roots", "audit"):
+        make_folder(folder / name)
     return RootStore(folder / "roots", folder / "audit", provider, deployment, ANCHOR.public_key)
 
 
@@ -53,8 +56,21 @@ def test_roots_are_read_back_by_another_process(store, tmp_path):
     assert again.load(4)[0].signed == signed("notes", 4, ROOTS[0])
 
 
-def test_a_store_without_a_folder_is_empty(tmp_path):
+def test_a_new_store_is_empty(tmp_path):
     assert make_store(tmp_path).numbers() == []
+
+
+@pytest.mark.parametrize("name", ["roots", "audit"])
+def test_a_store_that_is_away_says_so_and_is_not_made_anew(store, tmp_path, name):
+    (tmp_path / name).rename(tmp_path / "away")
+    for asked in (
+        store.numbers,
+        lambda: store.put(signed("notes", 13, ROOTS[0]), ROOTS[0]),
+        lambda: store.audit_root(3, create=True),
+    ):
+        with pytest.raises(RetryLater, match="the key store is away"):
+            asked()
+    assert not (tmp_path / name).exists()
 
 
 def test_roots_are_secret_files_and_do_not_hold_the_root(store, tmp_path):

@@ -1,0 +1,170 @@
+"""The loop over a consumer in memory: whatever moves its position, every record is handled in order from the commit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
+
+from bus.kafka.loop import Loop
+from bus.kafka.transaction import Staged
+
+PLACE = ("notes.in", 0)
+RECORDS = 6
+
+
+class Record(SimpleNamespace):
+    """A message of the input."""
+
+    def error(self):
+        return None
+
+    def topic(self):
+        return PLACE[0]
+
+    def partition(self):
+        return PLACE[1]
+
+    def offset(self):
+        return self.number
+
+    def value(self):
+        return b"value"
+
+    def timestamp(self):
+        return TIMESTAMP_LOG_APPEND_TIME, 1
+
+    def key(self):
+        return None
+
+    headers = key
+
+
+class MemoryConsumer:
+    """A log with a position; ``during`` holds what happens within the next polls, before they give anything out."""
+
+    def __init__(self, committed):
+        self.during = []
+        self.position = None
+        self._committed = committed
+
+    def subscribe(self, *_, **__):
+        pass
+
+    def committed(self, _places, _timeout):
+        return [TopicPartition(*PLACE, self._committed)]
+
+    def consume(self, count, _timeout):
+        for happens in self.during[:1]:
+            self.during.pop(0)
+            happens(self)
+        if self.position is None:
+            return []
+        found = [Record(number=number) for number in range(self.position, RECORDS)][:count]
+        self.position += len(found)
+        return found
+
+    def assign(self, places):
+        self.position = places[0].offset
+
+    def seek(self, place):
+        self.position = place.offset
+
+    def unassign(self):
+        self.position = None
+
+    def pause(self, _places):
+        pass
+
+    resume = pause
+
+    def consumer_group_metadata(self):
+        return None
+
+
+class Handled:
+    """A worker that notes what it is given; a reset takes back what was not submitted."""
+
+    def __init__(self):
+        self.offsets = []
+        self.submitted = 0
+
+    def restore(self, committed):
+        return {place: told.offset for place, told in committed.items()}
+
+    def handle(self, _place, records):
+        self.offsets += records.offsets
+
+    def stage(self):
+        self.submitted = len(self.offsets)
+        return Staged()
+
+    def reset(self):
+        del self.offsets[self.submitted :]
+
+    def drop(self, _places):
+        pass
+
+    committed = paused = drop
+
+    def idle(self):
+        pass
+
+    resumed = idle
+
+    def topics(self):
+        return [PLACE[0]]
+
+
+@pytest.fixture
+def loop():
+    made = Loop(
+        SimpleNamespace(check=lambda: None),
+        "group",
+        "one",
+        Handled(),
+        transaction_ms=20,
+        transaction_bytes=1 << 20,
+        max_clock_skew_ms=1000,
+        signs=SimpleNamespace(beat=lambda: None, ready=lambda: None, waiting=lambda _: None),
+    )
+    made._consumer = MemoryConsumer(committed=2)
+    made._transactor = SimpleNamespace(
+        renew=lambda: None, wait=lambda: None, submit=lambda _: None, confirm_clock=lambda: None, idle=True
+    )
+    return made
+
+
+def assigned(loop):
+    return lambda consumer: loop._on_assign(consumer, [TopicPartition(*PLACE)])
+
+
+def revoked_and_assigned(loop):
+    def happens(consumer):
+        loop._on_revoke(consumer, [TopicPartition(*PLACE)])
+        assigned(loop)(consumer)
+
+    return happens
+
+
+@pytest.mark.parametrize("before", [(), ("void",)])
+def test_an_assignment_begins_at_the_committed_offset_also_when_the_loop_stands_still_in_that_poll(loop, before):
+    if before:
+        loop._void(fence=True)  # a transaction failed: the next turn stands still and recovers
+    loop._consumer.during.append(assigned(loop))
+    for _ in range(3):
+        loop._turn()
+    assert loop._worker.offsets == [2, 3, 4, 5]
+
+
+def test_a_rebalance_in_the_poll_after_a_failed_transaction_skips_nothing(loop):
+    loop._consumer.during.append(assigned(loop))
+    loop._turn()
+    loop._worker.offsets.clear()  # that transaction failed
+    loop._worker.submitted = 0
+    loop._void(fence=True)
+    loop._consumer.during.append(revoked_and_assigned(loop))
+    for _ in range(3):
+        loop._turn()
+    assert loop._worker.offsets == [2, 3, 4, 5]
