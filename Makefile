@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check setup native lock clean bench
+.PHONY: demo test check setup native lock clean bench chaos fuzz hostile
 
 demo: setup
 	$(BIN)/bus demo
@@ -20,6 +20,20 @@ check: setup
 
 bench: setup
 	$(BIN)/bus bench
+
+# Random faults under load, counted record by record: some 20 minutes. CHAOS_SEED=N repeats a run.
+ROUNDS ?= 100
+chaos: setup
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
+
+# A million inputs to every parser of bytes from outside; guided by coverage, too, where atheris is installed (`pip install atheris`).
+INPUTS ?= 1000000
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
+
+# Raw clients with an agent's own credentials beside honest agents: some 12 minutes.
+hostile: setup
+	$(BIN)/python -m tests.hostile
 
 setup: $(VENV)/ready
 	@$(BIN)/bus stack fetch

@@ -23,6 +23,11 @@ MAX_TOKEN_AGE_MS: Final = 15 * 60 * 1000
 """lead + rotation interval + grace may not exceed this: the longest that a stolen key is of use."""
 
 
+MAX_FILE: Final = 4096
+"""Bytes of a settings file: some twenty lines. Keys with thousands of dots take TOML's parser seconds."""
+MAX_BITS: Final = 63
+
+
 class Mode(StrEnum):
     """DEVELOPMENT permits the PLAINTEXT tier on a loopback broker and clients without a certificate."""
 
@@ -133,8 +138,10 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
 
 def _from_file(file: Path) -> dict[str, Any]:
     try:
+        if file.stat().st_size > MAX_FILE:
+            raise SettingsError(f"{file}: expected at most {MAX_FILE} bytes, found {file.stat().st_size}")
         document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{file}: cannot be read: {error}") from error
     values = {}
     for key, value in document.items():
@@ -169,10 +176,15 @@ def _convert(key: str, value: Any, where: str) -> Any:
         return _expect(value, str)
     except (ValueError, TypeError, KeyError):
         kind = " or ".join(Mode) if isinstance(default, Mode) else type(default).__name__
-        raise SettingsError(f"{where}: expected {kind}, found {value!r}") from None
+        found = repr(value)[:80] if isinstance(value, str | float | bool) else f"a {type(value).__name__}"
+        raise SettingsError(f"{where}: expected {kind}, found {found}") from None
 
 
 def _expect(value: Any, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ValueError(f"a number of {value.bit_length()} bits")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a zero byte")
     return value

@@ -24,7 +24,14 @@ from bus.kafka.config import Connection
 from bus.kafka.feed import Feed
 from bus.wire.names import POLICY
 
-WATCHED = ("cleanup.policy", "message.timestamp.type", "max.message.bytes", "min.insync.replicas", "retention.ms")
+WATCHED = (
+    "cleanup.policy",
+    "compression.type",
+    "message.timestamp.type",
+    "max.message.bytes",
+    "min.insync.replicas",
+    "retention.ms",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,28 +88,36 @@ def read_bundle(path: Path, agent: AgentId, anchor: bytes, deployment: bytes) ->
             DomainName(name): _domain(agent, name, entry, anchor, deployment)
             for name, entry in document["domains"].items()
         }
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WireError(f"{path}: not a bundle: {type(error).__name__}", code=Code.DECODE) from None
+
+
+def _secret(text: str, name: str) -> Secret:
+    value = bytes.fromhex(text)
+    if len(value) != keys.KEY_LENGTH:
+        raise ValueError(f"{name}: expected {keys.KEY_LENGTH} bytes, found {len(value)}")
+    return Secret(value, name)
 
 
 def _domain(agent: AgentId, name: str, entry: dict[str, Any], anchor: bytes, deployment: bytes) -> DomainBundle:
     own = entry.get("own")
     reading = []
     if "reading" in entry:
-        reading.append(keys.reading_key(Secret(bytes.fromhex(entry["reading"]), f"target {agent}")))
+        reading.append(keys.reading_key(_secret(entry["reading"], f"target {agent}")))
     for role, kek in entry.get("roles", {}).items():
-        reading.append(keys.reading_key(Secret(bytes.fromhex(kek), f"role {role}")))
+        reading.append(keys.reading_key(_secret(kek, f"role {role}")))
     epoch = open_object(Epoch, bytes.fromhex(entry["epoch"]), anchor, deployment)
     if epoch.domain != name:
         raise Unverified(f"bundle of {agent}: the epoch of {name} is one of {epoch.domain}", step="epoch")
     return DomainBundle(
         epoch=epoch,
-        own=own
-        and AgentKeys(
+        own=None
+        if own is None
+        else AgentKeys(
             key_id=bytes.fromhex(own["key_id"]),
-            mac=Secret(bytes.fromhex(own["mac"]), f"{agent} mac"),
-            seal=Secret(bytes.fromhex(own["seal"]), f"{agent} seal"),
-            notice=Secret(bytes.fromhex(own["notice"]), f"{agent} notice"),
+            mac=_secret(own["mac"], f"{agent} mac"),
+            seal=_secret(own["seal"], f"{agent} seal"),
+            notice=_secret(own["notice"], f"{agent} notice"),
             notice_key_id=bytes.fromhex(own["notice_key_id"]),
         ),
         reading=tuple(reading),

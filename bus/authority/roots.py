@@ -105,7 +105,7 @@ class RootStore:
         try:
             document = json.loads(read_secret(path))
             signed, wrapped = bytes.fromhex(document["epoch"]), bytes.fromhex(document["wrapped"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unverified(f"{path}: not a root file: {type(error).__name__}", step="root") from None
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
         told = f"root({epoch.domain}, {epoch.epoch})"

@@ -57,7 +57,7 @@ def read_trust(path: Path) -> TrustFile:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise Refused(f"no trust file at {path}", code=Code.SETTINGS, hint="start a stack: bus stack up") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"{path}: not a trust file: {type(error).__name__}", code=Code.DECODE) from None
     try:
         if document["format"] != FORMAT:

@@ -88,7 +88,11 @@ class Publisher:
         return Producer(
             self._connection.config(
                 acks="all",
-                enable_idempotence=True,
+                # Not idempotent: a producer id is a number that whoever may write to the topic can write under, and a
+                # broker answers "stored" for a sequence that someone else took. The enforcer refuses duplicates itself;
+                # one request at a time keeps the order of resends.
+                enable_idempotence=False,
+                max_in_flight=1,
                 linger_ms=2,
                 batch_size=1 << 20,
                 message_timeout_ms=max(int(self._deadline_s * 1000), 100),

@@ -52,14 +52,15 @@ def read_identity(folder: Path, principal: str) -> Identity:
     path = folder / "scram"
     try:
         document = json.loads(read_secret(path))
-        return Identity(document["username"], Secret(document["password"].encode(), f"{principal} password"))
+        name, password = (document[each].encode() for each in ("username", "password"))
+        return Identity(name.decode(), Secret(password, f"{principal} password"))
     except OSError as error:
         raise Refused(
             f"{principal}: no credential: {path}: {error.strerror}",
             code=Code.CREDENTIAL,
             hint="is the agent in agents.yaml and the policy applied? `bus policy apply`",
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused(f"{principal}: {path}: not a credential file", code=Code.CREDENTIAL) from None
 
 

@@ -6,13 +6,14 @@ high watermark of that moment, so that a transaction which is still open has end
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from bus.errors import Unavailable
+from bus.errors import RetryLater, Unavailable
 from bus.kafka.config import Connection
 from bus.kafka.transaction import Place
 
@@ -20,9 +21,17 @@ DEADLINE_S = 40.0
 METADATA_PREFIX = "w1:"
 
 
+_OFFSET = re.compile("0|[1-9][0-9]{0,18}")
+
+
 def snapshot_offset(metadata: str | None) -> int:
-    """Offset of the window snapshot that committed metadata names; the beginning where it names none."""
+    """Offset of the window snapshot that committed metadata names; the beginning where it names none.
+
+    Raises RetryLater for metadata that no enforcer writes.
+    """
     if metadata and metadata.startswith(METADATA_PREFIX):
+        if not _OFFSET.fullmatch(metadata, len(METADATA_PREFIX)):
+            raise RetryLater(f"committed metadata: expected a window snapshot's offset, found {metadata[:40]!r}")
         return int(metadata[len(METADATA_PREFIX) :])
     return OFFSET_BEGINNING
 

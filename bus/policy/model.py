@@ -108,6 +108,8 @@ def compile_policy(document: bytes) -> Policy:
             AgentId(name): AgentPolicy(AgentId(name), frozenset(map(RoleName, each["roles"])))
             for name, each in value["agents"].items()
         }
+        if canonical(value) != document:
+            raise WireError("policy: not in canonical form (RFC 8785)", code=Code.DECODE)
         return Policy(
             domains=domains,
             agents=agents,
@@ -117,5 +119,5 @@ def compile_policy(document: bytes) -> Policy:
             document=document,
             digest=hashlib.sha256(document).digest(),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WireError(f"policy: not a policy document: {error!r}", code=Code.DECODE) from error

@@ -1,11 +1,13 @@
 """Strict YAML: a subset without surprises, every value with its line and column.
 
 Refused: several documents, anchors and aliases (they can grow without bound), explicit tags, keys that are not text,
-repeated keys, files over 1 MiB. What a scalar means is YAML 1.1 by PyYAML's safe resolver.
+repeated keys, more than 16 levels, integers over 64 bits, files over 1 MiB. What a scalar means is YAML 1.1 by
+PyYAML's safe resolver.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,9 @@ from yaml import nodes
 from bus.errors import PolicyError
 
 MAX_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 16
+MAX_BITS: Final = 64
+_DEEP: Final = re.compile(rf"(?:[\[{{][^\[\]{{}}]*){{{MAX_DEPTH + 1}}}")
 Path_ = tuple[str | int, ...]
 
 
@@ -56,6 +61,8 @@ def parse(data: bytes, name: str) -> Document:
     """Parse bytes; see ``read``."""
     try:
         text = data.decode("utf-8")
+        if _DEEP.search(text):  # before the parser sees it: its time grows with the square of the depth
+            raise PolicyError(f"nested more than {MAX_DEPTH} deep", file=name, parsed=False)
         loader = yaml.SafeLoader(text)
         _refuse_tricks(text, name)
         node = loader.get_single_node()
@@ -65,7 +72,7 @@ def parse(data: bytes, name: str) -> Document:
         return Document(name, _build(loader, node, (), marks, name), marks)
     except UnicodeDecodeError as error:
         raise PolicyError(f"expected UTF-8, found byte {error.start} that is not", file=name, parsed=False) from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -73,7 +80,9 @@ def parse(data: bytes, name: str) -> Document:
 
 
 def _refuse_tricks(text: str, name: str) -> None:
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         mark, tag = event.start_mark, getattr(event, "tag", None)
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         trick = ""
@@ -81,8 +90,16 @@ def _refuse_tricks(text: str, name: str) -> None:
             trick = "anchors and aliases are not allowed"
         elif tag:  # only a tag that was written out is set here
             trick = f"tag {tag} is not allowed"
+        elif depth > MAX_DEPTH:
+            trick = f"nested more than {MAX_DEPTH} deep"
         if trick:
             raise PolicyError(trick, file=name, line=line, column=column, parsed=False)
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ValueError(f"a number of {value.bit_length()} bits")
+    return value
 
 
 def _build(loader: Any, node: nodes.Node, path: Path_, marks: dict[Path_, tuple[int, int]], name: str) -> Any:
@@ -91,7 +108,7 @@ def _build(loader: Any, node: nodes.Node, path: Path_, marks: dict[Path_, tuple[
         return [_build(loader, each, (*path, i), marks, name) for i, each in enumerate(node.value)]
     if not isinstance(node, nodes.MappingNode):
         try:
-            return loader.construct_object(node)
+            return _bounded(loader.construct_object(node))
         except (ValueError, OverflowError):  # what looks like a date or a number and is none
             line, column = marks[path]
             raise PolicyError("an impossible date or number", file=name, line=line, column=column) from None

@@ -29,6 +29,7 @@ from bus.stack.process import Daemon
 
 ADMIN: Final = "bus-admin"
 START_TIMEOUT: Final = 60.0
+MAX_REQUEST: Final = 2 * 1024 * 1024
 
 _LOG4J = """
 status = warn
@@ -120,6 +121,10 @@ def server_properties(data: Path, pki: Path, ports: Ports, retention_minutes: in
         "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": "1",
         "group.initial.rebalance.delay.ms": "0",
+        # A broker allocates what a request announces before its bytes come: with the default of 100 MB a dozen
+        # connections end it. The largest honest request is one batch. (queued.max.request.bytes would let 128 silent
+        # connections stop everyone instead.)
+        "socket.request.max.bytes": str(MAX_REQUEST),
     }
 
 
@@ -157,7 +162,6 @@ class Broker:
         return [
             "-Xms256m",
             "-Xmx1g",
-            "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}",
         ]

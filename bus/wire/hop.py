@@ -40,7 +40,7 @@ def decision_id(origin_digest: bytes) -> str:
 def parse_decision_id(text: str) -> bytes:
     """The 10 bytes behind a printed decision id. Raises WireError(decode)."""
     try:
-        data = base64.b32decode(text.strip().upper())
+        data = base64.b32decode(text.strip().encode("ascii").upper())
     except ValueError as error:
         raise WireError(f"decision id: expected 16 base32 characters, found {text!r}", code=Code.DECODE) from error
     if len(data) != DECISION_ID_LENGTH:

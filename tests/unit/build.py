@@ -26,7 +26,7 @@ from bus.wire.names import NO_ZONE, AgentId, DomainName, RoleName, Tier, domain_
 from bus.wire.objects import EnforcerCertificate, Epoch
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import Derivation, derive
-from consumers.enforcer.pipeline import Outcome, enforce_batch
+from consumers.enforcer.pipeline import Accepted, Outcome, Refused, enforce_batch
 
 settings.register_profile("unit", deadline=None, print_blob=True)
 settings.load_profile("unit")
@@ -198,6 +198,15 @@ def enforce(
     """Outcomes of ``values``, appended at ``at`` (ms) from offset ``first`` on."""
     offsets = range(first, first + len(values))
     return enforce_batch(values, [at] * len(values), offsets, place, context, **more)
+
+
+def told(outcome: Outcome) -> dict[str, object]:
+    """Everything that an outcome says, as plain values."""
+    names = Refused.__dataclass_fields__ if isinstance(outcome, Refused) else Accepted._fields
+    values = {name: getattr(outcome, name) for name in names}
+    key, decided = values.pop("key"), values.pop("decided")
+    profile = None if decided is None else (decided.prefixed, decided.masked, decided.tail, decided.decision)
+    return {"kind": isinstance(outcome, Refused), "key": key and key.keys.key_id, "decided": profile, **values}
 
 
 def run(

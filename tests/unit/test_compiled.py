@@ -29,7 +29,7 @@ from bus.wire.names import Tier
 from consumers.enforcer import bundle, compiled
 from consumers.enforcer.compiled import acceptor_for
 from consumers.enforcer.derive import Derivation, derive
-from consumers.enforcer.pipeline import Accepted, Outcome, Refused, enforce_batch
+from consumers.enforcer.pipeline import Accepted, Outcome, enforce_batch
 from tests.unit.build import (
     DEPLOYMENT,
     GRACE,
@@ -49,6 +49,7 @@ from tests.unit.build import (
     plaintext,
     seal_by_hand,
     state,
+    told,
 )
 
 WORLD = World()
@@ -85,15 +86,6 @@ class Twin:
         ours, theirs = (each.windows.take_delta(bytes(16), self.offset) for each in (self.plain_state, self.fast_state))
         assert theirs == ours
         return one, two
-
-
-def told(outcome: Outcome) -> dict[str, object]:
-    """Everything that an outcome says, as plain values."""
-    names = Refused.__dataclass_fields__ if isinstance(outcome, Refused) else Accepted._fields
-    values = {name: getattr(outcome, name) for name in names}
-    key, decided = values.pop("key"), values.pop("decided")
-    profile = None if decided is None else (decided.prefixed, decided.masked, decided.tail, decided.decision)
-    return {"kind": isinstance(outcome, Refused), "key": key and key.keys.key_id, "decided": profile, **values}
 
 
 PROFILES = [
