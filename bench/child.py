@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from bench.load import DOMAIN, SOURCE, TARGET
+from bench.load import DOMAIN, PARTITIONS, SOURCE, TARGET
 from bench.meter import Meter
 from bus import settings as settings_module
 from bus.client.bus import Bus
@@ -48,14 +49,21 @@ def relay(settings: Settings, meter: Meter, options: Options) -> None:
     name = f"bench-relay-{os.getpid()}"
     transactor = Transactor(connection, name)
     consumer = Consumer(consumer_config(connection, name, name))
-    consumer.assign([TopicPartition(SOURCE, int(number), offset) for number, offset in options["starts"].items()])
-    _ready(options)
-    meter.start()
+
+    def assigned(consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        starts = options["starts"]
+        consumer.assign([TopicPartition(SOURCE, int(number), offset) for number, offset in starts.items()])
+        _ready(options)
+        meter.start()
+        joined.set()
+
+    joined = threading.Event()
+    consumer.subscribe([SOURCE], on_assign=assigned)
     held: dict[int, list[bytes]] = {}
     positions: dict[Place, tuple[int, str]] = {}
     size = records = in_flight = 0
     while not meter.stop.is_set():
-        messages = consumer.consume(POLL_BATCH, settings.transaction_ms / 1000)
+        messages = consumer.consume(POLL_BATCH, settings.transaction_ms / 1000 if joined.is_set() else 0.2)
         for message in messages:
             value = message.value() or b""
             held.setdefault(message.partition() or 0, []).append(value)
@@ -84,11 +92,15 @@ def enforcer(settings: Settings, meter: Meter, options: Options) -> None:
         derived.MAX_RECORDS = options["bundle"]  # type: ignore[misc]
     settings = dataclasses.replace(settings, compiled=options.get("compiled", True))
 
-    def ready() -> None:
-        _ready(options)
-        meter.start()
+    shown = Enforcer(settings, observe=lambda staged: meter.add(staged.records), on_ready=lambda: ready())
 
-    Enforcer(settings, observe=lambda staged: meter.add(staged.records), on_ready=ready).run(meter.stop)
+    def ready() -> None:
+        # Where several share the input, the last assignment is the one that counts.
+        if sum(topic == SOURCE for topic, _ in shown.places()) == options.get("partitions", PARTITIONS):
+            _ready(options)
+            meter.start()
+
+    shown.run(meter.stop)
 
 
 def record(settings: Settings, meter: Meter, _options: Options) -> None:

@@ -1,8 +1,9 @@
-"""`bus bench`: the enforcer beside a bare exactly-once relay on the same broker."""
+"""`bus bench`: the enforcer beside a bare exactly-once relay on the same broker, and the other parts beside theirs."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -10,11 +11,19 @@ from bus.cli.stack import fetch_with_progress
 
 
 @click.command()
-@click.option("--pairs", default=5, help="Interleaved pairs of relay and enforcer.")
+@click.argument("rows", nargs=-1)
+@click.option("--pairs", default=7, help="Interleaved pairs of each row.")
 @click.option("--records", default=60_000, help="Records of each run.")
-@click.option("--size", default=1024, help="Payload bytes.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture of the rows (.svg or .png).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def bench(pairs: int, records: int, size: int, as_json: bool) -> None:
-    """Records a second and CPU microseconds a record, relay and enforcer in turn."""
+def bench(rows: tuple[str, ...], pairs: int, records: int, plot: Path | None, as_json: bool) -> None:
+    """Records a second and CPU microseconds a record, each beside its base in the same run.
+
+    \b
+    bus bench                          everything, some 15 minutes
+    bus bench 1KiB --pairs 3           one row
+    bus bench 1KiB publish latency     rows: 1KiB 256B 16KiB bundle-1 metadata plain two publish
+                                       latency scaling recorder opening memory
+    """
     fetch_with_progress()
-    import_module("bench.relay").run(pairs=pairs, records=records, size=size, as_json=as_json)
+    import_module("bench.run").run(rows, pairs=pairs, records=records, plot=plot, as_json=as_json)

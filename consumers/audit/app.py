@@ -42,11 +42,17 @@ BATCH = 500
 
 
 class Auditor:
-    """One audit process. ``step`` is called at named points, for fault tests."""
+    """One audit process. ``step`` is called at named points, for fault tests; ``observe`` is told of hops recorded."""
 
-    def __init__(self, settings: Settings, step: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        step: Callable[[str], None] = lambda _: None,
+        observe: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._step = step
+        self._observe = observe
         self._layout = Layout(settings.state)
         self._connection = Connection(
             settings.bootstrap, self._layout.ca, read_identity(self._layout.service(AUDITOR), AUDITOR)
@@ -146,6 +152,7 @@ class Auditor:
             self._step("signed")
             leaves = self._ledger.state(partition)[0]
             self._metrics.recorded(partition, entries, leaves, time.monotonic() - began)
+            self._observe(len(entries))
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when it has no certificate of the block's enforcer for its domain."""

@@ -25,7 +25,7 @@ from bus.kafka.config import Connection, read_identity
 from bus.kafka.feed import Feed
 from bus.kafka.loop import Loop
 from bus.kafka.restore import WindowReader
-from bus.kafka.transaction import Staged
+from bus.kafka.transaction import Place, Staged
 from bus.settings import Settings
 from bus.wire.names import POLICY
 from consumers.endpoint import Endpoint, Vitals
@@ -72,8 +72,13 @@ class Enforcer:
             self._snapshot.policy,
             self._snapshot.signed.number,
         )
+        self._worker: EnforcerWorker | None = None
         self._context.max_clock_skew_ms = settings.max_clock_skew_ms
         self._context.compiled = settings.compiled
+
+    def places(self) -> list[Place]:
+        """Input partitions that it has now."""
+        return list(self._worker.windows()) if self._worker is not None else []
 
     def run(self, stop: threading.Event) -> None:
         """Enforce until ``stop``; the last transaction is finished first."""
@@ -85,7 +90,7 @@ class Enforcer:
             metrics.observe(staged)
             self._observe(staged)
 
-        worker = EnforcerWorker(self._context, self._trust, reader, self._refresh, observe)
+        worker = self._worker = EnforcerWorker(self._context, self._trust, reader, self._refresh, observe)
         vitals = Vitals(self._layout.run / f"{self._name}.ready", self._on_ready)
         loop = Loop(
             self._connection,
