@@ -151,10 +151,11 @@ class Bus:
             return self._publisher
 
     def _expect(self, sent: Sent, key: Key) -> None:
-        with self._lock:
-            while len(self._waiting) >= MAX_WAITING:
-                del self._waiting[next(iter(self._waiting))]
-            self._waiting[key] = sent
+        self._waiting[key] = sent
+        if len(self._waiting) > MAX_WAITING:
+            with self._lock:
+                while len(self._waiting) > MAX_WAITING - MAX_WAITING // 10:
+                    self._waiting.pop(next(iter(self._waiting)), None)
 
     def _on_verdict(self, verdict: records.Verdict) -> None:
         with self._lock:

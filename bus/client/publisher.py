@@ -30,6 +30,8 @@ log = logging.getLogger("bus.client")
 
 MAX_OUTSTANDING: Final = 1000
 """Sealed and not acknowledged per partition: less than the enforcer's window of 1,024, so a resend still fits."""
+ROOM: Final = MAX_OUTSTANDING // 2
+"""A full lane takes records again when it has so few: each wake-up of a waiting thread is worth many records."""
 HOPELESS: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION})
 """Answers that the same bytes get again."""
 SWEEP_S: Final = 1.0
@@ -53,6 +55,11 @@ class Outgoing:
     value: bytes
     deadline: float
     done: Callable[[BusError | None], None]
+    lane: Lane
+
+
+Lane = OrderedDict[Key, Outgoing]
+"""What waits for the broker's answer on one partition, oldest first."""
 
 
 class Publisher:
@@ -75,7 +82,7 @@ class Publisher:
         self._deployment = deployment
         self._deadline_s = deadline_ms / 1000
         self._sealers: dict[DomainName, tuple[int, Sealer]] = {}
-        self._pending: dict[tuple[str, int], OrderedDict[Key, Outgoing]] = {}
+        self._pending: dict[tuple[str, int], Lane] = {}
         self._changed = threading.Condition()
         self._waiters = 0
         self._closing = False
@@ -121,7 +128,9 @@ class Publisher:
             raise TooLarge(f"envelope: expected at most {limit} bytes, found {len(plaintext)}", limit=limit)
         waited = time.monotonic() + self._deadline_s
         with self._changed:
-            lane = self._pending.setdefault((topic, partition), OrderedDict())
+            lane = self._pending.get((topic, partition))
+            if lane is None:
+                lane = self._pending[topic, partition] = OrderedDict()
             while self._full(lane):
                 self._check()
                 if not self._wait(min(0.1, waited - time.monotonic())) and time.monotonic() > waited:
@@ -130,18 +139,24 @@ class Publisher:
             sealer = self._sealer(domain, topic)
             sequence, value = sealer.seal(partition, plaintext)
             key = (sealer.instance, partition, sequence)
-            outgoing = Outgoing(topic, partition, key, value, time.monotonic() + self._deadline_s, done)
+            outgoing = Outgoing(topic, partition, key, value, time.monotonic() + self._deadline_s, done, lane)
             lane[key] = outgoing
             register(key)
             self._produce(outgoing)
         return key
 
-    def _full(self, lane: OrderedDict[Key, Outgoing]) -> bool:
+    def _full(self, lane: Lane) -> bool:
         """Whether one more would leave the enforcer's window, or stand too far from the oldest in it."""
-        if not lane:
-            return False
-        (oldest, _, lowest), (newest, _, highest) = next(iter(lane)), next(reversed(lane))
-        return len(lane) >= MAX_OUTSTANDING or (newest == oldest and highest + 1 - lowest >= MAX_OUTSTANDING)
+        while True:
+            if len(lane) >= MAX_OUTSTANDING:
+                return True
+            try:
+                (oldest, _, lowest), (newest, _, highest) = next(iter(lane)), next(reversed(lane))
+            except StopIteration:
+                return False
+            except RuntimeError:  # the poll thread took one out meanwhile
+                continue
+            return newest == oldest and highest + 1 - lowest >= MAX_OUTSTANDING
 
     def _wait(self, timeout: float) -> bool:
         """Until a record has an outcome, at most ``timeout`` s; whether one has. Needs the lock, and gives it up."""
@@ -178,9 +193,7 @@ class Publisher:
         delivered = functools.partial(self._delivered, outgoing)
         while True:
             try:
-                self._producer.produce(
-                    outgoing.topic, outgoing.value, partition=outgoing.partition, on_delivery=delivered
-                )
+                self._producer.produce(outgoing.topic, outgoing.value, None, outgoing.partition, delivered)
             except BufferError:
                 if threading.current_thread() is self._thread:
                     self._producer.poll(0.01)
@@ -196,10 +209,16 @@ class Publisher:
                 return
 
     def _delivered(self, outgoing: Outgoing, error: KafkaError | None, _message: Any) -> None:
+        if error is None:
+            # Without the lock, as `pop` is one step: a publishing thread would otherwise stand still for every answer.
+            lane = outgoing.lane
+            if lane.pop(outgoing.key, None) is not None:
+                if self._waiters and len(lane) <= ROOM:
+                    with self._changed:
+                        self._changed.notify_all()
+                outgoing.done(None)
+            return
         with self._changed:
-            if error is None:
-                self._finish(outgoing, None)
-                return
             typed = self._connection.typed(error, "write", outgoing.topic)
             if isinstance(typed, Refused):
                 self._finish(outgoing, typed)
@@ -215,13 +234,13 @@ class Publisher:
 
     def _finish(self, outgoing: Outgoing, error: BusError | None) -> None:
         """Tell the outcome, once: a late answer of the broker changes nothing."""
-        if self._pending[outgoing.topic, outgoing.partition].pop(outgoing.key, None) is not None:
-            if self._waiters:
-                self._changed.notify_all()
+        if outgoing.lane.pop(outgoing.key, None) is not None:
+            self._changed.notify_all()
             outgoing.done(error)
 
     def _waiting(self) -> list[Outgoing]:
-        return [each for lane in self._pending.values() for each in lane.values()]
+        """Poll thread only: nothing but an answer takes a record out of its lane."""
+        return [each for lane in list(self._pending.values()) for each in lane.values()]
 
     def _run(self) -> None:
         while not self._closing or any(self._pending.values()):
