@@ -4,13 +4,17 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check setup native lock clean bench chaos fuzz hostile
+.PHONY: demo test test-compose check setup native lock clean bench chaos fuzz hostile
 
 demo: setup
 	$(BIN)/bus demo
 
 test: setup check
 	$(BIN)/python -m pytest
+
+# docker-compose.yml on a Docker daemon of its own where none answers; skipped with its reason where Docker cannot be had.
+test-compose: setup
+	$(BIN)/python -m pytest tests/compose
 
 check: setup
 	$(BIN)/ruff check .

@@ -35,6 +35,13 @@ class Mode(StrEnum):
     PRODUCTION = "production"
 
 
+class BrokerSource(StrEnum):
+    """Who runs the broker: the local stack, from the published jars, or someone else."""
+
+    JARS = "jars"
+    EXTERNAL = "external"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One deployment. Times in ms, sizes in bytes; ``deployment`` is the 32 hex digits made at init."""
@@ -42,6 +49,8 @@ class Settings:
     deployment: str = ""
     mode: Mode = Mode.DEVELOPMENT
     bootstrap: str = ""
+    broker: BrokerSource = BrokerSource.JARS
+    brokers: int = 1
     state: Path = Path(".sealbus")
     policies: Path = Path("policies")
     max_clock_skew_ms: int = 30_000
@@ -88,6 +97,8 @@ class Settings:
             raise refuse("grace_ms", f"at least 2 x max_clock_skew_ms + 100 = {2 * self.max_clock_skew_ms + 100}")
         if not 1 <= self.enforcers <= 64:
             raise refuse("enforcers", "1 to 64")
+        if self.brokers not in (1, 3):
+            raise refuse("brokers", "1 or 3")
         if not 64 * 1024 <= self.transaction_bytes <= 64 * 1024 * 1024:
             raise refuse("transaction_bytes", "64 KiB to 64 MiB")
         if not 1 <= self.transaction_ms <= 5000:
@@ -162,8 +173,8 @@ def _known(key: str, where: str) -> None:
 def _convert(key: str, value: Any, where: str) -> Any:
     default = getattr(Settings(), key)
     try:
-        if isinstance(default, Mode):
-            return Mode(value)
+        if isinstance(default, StrEnum):
+            return type(default)(value)
         if isinstance(default, Path):
             return Path(_expect(value, str))
         if isinstance(default, dict):
@@ -175,7 +186,7 @@ def _convert(key: str, value: Any, where: str) -> Any:
             return int(value) if isinstance(value, str) else _expect(value, int)
         return _expect(value, str)
     except (ValueError, TypeError, KeyError):
-        kind = " or ".join(Mode) if isinstance(default, Mode) else type(default).__name__
+        kind = " or ".join(type(default)) if isinstance(default, StrEnum) else type(default).__name__
         found = repr(value)[:80] if isinstance(value, str | float | bool) else f"a {type(value).__name__}"
         raise SettingsError(f"{where}: expected {kind}, found {found}") from None
 

@@ -71,8 +71,8 @@ class Desired:
     acls: frozenset[Acl]
 
 
-def desired_state(policy: Policy, enforcers: int) -> Desired:
-    """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities."""
+def desired_state(policy: Policy, enforcers: int, brokers: int = 1) -> Desired:
+    """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities on ``brokers`` brokers."""
     services = [AUDITOR, *(enforcer_name(number) for number in range(1, enforcers + 1))]
     acls: set[Acl] = set()
     for agent in policy.agents:
@@ -80,7 +80,8 @@ def desired_state(policy: Policy, enforcers: int) -> Desired:
     for number in range(1, enforcers + 1):
         acls |= set(_enforcer_acls(policy, enforcer_name(number)))
     acls |= set(_auditor_acls(policy))
-    return Desired(tuple(_topics(policy)), frozenset([*policy.agents, *services]), frozenset(acls))
+    replication = max(policy.replication, min(3, brokers))
+    return Desired(tuple(_topics(policy, replication)), frozenset([*policy.agents, *services]), frozenset(acls))
 
 
 def _topic(principal: str, operation: str, *topics: str) -> Iterable[Acl]:
@@ -119,9 +120,7 @@ def _auditor_acls(policy: Policy) -> Iterable[Acl]:
     yield Acl(f"User:{AUDITOR}", "DESCRIBE", Resource.GROUP, ENFORCER_GROUP)
 
 
-def _topics(policy: Policy) -> Iterable[Topic]:
-    replication = policy.replication
-
+def _topics(policy: Policy, replication: int) -> Iterable[Topic]:
     def topic(name: str, partitions: int, retention: int, *, compact: bool = False) -> Topic:
         # Agents write there: the broker stores nothing compressed, so that a batch is as large as it looks. It refuses
         # what is over max.message.bytes once unpacked; a reader would fail to unpack it for ever, or fill its memory.

@@ -79,9 +79,11 @@ class Plan:
         ]
 
 
-def make_plan(draft: Policy, actual: Actual, enforcers: int, now_ms: int, *, prune: bool = False) -> Plan:
+def make_plan(
+    draft: Policy, actual: Actual, enforcers: int, now_ms: int, *, brokers: int = 1, prune: bool = False
+) -> Plan:
     """Compare. Raises Refused(policy) where Kafka cannot follow (partitions, replication), with the remedy."""
-    wanted = desired_state(draft, enforcers)
+    wanted = desired_state(draft, enforcers, brokers)
     live = actual.snapshot
     explained = desired_state(live.policy, enforcers) if live is not None else Desired((), frozenset(), frozenset())
     create, alter = _topic_changes(wanted, actual)

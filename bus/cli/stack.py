@@ -8,8 +8,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from bus import settings as settings_module
 from bus.cli.output import EXIT_NO, emit, err, out, say
 from bus.errors import StackError
+from bus.stack import containers
 from bus.stack.jars import cache_folder, fetch_jars, find_java, have_jars
-from bus.stack.local import Stack, prepare, service_names
+from bus.stack.local import Stack, is_external, prepare, process_names, service_names
 from bus.stack.process import Daemon
 
 
@@ -39,9 +40,10 @@ def fetch() -> None:
 @click.option("--port", default=0, help="Port for agents; a free one unless given.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def up(port: int, as_json: bool) -> None:
-    """Start broker, issuer, enforcers and audit, and apply the policies."""
-    fetch_with_progress()
+    """Start broker, issuer, enforcers and audit, and apply the policies. BUS_BOOTSTRAP names an external broker."""
     settings = prepare(settings_module.load(), port)
+    if not is_external(settings):
+        fetch_with_progress()
     local = Stack(settings)
     local.up(say)
     if as_json:
@@ -70,7 +72,7 @@ def status(as_json: bool) -> None:
 def logs(service: str | None, lines: int) -> None:
     """The last lines of the services' logs."""
     settings = settings_module.load()
-    names = ["broker", *service_names(settings)]
+    names = process_names(settings)
     if service is not None and service not in names:
         raise StackError(f"no service {service!r}", hint=f"one of {', '.join(names)}")
     for name in [service] if service else names:
@@ -103,3 +105,11 @@ def restart(services: tuple[str, ...]) -> None:
 def down(purge: bool) -> None:
     """Stop everything that `up` started, by its recorded process ids."""
     Stack(settings_module.load()).down(say, purge=purge)
+
+
+@stack.command(hidden=True)
+@click.argument("step", type=click.Choice(["prepare", "apply"]))
+def container(step: str) -> None:
+    """What the one-shot services of docker-compose.yml run."""
+    steps = {"prepare": containers.prepare, "apply": containers.apply}
+    steps[step](settings_module.load(), say)

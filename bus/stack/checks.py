@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import socket
+import functools
+import importlib.util
 import ssl
+import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition, libversion
 
+import bus
 from bus.errors import BusError, Refused
 from bus.kafka.config import Connection
+from bus.native import native
 from bus.settings import Settings
+from bus.stack import stored
+from bus.stack.external import tls_version
 from bus.stack.jars import cache_folder, find_java, have_jars, java_version
-from bus.stack.local import Stack
+from bus.stack.local import Stack, is_external
 from bus.wire.names import CONTROL
 
-NEED_BROKER = frozenset({"broker", "clock", "acls"})
+STORED: dict[str, Callable[[Stack], str]] = {
+    "keys": stored.keys,
+    "snapshot": stored.snapshot,
+    "windows": stored.windows,
+    "ledger": stored.ledger,
+    "lag": stored.lag,
+}
+NEED_BROKER = frozenset({"broker", "clock", "acls", "snapshot", "windows", "lag"})
+DEPENDENCIES = ("bus", "consumers", "confluent_kafka", "cryptography", "fastavro", "pydantic", "yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +49,15 @@ def run_checks(settings: Settings) -> list[Check]:
     """Every check, in an order in which the first failure is usually the cause of the rest."""
     stack = Stack(settings)
     steps: list[tuple[str, Callable[[], Check]]] = [
-        ("tools", lambda: _tools()),
+        ("tools", lambda: _tools(stack)),
+        ("imports", _imports),
         ("settings", lambda: _settings(stack)),
         ("tls", lambda: _tls(stack)),
         ("broker", lambda: _broker(stack)),
         ("clock", lambda: _clock(stack)),
         ("acls", lambda: _acls(stack)),
         ("services", lambda: _services(stack)),
+        *((name, functools.partial(_stored, name, look, stack)) for name, look in STORED.items()),
     ]
     results: list[Check] = []
     for name, step in steps:
@@ -56,7 +73,27 @@ def run_checks(settings: Settings) -> list[Check]:
     return results
 
 
-def _tools() -> Check:
+def _imports() -> Check:
+    """Nothing stands before what this project is made of: a `yaml.py` in the current folder would run with its keys."""
+    home = Path(bus.__file__).resolve().parents[1]
+    packages = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    for name in DEPENDENCIES:
+        found = importlib.util.find_spec(name)
+        origin = Path(found.origin).resolve() if found is not None and found.origin else None
+        if origin is None or not any(origin.is_relative_to(each) for each in {home, *packages}):
+            text = f"{name} is imported from {origin}"
+            return Check("imports", ok=False, found=text, mend="run it from another folder, or remove that file")
+    steps = "compiled" if native is not None else "plain Python: no Rust compiler at set-up"
+    return Check("imports", ok=True, found=f"from {home}; the enforcer's steps: {steps}")
+
+
+def _stored(name: str, look: Callable[[Stack], str], stack: Stack) -> Check:
+    return Check(name, ok=True, found=look(stack))
+
+
+def _tools(stack: Stack) -> Check:
+    if is_external(stack.settings):
+        return Check("tools", ok=True, found=f"librdkafka {libversion()[0]}; the broker is external")
     java = find_java()
     version, jars = java_version(java), have_jars(cache_folder())
     found = f"Java {version}, Kafka jars {'present' if jars else 'missing'}, librdkafka {libversion()[0]}"
@@ -73,18 +110,15 @@ def _settings(stack: Stack) -> Check:
 
 
 def _tls(stack: Stack) -> Check:
-    host, _, port = stack.settings.bootstrap.rpartition(":")
-    context = ssl.create_default_context(cafile=str(stack.layout.ca))
+    external = is_external(stack.settings)
     try:
-        with (
-            socket.create_connection((host, int(port)), timeout=5) as raw,
-            context.wrap_socket(raw, server_hostname=host) as tls,
-        ):
-            version = tls.version() or "none"
+        version = tls_version(stack.settings.bootstrap, stack.layout.ca)
     except ssl.SSLError as error:
-        return Check(
-            "tls", ok=False, found=str(error), mend=f"is {stack.layout.ca} the broker's CA? bus stack down; up"
-        )
+        mend = "ask its operator" if external else "bus stack down; up"
+        return Check("tls", ok=False, found=str(error), mend=f"is {stack.layout.ca} the broker's CA? {mend}")
+    except OSError as error:
+        mend = "start the external broker, or set bootstrap" if external else "bus stack up"
+        return Check("tls", ok=False, found=str(error), mend=mend)
     mend = "the listener must set ssl.enabled.protocols=TLSv1.3"
     return Check("tls", ok=version == "TLSv1.3", found=f"{version}, certificate verified", mend=mend)
 

@@ -1,6 +1,7 @@
 """`bus stack up | status | down`: broker, applied policies, issuer, enforcers and audit on this machine.
 
-Each service is a process of its own, found again by its recorded id; what is already running is left as it is.
+The broker is the stack's own, or an external one, which is used and otherwise left alone. Each service is a process of
+its own, found again by its recorded id; what is already running is left as it is.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ from bus.admin.desired import enforcer_name
 from bus.admin.plan import Plan, make_plan
 from bus.authority.local import ensure_authority, ensure_enforcer, load_signer, now_ms
 from bus.authority.trust import TrustFile, read_trust
-from bus.errors import StackError
+from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, write_file
 from bus.kafka.config import Connection, read_identity
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
-from bus.settings import Mode, Settings, load
-from bus.stack.broker import ADMIN, Broker, free_ports, is_free
+from bus.settings import BrokerSource, Mode, Settings, load
+from bus.stack.broker import Broker, free_ports, is_free, node_names
+from bus.stack.external import reach, require_operator_files
 from bus.stack.jars import fetch_jars, find_java
 from bus.stack.process import Daemon
+from bus.stack.server import ADMIN, LOOPBACK
 
 Say = Callable[[str], None]
 READY_TIMEOUT = 60.0
+STOP_TIMEOUT, QUORUM_STOP_TIMEOUT = 30.0, 5.0
 STATE_NAMES = (
     "agents",
     "bus.toml",
@@ -61,33 +65,91 @@ class ServiceStatus:
     log: Path
 
 
+def is_external(settings: Settings) -> bool:
+    """Whether someone else runs the broker."""
+    return settings.broker is BrokerSource.EXTERNAL
+
+
 def service_names(settings: Settings) -> list[str]:
     """Processes of the stack beside the broker, in starting order."""
     return ["issuer", *(enforcer_name(number) for number in range(1, settings.enforcers + 1)), "audit"]
 
 
+def process_names(settings: Settings) -> list[str]:
+    """Every process of the stack, in starting order; an external broker is none of them."""
+    return [*([] if is_external(settings) else node_names(settings.brokers)), *service_names(settings)]
+
+
 def prepare(settings: Settings, port: int = 0) -> Settings:
-    """The settings of this state folder's stack, with a deployment id and a bootstrap address, written to bus.toml."""
+    """The settings of this state folder's stack, with a deployment id and a bootstrap address, written to bus.toml.
+
+    BUS_BOOTSTRAP names an external broker here; everywhere else it only overrides the address.
+    """
     layout = Layout(settings.state.resolve())
     make_folder(layout.state, 0o711)
+    given, recorded = os.environ.get("BUS_BOOTSTRAP", ""), None
     if layout.settings.is_file():
         settings = load({**os.environ, "BUS_CONFIG": str(layout.settings)})
-    broker_runs = Daemon("broker", layout.state / "run").find() is not None
-    if broker_runs and settings.bootstrap:
+        recorded = load({"BUS_CONFIG": str(layout.settings)})
+    external = is_external(settings) or bool(given and (recorded is None or given != recorded.bootstrap))
+    if recorded is not None and external != is_external(recorded):
+        raise StackError(
+            f"{layout.state} is of a stack with {'its own' if external else 'an external'} broker",
+            hint="unset BUS_BOOTSTRAP and BUS_BROKER, or name another folder in BUS_STATE",
+        )
+    if recorded is not None and not external and recorded.brokers != settings.brokers:
+        raise StackError(
+            f"brokers: expected {recorded.brokers} as when this stack was made, found {settings.brokers}",
+            hint="who votes in the quorum is fixed: set it back, or `bus stack down --purge`",
+        )
+    if recorded is not None and not external and _any_node_runs(settings, layout):
         return settings
-    # Services that still run, and agents, know the recorded port: it is taken again where it is free.
-    _, _, recorded = settings.bootstrap.rpartition(":")
-    ports = free_ports(port or (int(recorded) if recorded and is_free(int(recorded)) else 0))
     settings = dataclasses.replace(
         settings,
         deployment=settings.deployment or os.urandom(16).hex(),
-        bootstrap=f"127.0.0.1:{ports.agents}",
         state=layout.state,
         policies=settings.policies.resolve(),
         source=str(layout.settings),
     )
+    if external:
+        settings = _external(dataclasses.replace(settings, bootstrap=given or settings.bootstrap), layout, port)
+    elif layout.ca.is_file() and recorded is None:
+        raise StackError(
+            f"{layout.ca} is there already, and a stack's own broker would replace it",
+            hint="name the external broker in BUS_BOOTSTRAP, or another folder in BUS_STATE",
+        )
+    else:
+        settings = _local(settings, recorded.bootstrap if recorded is not None else "", port)
     write_settings(settings, layout.settings)
     return settings
+
+
+def _external(settings: Settings, layout: Layout, port: int) -> Settings:
+    if not settings.bootstrap:
+        raise SettingsError("bootstrap: expected the external broker's HOST:PORT, found nothing")
+    if port:
+        raise SettingsError("a port can be given to the stack's own broker only, not to an external one")
+    require_operator_files(layout)
+    return dataclasses.replace(settings, broker=BrokerSource.EXTERNAL)
+
+
+def _any_node_runs(settings: Settings, layout: Layout) -> bool:
+    return any(Daemon(name, layout.state / "run").find() for name in node_names(settings.brokers))
+
+
+def _local(settings: Settings, recorded: str, port: int) -> Settings:
+    # Services that still run, and agents, know the recorded ports: they are taken again where they are free.
+    wanted = [number if is_free(number) else 0 for number in agent_ports(recorded)][: settings.brokers]
+    wanted += [0] * (settings.brokers - len(wanted))
+    if port:
+        wanted[0] = port
+    bootstrap = ",".join(f"{LOOPBACK}:{each.agents}" for each in free_ports(wanted))
+    return dataclasses.replace(settings, bootstrap=bootstrap)
+
+
+def agent_ports(bootstrap: str) -> list[int]:
+    """The ports in a bootstrap address of this machine."""
+    return [int(address.rpartition(":")[2]) for address in bootstrap.split(",") if address]
 
 
 def write_settings(settings: Settings, path: Path) -> None:
@@ -154,16 +216,20 @@ class Stack:
         return load_policy(self.settings.policies, development=self.settings.mode is Mode.DEVELOPMENT)
 
     def start_broker(self, policy: Policy, say: Say) -> Connection:
-        """Start the broker and return the admin's connection to it."""
-        broker = Broker(self.layout, find_java(), fetch_jars())
-        if broker.daemon.find() is None:
-            host, _, port = self.settings.bootstrap.rpartition(":")
-            minutes = max(policy.backlog_horizon_ms // 60_000, 1)
-            connection = broker.start(free_ports(int(port)), minutes)
-            say(f"broker  {host}:{port} TLS 1.3, SASL, ACLs")
+        """Start the broker, or reach the external one; returns the admin's connection to it."""
+        bootstrap = self.settings.bootstrap
+        if is_external(self.settings):
+            connection = self.admin_connection()
+            reach(connection)
+            say(f"broker  {bootstrap} is external: used as {connection.identity.principal}")
             return connection
-        say(f"broker  {self.settings.bootstrap} runs already")
-        return self.admin_connection()
+        broker = Broker(self.layout, find_java(), fetch_jars(), self.settings.brokers)
+        if broker.runs:
+            say(f"broker  {bootstrap} runs already")
+            return self.admin_connection()
+        connection = broker.start(agent_ports(bootstrap), max(policy.backlog_horizon_ms // 60_000, 1))
+        say(f"broker  {bootstrap} TLS 1.3, SASL, ACLs")
+        return connection
 
     def admin_connection(self) -> Connection:
         """The admin's connection to the running broker."""
@@ -189,7 +255,8 @@ class Stack:
         """What applying ``policy`` to the broker would do."""
         connection = connection or self.admin_connection()
         actual = read_actual(connection, trust or read_trust(self.layout.trust))
-        return make_plan(policy, actual, self.settings.enforcers, now_ms(), prune=prune)
+        settings = self.settings
+        return make_plan(policy, actual, settings.enforcers, now_ms(), brokers=settings.brokers, prune=prune)
 
     def start_service(self, name: str) -> None:
         """Start one service and wait for it."""
@@ -227,7 +294,7 @@ class Stack:
     def status(self) -> list[ServiceStatus]:
         """Every process of the stack, running or not."""
         rows = []
-        for name in ["broker", *service_names(self.settings)]:
+        for name in process_names(self.settings):
             daemon = self._daemon(name)
             process = daemon.find()
             rows.append(ServiceStatus(name, process.pid if process else None, daemon.log))
@@ -242,16 +309,33 @@ class Stack:
                 self._down(say, purge=purge)
 
     def _down(self, say: Say, *, purge: bool) -> None:
-        for name in [*reversed(service_names(self.settings)), "broker"]:
+        nodes = [] if is_external(self.settings) else node_names(self.settings.brokers)
+        for name in reversed(service_names(self.settings)):
             if self._daemon(name).stop():
                 say(f"{name}  stopped")
+        for daemon in map(self._daemon, nodes):
+            daemon.terminate()
+        for name in nodes:
+            # Nodes that go together lose the quorum that would hand over what they lead: no use in a long wait.
+            if self._daemon(name).stop(STOP_TIMEOUT if len(nodes) == 1 else QUORUM_STOP_TIMEOUT):
+                say(f"{name}  stopped")
         if purge:
-            # Only what a stack makes: the state folder may be one that holds other things too.
-            for path in (self.layout.state / name for name in STATE_NAMES):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            if not any(self.layout.state.iterdir()):
-                self.layout.state.rmdir()
+            self._purge()
             say(f"removed {self.layout.state}")
+            if is_external(self.settings):
+                say(f"left    topics, users and ACLs on {self.settings.bootstrap}, and the operator's files")
+
+    def _purge(self) -> None:
+        """Only what a stack makes goes: the state folder may be one that holds other things too."""
+        paths = [self.layout.state / name for name in STATE_NAMES]
+        if is_external(self.settings):  # the CA and the administrator's credential are its operator's
+            own = (self.layout.state / "services").glob("*")
+            paths = [path for path in paths if path.name not in ("pki", "services")]
+            paths += [path for path in own if path != self.layout.service(ADMIN)]
+        for path in paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if not any(self.layout.state.iterdir()):
+            self.layout.state.rmdir()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -44,12 +45,15 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePublicKey) -> x509.
     )
 
 
-def ensure_pki(folder: Path) -> Path:
-    """Make ca.pem, ca.key and broker.pem (key and chain) in ``folder`` where missing or ending; returns ca.pem."""
+def ensure_pki(folder: Path, names: Sequence[str] = ()) -> Path:
+    """Make ca.pem, ca.key and broker.pem (key and chain) in ``folder`` where missing or ending; returns ca.pem.
+
+    The broker's certificate is for this machine's loopback and the host ``names``.
+    """
     make_folder(folder, 0o711)
     ca, broker = folder / "ca.pem", folder / "broker.pem"
     if not (ca.is_file() and broker.is_file()) or _ends_soon(ca):
-        _make(folder)
+        _make(folder, names)
     return ca
 
 
@@ -58,7 +62,7 @@ def _ends_soon(path: Path) -> bool:
     return certificate.not_valid_after_utc - dt.datetime.now(dt.UTC) < _MONTH
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, hosts: Sequence[str]) -> None:
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     usage = {
         "digital_signature": True,
@@ -76,7 +80,8 @@ def _make(folder: Path) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    dns = [x509.DNSName(host) for host in ("localhost", *hosts)]
+    names = [*dns, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     certificate = (
         _builder(BROKER_NAME, "sealbus development CA", key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

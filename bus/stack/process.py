@@ -74,6 +74,13 @@ class Daemon:
             return None
         return process if alive else None
 
+    def terminate(self) -> psutil.Process | None:
+        """Ask the live process, if there is one, to end; returns it."""
+        process = self.find()
+        if process is not None:
+            process.terminate()
+        return process
+
     def stop(self, timeout: float = 30.0) -> bool:
         """Terminate, then kill after ``timeout`` seconds; returns whether there was something to stop."""
         process = self.find()

@@ -13,7 +13,7 @@ def test_a_cluster_id_never_begins_with_a_dash(monkeypatch):
     drawn = iter([dashed, dashed, plain])
     monkeypatch.setattr(broker.uuid, "uuid4", lambda: next(drawn))
     assert base64.urlsafe_b64encode(dashed.bytes).startswith(b"-")
-    assert broker._cluster_id() == "A" * 22
+    assert broker.cluster_id() == "A" * 22
 
 
 def test_a_taken_port_is_not_free_and_free_ports_differ():
@@ -21,6 +21,8 @@ def test_a_taken_port_is_not_free_and_free_ports_differ():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert not broker.is_free(taken.getsockname()[1])
-    ports = broker.free_ports()
-    assert len({ports.agents, ports.internal, ports.controller}) == 3
-    assert all(broker.is_free(each) for each in (ports.agents, ports.internal, ports.controller))
+    ports = broker.free_ports((0, 0, 0))
+    numbers = [number for each in ports for number in (each.agents, each.internal, each.controller)]
+    assert len(set(numbers)) == 9
+    assert all(broker.is_free(number) for number in numbers)
+    assert [each.agents for each in broker.free_ports((1, 0, 3))][::2] == [1, 3]

@@ -156,6 +156,17 @@ def test_one_replica_may_be_away(replication, insync):
     assert {dict(topic.config)["min.insync.replicas"] for topic in topics} == {insync}
 
 
+@pytest.mark.parametrize(
+    ("replication", "brokers", "kept"), [(1, 1, 1), (1, 3, 3), (2, 3, 3), (3, 3, 3), (5, 3, 5), (3, 1, 3)]
+)
+def test_topics_are_kept_on_three_brokers_where_there_are_three_and_never_less_than_the_policy_says(
+    replication, brokers, kept
+):
+    topics = desired_state(make_policy(replication=replication), 1, brokers).topics
+    assert {topic.replication for topic in topics} == {kept}
+    assert {dict(topic.config)["min.insync.replicas"] for topic in topics} == {str(max(1, kept - 1))}
+
+
 def test_a_printed_acl_says_what_is_unusual_only():
     assert str(Acl("User:a", "READ", "topic", "t")) == "User:a READ topic t"
     unusual = Acl("User:a", "READ", "topic", "t", permission="DENY", pattern="PREFIXED")

@@ -9,7 +9,7 @@ import pytest
 
 from bus.codes import Code
 from bus.errors import SettingsError
-from bus.settings import MAX_TOKEN_AGE_MS, Mode, Settings, load
+from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, Mode, Settings, load
 from bus.stack.local import write_settings
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -57,6 +57,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         deployment = "{ID}"
         mode = "production"
         bootstrap = "127.0.0.1:9092"
+        broker = "external"
+        brokers = 3
         state = "/var/lib/sealbus"
         policies = "/etc/sealbus"
         max_clock_skew_ms = 1000
@@ -77,6 +79,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         deployment=ID,
         mode=Mode.PRODUCTION,
         bootstrap="127.0.0.1:9092",
+        broker=BrokerSource.EXTERNAL,
+        brokers=3,
         state=Path("/var/lib/sealbus"),
         policies=Path("/etc/sealbus"),
         max_clock_skew_ms=1000,
@@ -101,6 +105,8 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_DEPLOYMENT": ID,
         "BUS_MODE": "production",
         "BUS_BOOTSTRAP": "kafka:9092",
+        "BUS_BROKER": "external",
+        "BUS_BROKERS": "3",
         "BUS_STATE": "/s",
         "BUS_POLICIES": "/p",
         "BUS_MAX_CLOCK_SKEW_MS": "1000",
@@ -159,6 +165,8 @@ def test_what_is_derived_cannot_be_set(tmp_path, name):
         ("deployment = 12345678901234567890123456789012", "str"),
         ('mode = "producktion"', "development or production"),
         ("mode = 1", "development or production"),
+        ('broker = "docker"', "jars or external"),
+        ("broker = 1", "jars or external"),
         ("owners = 5", "dict"),
         ('owners = {writer-1 = "root"}', "dict"),
         ("owners = {writer-1 = true}", "dict"),
@@ -194,6 +202,8 @@ def test_a_value_of_another_type_is_refused_in_a_variable(tmp_path, name, text):
         ("enforcers = 64", "enforcers = 65"),
         ("lead_ms = 0", "lead_ms = -1"),
         ("backlog_horizon_ms = 0", "backlog_horizon_ms = -1"),
+        ("brokers = 1", "brokers = 2"),
+        ("brokers = 3", "brokers = 4"),
         ("transaction_ms = 1", "transaction_ms = 0"),
         ("transaction_ms = 5000", "transaction_ms = 5001"),
         ("transaction_bytes = 65536", "transaction_bytes = 65535"),
@@ -263,6 +273,8 @@ def test_what_the_stack_writes_is_what_is_read_back(tmp_path, folder):
         Settings(),
         deployment=ID,
         mode=Mode.PRODUCTION,
+        broker=BrokerSource.EXTERNAL,
+        brokers=3,
         state=tmp_path / folder,
         policies=tmp_path / "law",
         enforcers=3,

@@ -1,0 +1,114 @@
+"""What a Kafka node is told: server.properties of one combined KRaft node, or of each of three, and its logging.
+
+Listeners: AGENTS (SASL_SSL, SCRAM-SHA-512), INTERNAL and CONTROLLER (SSL, client certificate required). There is no
+plaintext listener, TLS is 1.3 only, nobody may do anything without an ACL. Pure: the local stack and the containers
+run the same settings on other addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bus.stack.pki import BROKER_NAME
+
+MAX_REQUEST: Final = 2 * 1024 * 1024
+ADMIN: Final = "bus-admin"
+MAIN_CLASS: Final = "kafka.Kafka"
+LOOPBACK: Final = "127.0.0.1"
+
+LOG4J: Final = """
+status = warn
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %p %c: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+logger.kafka.name = kafka.server.KafkaRaftServer
+logger.kafka.level = info
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TCP ports of one node."""
+
+    agents: int
+    internal: int
+    controller: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node. ``host`` is what agents are told, ``bind`` where it listens for them, ``peer`` all of its other end."""
+
+    number: int
+    ports: Ports
+    host: str = LOOPBACK
+    bind: str = LOOPBACK
+    peer: str = LOOPBACK
+
+
+def server_properties(
+    node: Node, nodes: Sequence[Node], data: Path, pki: Path, retention_minutes: int
+) -> dict[str, str]:
+    """The settings of ``node`` among ``nodes``: everything is kept once on one node, three times on three."""
+    replicas, in_sync = str(len(nodes)), str(max(1, len(nodes) - 1))
+    inside = f"INTERNAL://{node.peer}:{node.ports.internal}"
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(node.number),
+        "controller.quorum.voters": ",".join(f"{each.number}@{each.peer}:{each.ports.controller}" for each in nodes),
+        "listeners": (
+            f"AGENTS://{node.bind}:{node.ports.agents},{inside},CONTROLLER://{node.peer}:{node.ports.controller}"
+        ),
+        "advertised.listeners": f"AGENTS://{node.host}:{node.ports.agents},{inside}",
+        "listener.security.protocol.map": "AGENTS:SASL_SSL,INTERNAL:SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "INTERNAL",
+        "controller.listener.names": "CONTROLLER",
+        "listener.name.agents.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.agents.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required ;"
+        ),
+        "listener.name.internal.ssl.client.auth": "required",
+        "listener.name.controller.ssl.client.auth": "required",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(pki / "broker.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(pki / "ca.pem"),
+        "ssl.enabled.protocols": "TLSv1.3",
+        "ssl.protocol": "TLSv1.3",
+        "connections.max.reauth.ms": "600000",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "false",
+        "super.users": f"User:CN={BROKER_NAME};User:{ADMIN}",
+        "auto.create.topics.enable": "false",
+        "log.dirs": str(data),
+        "log.message.timestamp.type": "LogAppendTime",
+        "num.partitions": "1",
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": replicas,
+        "offsets.topic.num.partitions": "4",
+        "offsets.retention.minutes": str(retention_minutes),
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "transaction.state.log.num.partitions": "4",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        "share.coordinator.state.topic.num.partitions": "1",
+        "group.initial.rebalance.delay.ms": "0",
+        # A broker allocates what a request announces before its bytes come: with the default of 100 MB a dozen
+        # connections end it. The largest honest request is one batch. (queued.max.request.bytes would let 128 silent
+        # connections stop everyone instead.)
+        "socket.request.max.bytes": str(MAX_REQUEST),
+    }
+
+
+def properties_file(properties: dict[str, str]) -> bytes:
+    """``properties`` as the file that Kafka reads."""
+    return "".join(f"{key}={value}\n" for key, value in properties.items()).encode()

@@ -1,0 +1,75 @@
+"""A deployment in containers: names in the certificate, one signer for each service, a second run changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from bus.errors import StackError
+from bus.settings import BrokerSource, Settings, load
+from bus.stack.containers import nodes, prepare
+
+POLICIES = Path(__file__).parents[2] / "policies"
+
+
+def prepared(state: Path, brokers: int = 1) -> Settings:
+    prepare(dataclasses.replace(Settings(), state=state, policies=POLICIES, brokers=brokers), lambda _: None)
+    return load({"BUS_CONFIG": str(state / "bus.toml")})
+
+
+def files(state: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(state)): path.read_bytes() for path in state.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("brokers", "bootstrap"), [(1, "broker:9092"), (3, "broker:9092,broker-2:9092,broker-3:9092")])
+def test_settings_name_the_services_and_a_broker_that_no_stack_starts(tmp_path, brokers, bootstrap):
+    settings = prepared(tmp_path, brokers)
+    assert (settings.bootstrap, settings.broker, settings.brokers) == (bootstrap, BrokerSource.EXTERNAL, brokers)
+    assert len(settings.deployment) == 32
+
+
+def test_the_certificate_is_for_the_names_of_the_services(tmp_path):
+    prepared(tmp_path, 3)
+    pem = (tmp_path / "nodes" / "2" / "pki" / "broker.pem").read_bytes()
+    certificate = x509.load_pem_x509_certificates(pem)[0]
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    wanted = {"broker", "broker-2", "broker-3", "peer-1", "peer-2", "peer-3"}
+    assert set(names.get_values_for_type(x509.DNSName)) == wanted | {"localhost"}
+
+
+def test_each_folder_holds_what_its_container_needs_and_no_more(tmp_path):
+    prepared(tmp_path)
+    node = {"server.properties", "log4j2.properties", "pki/ca.pem", "pki/broker.pem"}
+    held = set(files(tmp_path))
+    assert {path for path in held if path.startswith("nodes/")} == {f"nodes/1/{name}" for name in node}
+    assert {path for path in held if path.startswith("signers-of/")} == {
+        "signers-of/issuer/issuer.key",
+        "signers-of/audit/ledger.key",
+    }
+    assert {path for path in held if path.endswith("ca.key")} == {"ca/ca.key"}
+    assert {path for path in held if path.startswith("pki/")} == {"pki/ca.pem"}
+
+
+def test_peers_of_one_node_are_itself_and_of_three_each_other_off_the_agents_networks():
+    assert [each.peer for each in nodes(1)] == ["127.0.0.1"]
+    assert [each.peer for each in nodes(3)] == ["peer-1", "peer-2", "peer-3"]
+    assert {each.bind for each in nodes(3)} == {"0.0.0.0"}
+
+
+def test_a_second_run_changes_nothing(tmp_path):
+    prepared(tmp_path)
+    before = files(tmp_path)
+    prepared(tmp_path)
+    assert files(tmp_path) == before
+    (tmp_path / "first" / "password").unlink()  # the broker was taken over since
+    prepared(tmp_path)
+    assert not (tmp_path / "first" / "password").exists()
+
+
+def test_volumes_of_one_broker_do_not_become_those_of_three(tmp_path):
+    prepared(tmp_path)
+    with pytest.raises(StackError, match="these volumes are of 1 brokers, not 3"):
+        prepared(tmp_path, 3)
