@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import threading
@@ -19,8 +18,8 @@ from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.notices import Follower
 from bus.client.payload import encode_payload
-from bus.client.publisher import Key, Publisher, partition_of
-from bus.client.sent import Sent, denial
+from bus.client.publisher import Publisher, partition_of
+from bus.client.sent import Sent, Verdicts, denial
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
 from bus.errors import BusError, Denied, Refused, Unavailable
@@ -37,8 +36,6 @@ from bus.wire.names import DomainName, Tier, agent_id
 log = logging.getLogger("bus.client")
 
 DEFAULT_TTL_S = 300.0
-MAX_WAITING = 100_000
-"""Messages whose decision may still be asked for; the oldest are forgotten first."""
 Confirm = Literal["queued", "stored", "decided"]
 
 
@@ -58,7 +55,7 @@ class Bus:
         self._keys = KeyStore(folder / "keys", self._agent, trust.anchor, deployment)
         self._keys.refresh(force=True)
         self._on_refused: list[Callable[[BusError], None]] = []
-        self._waiting: dict[Key, Sent] = {}
+        self._verdicts = Verdicts()
         self._composer = Composer(self._agent)
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
@@ -128,9 +125,9 @@ class Bus:
             route, data, correlation=correlation, causation=causation, reply_to=reply_to, expires_in=expires_in
         )
         partition = partition_of(partition_key or made.session, route.partitions)
-        sent = Sent(made.message_id, domain)
+        sent = Sent(made.message_id, domain, self._verdicts)
         sender = self._publisher or self._sender()
-        sender.send(route.domain, partition, made.plaintext, sent._done, functools.partial(self._expect, sent))
+        sent._key = sender.send(route.domain, partition, made.plaintext, sent._done)
         if confirm != "queued":
             sent.wait_stored(timeout)
         if confirm == "decided":
@@ -150,21 +147,10 @@ class Bus:
                 )
             return self._publisher
 
-    def _expect(self, sent: Sent, key: Key) -> None:
-        self._waiting[key] = sent
-        if len(self._waiting) > MAX_WAITING:
-            with self._lock:
-                while len(self._waiting) > MAX_WAITING - MAX_WAITING // 10:
-                    self._waiting.pop(next(iter(self._waiting)), None)
-
     def _on_verdict(self, verdict: records.Verdict) -> None:
-        with self._lock:
-            sent = self._waiting.pop((verdict.instance, verdict.partition, verdict.sequence), None)
-        if sent is not None:
-            sent._told(verdict)
+        self._verdicts.put(verdict)
         if verdict.decision is not Verdict.ALLOW:
-            message_id = str(uuid.UUID(bytes=verdict.message_id)) if any(verdict.message_id) else ""
-            self._tell(denial(verdict, str(sent.id) if sent is not None else message_id))
+            self._tell(denial(verdict, str(uuid.UUID(bytes=verdict.message_id)) if any(verdict.message_id) else ""))
 
     def on_refused(self, handler: Callable[[BusError], None]) -> Callable[[BusError], None]:
         """Register a handler for own denials and refused deliveries; usable as a decorator. Never gets a payload."""

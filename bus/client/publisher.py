@@ -115,7 +115,6 @@ class Publisher:
         partition: int,
         plaintext: bytes,
         done: Callable[[BusError | None], None],
-        register: Callable[[Key], None] = lambda _: None,
     ) -> Key:
         """Seal and produce. Blocks while 1,000 records of the partition are not acknowledged.
 
@@ -141,7 +140,6 @@ class Publisher:
             key = (sealer.instance, partition, sequence)
             outgoing = Outgoing(topic, partition, key, value, time.monotonic() + self._deadline_s, done, lane)
             lane[key] = outgoing
-            register(key)
             self._produce(outgoing)
         return key
 

@@ -3,30 +3,59 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections import OrderedDict
 from typing import Final
 
+from bus.client.publisher import Key
 from bus.codes import Code
 from bus.errors import BusError, Denied, Unavailable
 from bus.wire import records
 from bus.wire.hop import Verdict, decision_id
 
+MAX_VERDICTS: Final = 10_000
+"""Decisions that may still be asked for; the oldest are forgotten first."""
 _MAKING: Final = threading.Lock()
+
+
+class Verdicts:
+    """What the enforcer told an agent, by what it names: instance, partition, sequence."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[Key, records.Verdict] = OrderedDict()
+        self._changed = threading.Condition()
+
+    def put(self, verdict: records.Verdict) -> None:
+        """Keep ``verdict``. The refusal of a resend says nothing: the first one is there."""
+        if verdict.code is Code.REPLAY:
+            return
+        with self._changed:
+            self._held.setdefault((verdict.instance, verdict.partition, verdict.sequence), verdict)
+            if len(self._held) > MAX_VERDICTS:
+                self._held.popitem(last=False)
+            self._changed.notify_all()
+
+    def wait(self, key: Key, timeout: float) -> records.Verdict | None:
+        """The verdict on ``key``, or None after ``timeout`` s."""
+        with self._changed:
+            self._changed.wait_for(lambda: key in self._held, timeout)
+            return self._held.get(key)
 
 
 class Sent:
     """A published message. ``decision`` gives the enforcer's answer when it was asked for, and every denial."""
 
-    __slots__ = ("_answered", "_changed", "_domain", "_error", "_message_id", "_verdict")
+    __slots__ = ("_answered", "_changed", "_domain", "_error", "_key", "_message_id", "_verdicts")
 
-    def __init__(self, message_id: bytes, domain: str) -> None:
+    def __init__(self, message_id: bytes, domain: str, verdicts: Verdicts) -> None:
         self._message_id = message_id
         self._domain = domain
+        self._verdicts = verdicts
+        self._key: Key | None = None
         self._answered = False
         self._changed: threading.Condition | None = None
         self._error: BusError | None = None
-        self._verdict: records.Verdict | None = None
 
     def __repr__(self) -> str:
         return f"Sent({self.id}, {self._domain})"
@@ -41,25 +70,10 @@ class Sent:
             error.message_id = str(self.id)
             self._error = error
         self._answered = True
-        self._notify()
-
-    def _told(self, verdict: records.Verdict) -> None:
-        if self._verdict is None and verdict.code is not Code.REPLAY:  # a resend of ours was refused: it is there
-            self._verdict = verdict
-            self._notify()
-
-    def _notify(self) -> None:
         # A waiter makes the condition before it looks at the state, so that either it sees the change or is woken.
         if self._changed is not None:
             with self._changed:
                 self._changed.notify_all()
-
-    def _wait(self, ready: Callable[[], bool], timeout: float) -> bool:
-        with _MAKING:
-            if self._changed is None:
-                self._changed = threading.Condition()
-        with self._changed:
-            return self._changed.wait_for(ready, timeout)
 
     @property
     def stored(self) -> bool:
@@ -68,7 +82,12 @@ class Sent:
 
     def wait_stored(self, timeout: float) -> None:
         """Until the broker has it. Raises what refused it, or Unavailable after ``timeout`` s."""
-        if not self._wait(lambda: self._answered, timeout):
+        with _MAKING:
+            if self._changed is None:
+                self._changed = threading.Condition()
+        with self._changed:
+            answered = self._changed.wait_for(lambda: self._answered, timeout)
+        if not answered:
             raise Unavailable(
                 f"{self._domain}: the broker has not answered in {timeout:.0f} s",
                 code=Code.UNKNOWN,
@@ -80,13 +99,15 @@ class Sent:
 
     def decision(self, timeout: float = 10.0) -> tuple[str, ...]:
         """Obligations of the ALLOW (asked for with ``confirm="decided"``). Raises Denied, or Unavailable in time."""
-        if not self._wait(lambda: self._verdict is not None or self._error is not None, timeout):
+        deadline = time.monotonic() + timeout
+        self.wait_stored(timeout)
+        verdict = None
+        if self._key is not None:
+            verdict = self._verdicts.wait(self._key, max(deadline - time.monotonic(), 0))
+        if verdict is None:
             raise Unavailable(f"{self._domain}: no decision in {timeout:.0f} s", message_id=str(self.id))
-        if self._error is not None:
-            raise self._error
-        verdict = self._verdict
-        if verdict is None or verdict.decision is Verdict.ALLOW:
-            return verdict.obligations if verdict is not None else ()
+        if verdict.decision is Verdict.ALLOW:
+            return verdict.obligations
         raise denial(verdict, str(self.id))
 
 

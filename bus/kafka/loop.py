@@ -28,6 +28,7 @@ log = logging.getLogger("bus.kafka")
 
 POLL_BATCH: Final = 2000
 COMMITTED_TIMEOUT_S: Final = 15.0
+SLICES: Final = 4
 RETRY_S: Final = 0.2
 DENIED_S: Final = 15.0
 """How long an input topic may be denied before the process gives up: a policy that removes it is read by then."""
@@ -121,7 +122,8 @@ class Loop:
         self._group = group
         self._instance = instance
         self._worker = worker
-        self._linger_s = transaction_ms / 1000
+        # A poll waits for a full batch or its time: in slices, what came goes on as soon as the last commit is done.
+        self._slice_s = transaction_ms / 1000 / SLICES
         self._limit = transaction_bytes
         self._skew_ms = max_clock_skew_ms
         self._step = step
@@ -177,7 +179,7 @@ class Loop:
         if self._stale or self._fence or self._paused:
             self._stand()
             return
-        messages = self._consumer.consume(POLL_BATCH, self._linger_s if self._assigned else RETRY_S)
+        messages = self._consumer.consume(POLL_BATCH, self._slice_s if self._assigned else RETRY_S)
         if self._stale:
             return  # revoked and assigned anew in this poll, and not restored
         if not self._bytes:
