@@ -97,6 +97,36 @@ class Cipher:
         full: bool,
     ) -> list[tuple[bytes, bytes, bytes]]: ...
 
+class DayRecorder:
+    def __init__(
+        self,
+        hops: bytes,
+        search: bytes,
+        decision: bytes,
+        correlation: bytes,
+        message: bytes,
+        limit: int,
+        entry: type[tuple[Any, ...]],
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def learn(self, tail: bytes, topic: str, event: bool, tokens: list[bytes]) -> None: ...
+    def record(
+        self,
+        opened: bytes,
+        count: int,
+        topic: str,
+        partition: int,
+        first: int,
+        upto: int,
+        key_place: bytes,
+        place: bytes,
+        day: int,
+        offset: int,
+    ) -> list[Any] | None: ...
+
+def postings(
+    entries: list[Any], place: int, segment_bits: int, bucket_bits: int, max_block: int
+) -> tuple[list[tuple[int, bytes, int, bytes]], list[tuple[int, int, int, bytes]]]: ...
 def tree_root(leaves: list[bytes]) -> bytes: ...
 
 class Sealer:

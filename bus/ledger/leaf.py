@@ -18,7 +18,7 @@ from bus.crypto.keys import Secret, purpose_key
 from bus.crypto.seal import open_with
 from bus.errors import Unverified
 from bus.wire import preimage
-from bus.wire.hop import Hop
+from bus.wire.hop import Hop, HopTail
 
 ZERO_NONCE: Final = bytes(12)
 TOKEN_LENGTH: Final = 16
@@ -81,21 +81,33 @@ def leaf_hash(at: Position, body: bytes, disclosure: bytes) -> bytes:
     return tree.leaf_hash(at.encode() + hashlib.sha256(body).digest() + disclosure)
 
 
+def token_prefix(field: str) -> bytes:
+    """What stands before the value (behind its length) in the preimage of a token."""
+    return preimage.label("ledger/token") + preimage.part(field.encode())
+
+
 def token(keys: DayKeys, field: str, value: str) -> bytes:
     """Blind token of a searchable value on one day."""
-    message = preimage.label("ledger/token") + preimage.part(field.encode()) + preimage.part(value.encode())
+    message = token_prefix(field) + preimage.part(value.encode())
     return hmac.digest(keys.search.reveal(), message, "sha256")[:TOKEN_LENGTH]
 
 
-def search_terms(hop: Hop) -> list[tuple[str, str]]:
-    """What a hop can be found by."""
-    tail = hop.tail
+def constant_terms(tail: HopTail) -> list[tuple[str, str]]:
+    """What every hop with this constant run can be found by."""
     terms = [
-        ("decision", hop.decision_id),
         ("verdict", tail.decision.value),
         ("code", tail.code.value),
         ("agent", tail.agent),
         ("domain", tail.domain),
+    ]
+    return [(field, value) for field, value in terms if value]
+
+
+def search_terms(hop: Hop) -> list[tuple[str, str]]:
+    """What a hop can be found by."""
+    terms = [
+        ("decision", hop.decision_id),
+        *constant_terms(hop.tail),
         ("correlation", hop.correlation_id),
         ("message", hop.message_id.hex() if any(hop.message_id) else ""),
     ]

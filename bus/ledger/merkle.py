@@ -6,13 +6,14 @@ changed in memory before the caller's database commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bus.crypto import tree
 from bus.crypto.tree import HASH_LENGTH
 from bus.errors import Unverified
+from bus.native import native
 
 WIDTH: Final = 256
 LEVELS: Final = 8
@@ -29,27 +30,36 @@ class Edge:
     partial: tuple[bytes, ...] = (b"",) * LEVELS
 
 
-def grow(edge: Edge, leaves: list[bytes]) -> tuple[Edge, dict[tuple[int, int], bytes]]:
+def grow(edge: Edge, leaves: Sequence[bytes]) -> tuple[Edge, dict[tuple[int, int], bytes]]:
     """(new edge, tiles to store by (level, index)), the unfinished tiles included."""
-    partial = [bytearray(each) for each in edge.partial]
+    partial = list(edge.partial)
     stored: dict[tuple[int, int], bytes] = {}
-    size = edge.size
-    for leaf in leaves:
-        value, index = leaf, size
+    size, at = edge.size, 0
+    while at < len(leaves):
+        run = leaves[at : at + WIDTH - size % WIDTH]
+        size, at = size + len(run), at + len(run)
+        partial[0] += b"".join(run)
         for level in range(LEVELS):
-            partial[level] += value
-            if len(partial[level]) < FULL:
+            tile = partial[level]
+            if len(tile) < FULL:
                 break
-            index //= WIDTH
-            tile = bytes(partial[level])
-            stored[level, index] = tile
-            value = tree.root(_hashes(tile))
-            partial[level] = bytearray()
-        size += 1
-    for level, each in enumerate(partial):
-        if each:
-            stored[level, size // WIDTH ** (level + 1)] = bytes(each)
-    return Edge(size, tuple(bytes(each) for each in partial)), stored
+            stored[level, size // WIDTH ** (level + 1) - 1] = tile
+            partial[level] = b""
+            if level + 1 < LEVELS:
+                partial[level + 1] += _root(_hashes(tile))
+    for level, tile in enumerate(partial):
+        if tile:
+            stored[level, size // WIDTH ** (level + 1)] = tile
+    return Edge(size, tuple(partial)), stored
+
+
+def root_of(edge: Edge) -> bytes:
+    """Root of a whole tree, from its edge: at each level, the root of all that is right of it stands last."""
+    rest: list[bytes] = []
+    for tile in edge.partial:
+        level = _hashes(tile) + rest
+        rest = [_root(level)] if level else []
+    return rest[0] if rest else tree.EMPTY_ROOT
 
 
 def read_edge(size: int, tiles: Tiles) -> Edge:
@@ -62,6 +72,14 @@ def read_edge(size: int, tiles: Tiles) -> Edge:
             raise Unverified(f"tile {level}/{size // WIDTH ** (level + 1)} is not whole", step="tile")
         partial.append(tile)
     return Edge(size, tuple(partial))
+
+
+def _root(hashes: list[bytes]) -> bytes:
+    """``tree.root``, compiled where it is installed."""
+    if native is None:
+        return tree.root(hashes)
+    made: bytes = native.tree_root(hashes)
+    return made
 
 
 def _hashes(tile: bytes) -> list[bytes]:
@@ -137,7 +155,7 @@ class TreeView:
         cut = tile[start : start + (HASH_LENGTH << rest)]
         if len(cut) != HASH_LENGTH << rest:
             raise Unverified(f"tile {level}/{first // WIDTH} is not whole", step="tile")
-        return tree.root(_hashes(cut))
+        return _root(_hashes(cut))
 
 
 def _split(count: int) -> int:

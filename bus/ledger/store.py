@@ -8,42 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import Refused
 from bus.files import make_folder
+from bus.ledger import postings
 from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint
-from bus.ledger.merkle import Edge, TreeView, grow, read_edge
+from bus.ledger.merkle import Edge, TreeView, grow, read_edge, root_of
+from bus.ledger.schema import BITS, CONVERSION, FIND, SCHEMA, TUNING
 
-SCHEMA = """
-create table if not exists meta (key text primary key, value text) without rowid;
-create table if not exists state (partition integer primary key, size integer not null, next_offset integer not null);
-create table if not exists entry (partition integer, leaf integer, day integer, offset integer, hop integer,
-  body blob not null, disclosure blob not null, primary key (partition, leaf)) without rowid;
-create table if not exists tile (partition integer, level integer, number integer, hashes blob not null,
-  primary key (partition, level, number)) without rowid;
-create table if not exists checkpoint (partition integer, size integer, note text not null,
-  primary key (partition, size)) without rowid;
-create table if not exists interval (topic text, input integer, first integer, upto integer, partition integer,
-  offset integer, primary key (topic, input, first, partition, offset)) without rowid;
-create table if not exists token (id integer primary key, value blob unique not null);
-create table if not exists posting (token integer, partition integer, leaf integer,
-  primary key (token, partition, leaf)) without rowid;
-"""
+CHANGED = "the ledger was changed; nothing is signed until an operator decides"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One stored hop (or a block that did not verify: ``hop`` index 2^32-1)."""
 
     day: int
     offset: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method of tuples that nobody calls
     body: bytes
     disclosure: bytes
     leaf: bytes
@@ -61,6 +50,16 @@ class Interval:
     offset: int
 
 
+class Append(NamedTuple):
+    """What moves a partition's position from ``expected`` to ``following``."""
+
+    partition: int
+    expected: int
+    following: int
+    entries: list[Entry]
+    intervals: list[Interval]
+
+
 class Ledger:
     """One database file. ``deployment`` names the logs; a file of another deployment is refused."""
 
@@ -74,19 +73,42 @@ class Ledger:
             self._db = sqlite3.connect(path, isolation_level=None)
             path.chmod(0o600)
         self.deployment = deployment
+        self._edges: dict[int, Edge] = {}
+        self._signed: dict[int, tuple[bytes, str]] = {}
         try:
             if not read_only:
-                self._db.execute("pragma journal_mode=wal")
-                self._db.execute("pragma synchronous=full")
-                self._db.executescript(SCHEMA)
-                self._db.execute("insert or ignore into meta values ('deployment', ?)", (deployment.hex(),))
-            held = self._db.execute("select value from meta where key = 'deployment'").fetchone()
+                self._db.execute("pragma page_size = 8192")  # of a new file
+                self._db.execute("pragma journal_mode = wal")
+                self._db.executescript(TUNING)
+                self._create(path)
+            self._check_deployment(path)
+            self._numbered = self._has_numbers()
         except sqlite3.DatabaseError as error:
             raise Refused(f"{path}: not a ledger: {error}", code=Code.LEDGER) from None
-        if held is None or held[0] != deployment.hex():
+
+    def _check_deployment(self, path: Path) -> None:
+        held = self._db.execute("select value from meta where key = 'deployment'").fetchone()
+        if held is None or held[0] != self.deployment.hex():
             raise Refused(f"{path}: it belongs to deployment {held and held[0]}", code=Code.LEDGER)
-        self._edges: dict[int, Edge] = {}
-        self._tokens: dict[bytes, int] = {}
+
+    def _has_numbers(self) -> bool:
+        """Whether the search index is of the form before this one."""
+        return self._db.execute("select 1 from sqlite_master where name = 'token'").fetchone() is not None
+
+    def _create(self, path: Path) -> None:
+        """Make what is not there, and convert a search index of the form before this one."""
+        with self._transaction() as db:
+            numbered = self._has_numbers()
+            if numbered:
+                db.execute("alter table posting rename to numbered_posting")
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            if numbered:
+                db.execute(CONVERSION, BITS)
+                db.execute("drop table numbered_posting")
+                db.execute("drop table token")
+            db.execute("insert or ignore into meta values ('deployment', ?)", (self.deployment.hex(),))
+            self._check_deployment(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -120,7 +142,6 @@ class Ledger:
         except BaseException:
             # Memory may be ahead of the file: read it again.
             self._edges.clear()
-            self._tokens.clear()
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("rollback")
             raise
@@ -128,52 +149,51 @@ class Ledger:
     def append(
         self, partition: int, expected: int, following: int, entries: list[Entry], intervals: list[Interval]
     ) -> int:
-        """Append and move the position from ``expected`` to ``following``; returns the new size.
+        """``append_all`` of one partition."""
+        return self.append_all([Append(partition, expected, following, entries, intervals)])[0]
 
-        Raises Refused(ledger) when the stored position is another: a second recorder was here.
+    def append_all(self, appends: Sequence[Append]) -> list[int]:
+        """Append to different partitions and move their positions, all or none; returns the new sizes.
+
+        Raises Refused(ledger) when a stored position is another than expected: a second recorder was here.
         """
         with self._transaction() as db:
-            size, position = self.state(partition)
-            if position != expected or following <= expected:
-                raise Refused(
-                    f"ledger partition {partition}: expected position {expected}, found {position}", code=Code.LEDGER
-                )
-            edge = self._edges.get(partition) or read_edge(size, self._reader(partition))
-            if edge.size != size:
-                edge = read_edge(size, self._reader(partition))
-            grown, tiles = grow(edge, [entry.leaf for entry in entries])
+            grown = {each.partition: self._append(db, each) for each in appends}
+        self._edges |= grown
+        return [edge.size for edge in grown.values()]
+
+    def _append(self, db: sqlite3.Connection, what: Append) -> Edge:
+        partition, entries = what.partition, what.entries
+        size, position = self.state(partition)
+        if position != what.expected or what.following <= what.expected:
+            raise Refused(
+                f"ledger partition {partition}: expected position {what.expected}, found {position}", code=Code.LEDGER
+            )
+        edge = self._edges.get(partition)
+        if edge is None or edge.size != size:
+            self._signed.pop(partition, None)  # it was said of the tree in memory
+            edge = read_edge(size, self._reader(partition))
+        tiles: dict[tuple[int, int], bytes] = {}
+        if entries:
+            days, offsets, hops, bodies, disclosures, leaves, _ = zip(*entries, strict=True)
+            edge, tiles = grow(edge, leaves)
             db.executemany(
                 "insert into entry values (?,?,?,?,?,?,?)",
-                (
-                    (partition, size + i, each.day, each.offset, each.index, each.body, each.disclosure)
-                    for i, each in enumerate(entries)
-                ),
+                zip(repeat(partition), count(size), days, offsets, hops, bodies, disclosures, strict=False),
             )
-            db.executemany(
-                "insert or replace into tile values (?,?,?,?)",
-                ((partition, level, number, hashes) for (level, number), hashes in tiles.items()),
-            )
-            db.executemany(
-                "insert into interval values (?,?,?,?,?,?)",
-                ((i.topic, i.partition, i.first, i.upto, partition, i.offset) for i in intervals),
-            )
-            postings = [
-                (self._token_id(token), partition, size + i) for i, each in enumerate(entries) for token in each.tokens
-            ]
-            db.executemany("insert or ignore into posting values (?,?,?)", postings)
-            db.execute("insert or replace into state values (?,?,?)", (partition, grown.size, following))
-        self._edges[partition] = grown
-        return grown.size
-
-    def _token_id(self, value: bytes) -> int:
-        found = self._tokens.get(value)
-        if found is None:
-            if len(self._tokens) > 200_000:
-                self._tokens.clear()
-            self._db.execute("insert or ignore into token (value) values (?)", (value,))
-            found = int(self._db.execute("select id from token where value = ?", (value,)).fetchone()[0])
-            self._tokens[value] = found
-        return found
+        db.executemany(
+            "insert or replace into tile values (?,?,?,?)",
+            ((partition, level, number, hashes) for (level, number), hashes in tiles.items()),
+        )
+        db.executemany(
+            "insert into interval values (?,?,?,?,?,?)",
+            ((i.topic, i.partition, i.first, i.upto, partition, i.offset) for i in what.intervals),
+        )
+        several, single = postings.rows(entries, partition, size)
+        db.executemany("insert into posting values (?,?,?,?)", several)
+        db.executemany("insert into single values (?,?,?,?)", single)
+        db.execute("insert or replace into state values (?,?,?)", (partition, edge.size, what.following))
+        return edge
 
     def _reader(self, partition: int) -> TileReader:
         return TileReader(self._db, partition)
@@ -183,34 +203,63 @@ class Ledger:
         return TreeView(self._reader(partition))
 
     def sign(self, partition: int, signer: Signer) -> str | None:
-        """Sign a checkpoint of what is committed; None when the newest covers it.
+        """``sign_all`` of one partition."""
+        return self.sign_all([partition], signer)[0]
 
-        Raises Refused(ledger) when the log is shorter than one that was signed: it was cut.
+    def sign_all(self, partitions: Sequence[int], signer: Signer) -> list[str | None]:
+        """Sign a checkpoint of what each partition has committed; None where the newest covers it.
+
+        Raises Refused(ledger) when a log is shorter than one that was signed, or another: it was cut or changed.
         """
+        with self._transaction():
+            return [self._sign(partition, signer) for partition in partitions]
+
+    def _sign(self, partition: int, signer: Signer) -> str | None:
         size, _ = self.state(partition)
         newest = self.checkpoint(partition)
+        edge = self._edges.get(partition)
+        if edge is not None and edge.size != size:
+            edge = None
+        # This process signed `newest` over the tree in memory, which it has only grown since (`_append` forgets that
+        # when it reads a tree from the file, as it does after every error). So what is signed now extends what was
+        # signed, and neither old leaves nor the old signature are looked at again. A file that was changed meanwhile is
+        # not what gets signed, and is found when the recorder starts, or by `verify_ledger`.
+        own = edge is not None and newest is not None and self._signed.get(partition) == (signer.public_key, newest)
         if newest is not None:
-            signed = open_checkpoint(newest, signer.public_key)
-            if signed.size > size:
-                raise Refused(
-                    f"ledger partition {partition}: {signed.size} leaves were signed, {size} are there",
-                    code=Code.LEDGER,
-                    hint="the ledger was cut or is an older copy; nothing is signed until an operator decides",
-                )
-            if signed.size and self.tree(partition).root(signed.size) != signed.root:
-                raise Refused(
-                    f"ledger partition {partition}: its first {signed.size} leaves are not those that were signed",
-                    code=Code.LEDGER,
-                    hint="the ledger was changed; nothing is signed until an operator decides",
-                )
-            if signed.size == size:
+            covered = int(newest.split("\n")[1]) if own else self._check(partition, size, newest, signer)
+            if covered == size:
                 return None
         if size == 0:
             return None
-        root = self.tree(partition).root(size)
+        root = root_of(edge) if edge is not None and own else self.tree(partition).root(size)
+        if edge is not None and not own and root_of(edge) != root:
+            raise Refused(
+                f"ledger partition {partition}: its leaves are not those that were appended",
+                code=Code.LEDGER,
+                hint=CHANGED,
+            )
         note = sign_checkpoint(Checkpoint(origin(self.deployment, partition), size, root), signer)
         self._db.execute("insert into checkpoint values (?,?,?)", (partition, size, note))
+        if edge is not None:
+            self._signed[partition] = (signer.public_key, note)
         return note
+
+    def _check(self, partition: int, size: int, note: str, signer: Signer) -> int:
+        """Leaves that ``note`` covers, after checking that the stored tree begins with what was signed."""
+        signed = open_checkpoint(note, signer.public_key)
+        if signed.size > size:
+            raise Refused(
+                f"ledger partition {partition}: {signed.size} leaves were signed, {size} are there",
+                code=Code.LEDGER,
+                hint="the ledger was cut or is an older copy; nothing is signed until an operator decides",
+            )
+        if signed.size and self.tree(partition).root(signed.size) != signed.root:
+            raise Refused(
+                f"ledger partition {partition}: its first {signed.size} leaves are not those that were signed",
+                code=Code.LEDGER,
+                hint=CHANGED,
+            )
+        return signed.size
 
     def checkpoint(self, partition: int) -> str | None:
         """The newest signed note."""
@@ -236,14 +285,21 @@ class Ledger:
 
     def find(self, tokens: list[bytes]) -> list[tuple[int, int]]:
         """(partition, leaf) of the entries that have any of ``tokens``."""
+        if self._numbered:
+            raise Refused(
+                "the ledger's search index is of an older form",
+                code=Code.LEDGER,
+                hint="the audit consumer converts it when it starts",
+            )
         found: set[tuple[int, int]] = set()
         for token in tokens:
-            found.update(
-                self._db.execute(
-                    "select partition, leaf from posting join token on posting.token = token.id where value = ?",
-                    (token,),
+            told = {**BITS, "token": token, "bucket": postings.bucket(token)}
+            for first, others, single, size in self._db.execute(FIND, told):
+                found.update(
+                    postings.single_leaves(first, single, token, size)
+                    if single
+                    else postings.leaves(first, others, size)
                 )
-            )
         return sorted(found)
 
     def days(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Shell of the audit consumer: bus.audit to the ledger, one database transaction a batch, checkpoints after it.
+"""Shell of the audit consumer: bus.audit to the ledger, one database transaction a batch, checkpoints in another.
 
 Partitions are assigned, not subscribed: the position is the ledger's, stored with the entries, so that a crash between
 Kafka and database cannot part them.
@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from prometheus_client import CollectorRegistry
@@ -26,12 +26,12 @@ from bus.kafka.config import ACL_ERRORS, Connection, read_identity
 from bus.kafka.ends import Ends
 from bus.kafka.transaction import Place
 from bus.ledger.leaf import DayKeys, day_keys
-from bus.ledger.store import Entry, Interval, Ledger
+from bus.ledger.store import Append, Entry, Interval, Ledger
 from bus.settings import Settings
 from bus.wire import hopblock
 from bus.wire.names import AUDIT, AUDIT_PARTITIONS, domain_of
 from consumers.audit.metrics import AuditMetrics
-from consumers.audit.recorder import record_block
+from consumers.audit.recorder import Recorder
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.app import configure_logging
 from consumers.issuer.app import stop_on_signal
@@ -39,6 +39,8 @@ from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.audit")
 BATCH = 500
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""Of hop blocks in one database transaction, some 20,000 hops: bounds memory and the time between signs of life."""
 
 
 class Auditor:
@@ -65,6 +67,7 @@ class Auditor:
         self._days: dict[int, DayKeys] = {}
         self._positions: dict[int, int] = {}
         self._ends = Ends()
+        self._recorder = Recorder(self._day, compiled=settings.compiled)
 
     def run(self, stop: threading.Event) -> None:
         """Record until ``stop``."""
@@ -106,7 +109,9 @@ class Auditor:
             messages = consumer.consume(BATCH, 0.1)
             self._connection.check()
             try:
-                self._record(messages)
+                for batch in _batches(self._received(messages)):
+                    vitals.beat()
+                    self._record(batch)
                 if messages:
                     vitals.ready()
             except (RetryLater, sqlite3.OperationalError) as error:  # a full or locked disk may mend
@@ -122,37 +127,48 @@ class Auditor:
         positions: dict[Place, int] = {(AUDIT, number): position for number, position in list(self._positions.items())}
         return {number: behind for (_, number), behind in self._ends.lag(positions).items()}
 
-    def _record(self, messages: list[Message]) -> None:
-        groups: dict[int, list[Message]] = {}
+    def _received(self, messages: list[Message]) -> list[Message]:
+        """The messages that are records."""
+        records = []
         for message in messages:
             error = message.error()
             if error is None:
-                groups.setdefault(message.partition() or 0, []).append(message)
+                records.append(message)
             elif error.code() in ACL_ERRORS:
                 raise self._connection.typed(error, "read", AUDIT)
             elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
                 raise Refused(f"{AUDIT}: hops were deleted before they were recorded: {error.str()}", code=Code.LEDGER)
             else:
                 log.debug("%s: %s", AUDIT, error)
+        return records
+
+    def _record(self, messages: list[Message]) -> None:
+        """Record a batch, all partitions in one database transaction, and then sign it in another."""
+        groups: dict[int, list[Message]] = {}
+        for message in messages:
+            groups.setdefault(message.partition() or 0, []).append(message)
+        appends: list[Append] = []
         for partition, run in groups.items():
             entries: list[Entry] = []
             intervals: list[Interval] = []
             for message in run:
                 value = message.value() or b""
-                made = record_block(value, partition, message.offset() or 0, self._trusted(value), self._day)
+                made = self._recorder.record(value, partition, message.offset() or 0, self._trusted(value))
                 entries += made[0]
                 intervals += made[1]
             following = (run[-1].offset() or 0) + 1
-            began = time.monotonic()
-            self._step("opened")
-            self._ledger.append(partition, self._positions[partition], following, entries, intervals)
-            self._positions[partition] = following
-            self._step("appended")
-            self._ledger.sign(partition, self._signer)
-            self._step("signed")
-            leaves = self._ledger.state(partition)[0]
-            self._metrics.recorded(partition, entries, leaves, time.monotonic() - began)
-            self._observe(len(entries))
+            appends.append(Append(partition, self._positions[partition], following, entries, intervals))
+        began = time.monotonic()
+        self._step("opened")
+        sizes = self._ledger.append_all(appends)
+        for each in appends:
+            self._positions[each.partition] = each.following
+        self._step("appended")
+        self._ledger.sign_all([each.partition for each in appends], self._signer)
+        self._step("signed")
+        for each, leaves in zip(appends, sizes, strict=True):
+            self._metrics.recorded(each.partition, each.entries, leaves, time.monotonic() - began)
+            self._observe(len(each.entries))
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when it has no certificate of the block's enforcer for its domain."""
@@ -173,6 +189,20 @@ class Auditor:
             except FileNotFoundError:
                 raise RetryLater(f"root(audit, {day}) is not there", code=Code.RETRY) from None
         return found
+
+
+def _batches(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """``messages`` in their order, in runs of about MAX_BATCH_BYTES."""
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        batch.append(message)
+        size += len(message.value() or b"")
+        if size >= MAX_BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def run(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from bus.codes import Code
 from bus.crypto import tree
 from bus.errors import Refused
 from bus.ledger.checkpoint import open_checkpoint
-from bus.ledger.store import Entry, Interval, Ledger
+from bus.ledger.store import Append, Entry, Interval, Ledger
 from bus.ledger.verify import verify_ledger
 from demo.observer import encodings
 from tests.unit.ledger_build import (
@@ -29,7 +29,7 @@ from tests.unit.ledger_build import (
     record,
 )
 
-TABLES = ("state", "entry", "tile", "checkpoint", "interval", "token", "posting")
+TABLES = ("state", "entry", "tile", "checkpoint", "interval", "posting", "single")
 
 
 @pytest.fixture
@@ -37,8 +37,13 @@ def path(tmp_path) -> Path:
     return tmp_path / "ledger" / "ledger.db"
 
 
-def entry(number: int) -> Entry:
-    return Entry(DAY, number, 0, b"body", bytes(32), tree.leaf_hash(b"%d" % number), (b"token %d" % number,))
+def token(number: int) -> bytes:
+    return b"token %010d" % number
+
+
+def entry(number: int, *more: bytes, offset: int | None = None) -> Entry:
+    block = number if offset is None else offset
+    return Entry(DAY, block, 0, b"body", bytes(32), tree.leaf_hash(b"%d" % number), (token(number), *more))
 
 
 def interval(number: int) -> Interval:
@@ -70,7 +75,7 @@ def test_what_is_appended_is_stored_whole(path):
     assert [row[:4] for row in ledger.entries(1)] == [(0, DAY, 0, 0), (1, DAY, 1, 0), (2, DAY, 5, 0)]
     assert [row[0] for row in ledger.entries(1, 2)] == [2]
     assert ledger.tree(1).root(3) == tree.root([entry(number).leaf for number in (0, 1, 5)])
-    assert ledger.find([b"token 1", b"token 5", b"token 9"]) == [(1, 1), (1, 2)]
+    assert ledger.find([token(1), token(5), token(9)]) == [(1, 1), (1, 2)]
     assert ledger.days() == [DAY]
     assert ledger.intervals() == {(INPUT, 0): [(0, 1), (5, 6)]}
 
@@ -111,19 +116,20 @@ def test_two_recorders_that_take_turns_grow_one_tree(path):
     assert recorders[0].tree(1).root(6) == tree.root([entry(number).leaf for number in range(6)])
 
 
-@pytest.mark.parametrize("table", ["entry", "tile", "interval", "posting", "state", "token"])
+@pytest.mark.parametrize("table", ["entry", "tile", "interval", "posting", "single", "state"])
 def test_an_error_in_the_middle_leaves_file_and_memory_as_they_were(path, table):
     ledger = Ledger(path, DEPLOYMENT)
     ledger.append(1, 0, 1, [entry(0)], [interval(0)])
     before = rows(path)
+    both = [entry(1, token(7)), entry(2, token(7), offset=1)]
     execute(path, f"create trigger broken before insert on {table} begin select raise(abort, 'disk on fire'); end")
     with pytest.raises(sqlite3.Error, match="disk on fire"):
-        ledger.append(1, 1, 2, [entry(1)], [interval(1)])
+        ledger.append(1, 1, 2, both, [interval(1)])
     assert rows(path) == before
     execute(path, "drop trigger broken")
-    ledger.append(1, 1, 2, [entry(1)], [interval(1)])
-    assert ledger.tree(1).root(2) == tree.root([entry(0).leaf, entry(1).leaf])
-    assert ledger.find([b"token 1"]) == [(1, 1)]
+    ledger.append(1, 1, 2, both, [interval(1)])
+    assert ledger.tree(1).root(3) == tree.root([entry(number).leaf for number in range(3)])
+    assert (ledger.find([token(1)]), ledger.find([token(7)])) == ([(1, 1)], [(1, 1), (1, 2)])
 
 
 def test_a_full_disk_leaves_file_and_memory_as_they_were(path):
@@ -142,17 +148,17 @@ def test_a_full_disk_leaves_file_and_memory_as_they_were(path):
     assert open_checkpoint(ledger.checkpoint(1), LEDGER_SIGNER.public_key).root == ledger.tree(1).root(13)
 
 
-def test_a_crash_before_the_commit_leaves_the_file_as_it_was(path):
+def test_a_crash_before_the_commit_leaves_the_file_as_it_was(path, monkeypatch):
     ledger = make_ledger(path)
     before = rows(path)
 
     class Crash(BaseException):
         pass
 
-    def crash(_value: bytes) -> int:
+    def crash(*_: object) -> None:
         raise Crash
 
-    ledger._token_id = crash
+    monkeypatch.setattr("bus.ledger.store.postings.rows", crash)
     with pytest.raises(Crash):
         ledger.append(1, 4, 5, [entry(4)], [])
     ledger.close()
@@ -210,6 +216,142 @@ def test_a_log_that_was_cut_below_a_checkpoint_is_not_signed(path):
     assert refused.value.code is Code.LEDGER
     assert "operator" in refused.value.hint
     assert rows(path) == before
+
+
+def test_a_recorder_signs_what_it_appended_and_not_what_was_put_into_the_file_since(path):
+    ledger, other = make_ledger(path), path.parent / "other.db"
+    execute(path, f"vacuum into '{other}'")
+    execute(path, "update tile set hashes = zeroblob(length(hashes))")
+    record(ledger, [make_block([make_hop(12)], 12, 13)])
+    honest = Ledger(other, DEPLOYMENT)
+    record(honest, [make_block([make_hop(12)], 12, 13)])
+    assert ledger.sign(1, LEDGER_SIGNER) == honest.sign(1, LEDGER_SIGNER)
+
+
+def test_leaves_that_were_changed_between_the_first_append_and_its_signing_are_not_signed(path):
+    ledger = Ledger(path, DEPLOYMENT)
+    record(ledger, make_blocks(6, 3))
+    execute(path, "update tile set hashes = zeroblob(length(hashes))")
+    with pytest.raises(Refused, match="its leaves are not those that were appended"):
+        ledger.sign(1, LEDGER_SIGNER)
+    assert ledger.checkpoint(1) is None
+
+
+@pytest.mark.parametrize("again", ["reopened", "error"])
+def test_changed_leaves_stop_the_signing_after_a_start_and_after_an_error(path, again):
+    ledger = make_ledger(path)
+    execute(path, "update tile set hashes = zeroblob(length(hashes))")
+    if again == "reopened":
+        ledger.close()
+        ledger = Ledger(path, DEPLOYMENT)
+    else:
+        with pytest.raises(Refused, match="expected position"):
+            ledger.append(1, 0, 1, [entry(0)], [])
+    for number in (12, 13):
+        record(ledger, [make_block([make_hop(number)], number, number + 1)])
+        with pytest.raises(Refused, match="its first 12 leaves are not those that were signed"):
+            ledger.sign(1, LEDGER_SIGNER)
+
+
+def test_a_checkpoint_that_was_put_into_the_file_since_is_looked_at(path):
+    ledger = make_ledger(path)
+    ledger.append(1, 4, 5, [entry(4)], [])
+    execute(path, "update checkpoint set note = replace(note, 'sealbus', 'sealbos')")
+    with pytest.raises(Refused, match="checkpoint"):
+        ledger.sign(1, LEDGER_SIGNER)
+
+
+@pytest.mark.parametrize("signed", [12, 13])
+def test_leaves_that_a_second_recorder_appended_are_checked_before_they_are_signed(path, signed):
+    first, second = make_ledger(path), Ledger(path, DEPLOYMENT)
+    second.append(1, 4, 5, [entry(4)], [])
+    if signed == 13:
+        second.sign(1, LEDGER_SIGNER)
+    execute(path, "update tile set hashes = zeroblob(length(hashes))")
+    first.append(1, 5, 6, [entry(5)], [])
+    with pytest.raises(Refused, match=f"its first {signed} leaves are not those that were signed"):
+        first.sign(1, LEDGER_SIGNER)
+
+
+def test_partitions_are_appended_and_signed_together_or_not_at_all(path):
+    ledger = Ledger(path, DEPLOYMENT)
+    both = [Append(1, 0, 2, [entry(0)], [interval(0)]), Append(2, 0, 1, [entry(1), entry(2)], [])]
+    assert ledger.append_all(both) == [1, 2]
+    notes = ledger.sign_all([1, 2], LEDGER_SIGNER)
+    assert notes == [ledger.checkpoint(1), ledger.checkpoint(2)]
+    before = rows(path)
+    with pytest.raises(Refused, match="ledger partition 2: expected position 0, found 1"):
+        ledger.append_all([Append(1, 2, 3, [entry(3)], []), Append(2, 0, 1, [entry(4)], [])])
+    assert rows(path) == before
+    assert ledger.append_all([Append(1, 2, 3, [entry(3)], []), Append(2, 1, 2, [entry(4)], [])]) == [2, 3]
+    execute(
+        path,
+        "create trigger broken before insert on checkpoint when new.partition = 2 "
+        "begin select raise(abort, 'disk on fire'); end",
+    )
+    with pytest.raises(sqlite3.Error, match="disk on fire"):
+        ledger.sign_all([1, 2], LEDGER_SIGNER)
+    assert [ledger.checkpoint(1), ledger.checkpoint(2)] == notes
+    execute(path, "drop trigger broken")
+    assert None not in ledger.sign_all([1, 2], LEDGER_SIGNER)
+    assert verify_ledger(ledger, LEDGER_SIGNER.public_key).problems[:1] == ["partition 1: leaf 0 does not match"]
+
+
+def tokens_of(ledger: Ledger) -> list[bytes]:
+    """Every token of the search index."""
+    found = {row[0] for row in ledger._db.execute("select token from posting")}
+    for (tokens,) in ledger._db.execute("select tokens from single"):
+        found |= {tokens[at : at + 16] for at in range(0, len(tokens), 18)}
+    return sorted(found)
+
+
+def with_numbered_tokens(path: Path) -> None:
+    """Give a ledger the search index that ledgers had before segments."""
+    ledger = Ledger(path, DEPLOYMENT)
+    tokens = tokens_of(ledger)
+    found = [(number, *each) for number, value in enumerate(tokens, 1) for each in ledger.find([value])]
+    for statement in (
+        "drop table posting",
+        "drop table single",
+        "create table token (id integer primary key, value blob unique not null)",
+        "create table posting (token integer, partition integer, leaf integer, primary key (token, partition, leaf))",
+    ):
+        ledger._db.execute(statement)
+    ledger._db.executemany("insert into token values (?,?)", enumerate(tokens, 1))
+    ledger._db.executemany("insert into posting values (?,?,?)", found)
+    ledger.close()
+
+
+def test_a_search_index_with_numbered_tokens_is_converted_and_goes_on(path):
+    blocks = make_blocks(60, 10)
+    ledger = Ledger(path, DEPLOYMENT)
+    for number, block in enumerate(blocks[:5]):
+        record(ledger, [block], partition=number % 2)
+    expected = {value: ledger.find([value]) for value in tokens_of(ledger)}
+    ledger.close()
+    with_numbered_tokens(path)
+    converted = Ledger(path, DEPLOYMENT)
+    assert {value: converted.find([value]) for value in expected} == expected
+    assert sorted({len(each) for each in expected.values()}) == [1, 2, 3, 50]
+    record(converted, [blocks[5]], partition=1)
+    assert max(len(converted.find([value])) for value in expected) == 60
+    left = converted._db.execute("select 1 from sqlite_master where name in ('token', 'numbered_posting')")
+    assert left.fetchall() == []
+
+
+def test_a_ledger_with_numbered_tokens_is_read_and_verified_but_not_searched(path):
+    make_ledger(path).close()
+    with_numbered_tokens(path)
+    before = path.read_bytes()
+    ledger = Ledger(path, DEPLOYMENT, read_only=True)
+    assert verify_ledger(ledger, LEDGER_SIGNER.public_key).problems == []
+    with pytest.raises(Refused, match="search index is of an older form") as refused:
+        ledger.find([token(1)])
+    assert refused.value.code is Code.LEDGER
+    ledger.close()
+    with pytest.raises(Refused, match="it belongs to deployment"):
+        Ledger(path, OTHER_DEPLOYMENT)
+    assert path.read_bytes() == before
 
 
 def test_a_checkpoint_of_another_key_stops_the_signing(path):

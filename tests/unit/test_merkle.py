@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bus.crypto import tree
 from bus.errors import Unverified
-from bus.ledger.merkle import FULL, WIDTH, Edge, TreeView, grow, read_edge
+from bus.ledger import merkle
+from bus.ledger.merkle import FULL, WIDTH, Edge, TreeView, grow, read_edge, root_of
 
 SIZES = [*range(66), 127, 128, 129, 254, 255, 256, 257, 258, 300, 511, 512, 513, 599, 600]
 LARGE = [65_279, 65_280, 65_281, 65_535, 65_536, 65_537, 65_792, 65_800]
@@ -60,6 +61,19 @@ def test_every_root_up_to_600_leaves_is_the_plain_trees(small):
 @pytest.mark.parametrize("size", LARGE)
 def test_roots_around_the_borders_of_the_second_level_are_the_plain_trees(large, size):
     assert large.root(size) == tree.root(leaves(size))
+
+
+@pytest.mark.parametrize("size", [*SIZES, *LARGE])
+def test_the_root_of_an_edge_is_the_plain_trees(size):
+    assert root_of(grown([size])[0]) == tree.root(leaves(size))
+
+
+@pytest.mark.parametrize("size", [*SIZES, 65_792])
+def test_without_the_compiled_steps_tiles_and_roots_are_the_same(monkeypatch, size):
+    compiled = grown([size])
+    monkeypatch.setattr(merkle, "native", None)
+    assert grown([size]) == compiled
+    assert root_of(compiled[0]) == tree.root(leaves(size))
 
 
 def test_every_leaf_is_read_back(small):
