@@ -111,7 +111,9 @@ def _delivery(
 ) -> Delivery:
     """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
     content = envelope.unpad(plaintext)
-    _, at = codec.read_prefixed(content, 10, MAX_TICKET, code=Code.DECODE)
+    at = 11
+    if content[10:11] != b"\x00":  # a ticket
+        _, at = codec.read_prefixed(content, 10, MAX_TICKET, code=Code.DECODE)
     inner, at = codec.read_prefixed(content, at, len(content), code=Code.DECODE)
     if at != len(content):
         raise WireError("released: bytes behind its envelope", code=Code.DECODE)

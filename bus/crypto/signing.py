@@ -149,7 +149,8 @@ def verify_bundle(
     """The leaves of a bundle whose signature holds for this topic and partition. Raises Unverified."""
     decided_at = bundle.head.decided_at
     key = trust.enforcer_key(bundle.head.enforcer_key_id, zone, domain, decided_at, decided_at)
-    leaves = [bundle_leaf(bundle.head_bytes, each.leaf_tail) for each in bundle.entries]
+    sha256, head = hashlib.sha256, b"\x00" + bundle.head_bytes
+    leaves = [sha256(b"".join((head, each.fixed, each.body))).digest() for each in bundle.entries]
     prefix = preimage.derived_signature(trust.deployment, topic, partition)
     verify(key, bundle.signature, bundle_message(prefix, bundle.head_bytes, bundle.key_table, leaves), "bundle")
     return leaves

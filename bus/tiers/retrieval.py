@@ -38,14 +38,15 @@ class Retrieval:
         """Plaintexts of the records that one of ``keys`` may open."""
         opened = [self._dek(bundle, number, keys, deployment, topic) for number in range(len(bundle.sets))]
         prefix = preimage.derived_aad(deployment, topic, partition) + bundle.head_bytes
+        covered = [prefix + each.commitment for each in bundle.sets]
         plaintexts: list[bytes | None] = []
-        for entry in bundle.entries:
-            aead = opened[entry.reader_set]
+        for fixed, number, counter, body in bundle.entries:
+            aead = opened[number]
             if aead is None:
                 plaintexts.append(None)
-                continue
-            aad = prefix + bundle.sets[entry.reader_set].commitment + entry.record_id
-            plaintexts.append(open_with(aead, preimage.counter_nonce(entry.counter), entry.body, aad))
+            else:
+                nonce = preimage.counter_nonce(counter)
+                plaintexts.append(open_with(aead, nonce, body, covered[number] + fixed[:16]))
         return plaintexts
 
     def _dek(

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bus.codes import Code
 from bus.errors import WireError
@@ -24,6 +24,7 @@ MAX_BUNDLE: Final = 256 * 1024
 MAX_SETS: Final = 32
 MAX_ENTRIES: Final = 63
 WRAPPED_LENGTH: Final = 60
+FIXED_LENGTH: Final = 26
 ENTRY_LENGTH: Final = 8 + WRAPPED_LENGTH
 NO_SET: Final = 0xFFFF
 NO_COMMITMENT: Final = bytes(32)
@@ -71,26 +72,23 @@ class ReaderSet:
     entries: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One record of a bundle, sealed. ``leaf_tail`` is what its leaf hash covers after the head."""
+class Entry(NamedTuple):
+    """One record of a bundle, sealed. ``fixed`` = record id | set | counter, as it stands."""
 
-    record_id: bytes
+    fixed: bytes
     reader_set: int
     counter: int
     body: bytes
 
     @property
+    def record_id(self) -> bytes:
+        """16 random bytes that its AAD covers."""
+        return self.fixed[:16]
+
+    @property
     def leaf_tail(self) -> bytes:
-        """record id | set | counter | body."""
-        return b"".join(
-            (
-                self.record_id,
-                self.reader_set.to_bytes(2, "big"),
-                self.counter.to_bytes(8, "big"),
-                self.body,
-            )
-        )
+        """What its leaf hash covers after the head."""
+        return self.fixed + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +187,12 @@ def parse(value: bytes) -> Derived:
         raise WireError(f"derived: head says {head.count} records, found {count}")
     entries = []
     for _ in range(count):
-        record_id, number = value[at : at + 16], int.from_bytes(value[at + 16 : at + 18], "big")
-        counter = int.from_bytes(value[at + 18 : at + 26], "big")
-        body, at = codec.read_prefixed(value, at + 26, MAX_VALUE)
+        fixed = value[at : at + FIXED_LENGTH]
+        number, counter = int.from_bytes(fixed[16:18], "big"), int.from_bytes(fixed[18:], "big")
+        body, at = codec.read_prefixed(value, at + FIXED_LENGTH, MAX_VALUE)
         if number >= len(sets) and (number != NO_SET or head.tier is not Tier.PLAINTEXT):
             raise WireError(f"derived: reader set {number} of {len(sets)}")
-        entries.append(Entry(record_id, number, counter, body))
+        entries.append(Entry(fixed, number, counter, body))
     if value[at : at + 1] != b"\x00" or len(value) != at + 65:
         raise WireError("derived: expected one block and a signature of 64 bytes at the end")
     return Derived(head, head_bytes, key_table, sets, tuple(entries), value[at + 1 :])

@@ -95,10 +95,11 @@ def read_policy(document: bytes) -> bytes:
 def open_released(content: bytes) -> None:
     """``content`` in a bundle of one that an enforcer signed, as a reader gets it."""
     head = generate.head_of(Tier.PLAINTEXT, 1, 1)
-    entry = derived.Entry(bytes(16), derived.NO_SET, 0, envelope.pad(content))
+    fixed = bytes(16) + derived.NO_SET.to_bytes(2, "big") + bytes(8)
+    entry = derived.Entry(fixed, derived.NO_SET, 0, envelope.pad(content))
     prefix = preimage.derived_signature(DEPLOYMENT, TOPICS.outbound, PARTITION)
     message = bundle_message(prefix, head, b"\x00", [bundle_leaf(head, entry.leaf_tail)])
-    encoded = entry.leaf_tail[:26] + codec.prefixed(entry.body)
+    encoded = fixed + codec.prefixed(entry.body)
     opened(derived.encode(head, b"\x00", [encoded], ENFORCER.sign(message)))
 
 

@@ -297,7 +297,7 @@ def test_step_6_records_and_key_tables_cannot_be_mixed_though_signed():
 
     def exchanged(bundle: derived.Derived) -> derived.Derived:
         first, second = bundle.entries
-        return replace(bundle, entries=(replace(first, body=second.body), replace(second, body=first.body)))
+        return replace(bundle, entries=(first._replace(body=second.body), second._replace(body=first.body)))
 
     def other_commitment(bundle: derived.Derived) -> derived.Derived:
         return replace(bundle, sets=(replace(bundle.sets[0], commitment=bytes(32)),))
