@@ -303,7 +303,9 @@ def test_step_6_records_and_key_tables_cannot_be_mixed_though_signed():
         return replace(bundle, sets=(replace(bundle.sets[0], commitment=bytes(32)),))
 
     def other_record_id(bundle: derived.Derived) -> derived.Derived:
-        return replace(bundle, entries=tuple(replace(each, record_id=bytes(16)) for each in bundle.entries))
+        return replace(
+            bundle, entries=tuple(each._replace(fixed=bytes(16) + each.fixed[16:]) for each in bundle.entries)
+        )
 
     for change in (exchanged, other_commitment, other_record_id):
         assert refusal(resigned(value, change)).code is Code.OPEN
