@@ -110,14 +110,14 @@ def _delivery(
     plaintext: bytes, domain: DomainName, epoch: int, place: tuple[int, int, int], profiles: Profiles
 ) -> Delivery:
     """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
-    content = envelope.unpad(plaintext)
-    at = 11
-    if content[10:11] != b"\x00":  # a ticket
-        _, at = codec.read_prefixed(content, 10, MAX_TICKET, code=Code.DECODE)
-    inner, at = codec.read_prefixed(content, at, len(content), code=Code.DECODE)
-    if at != len(content):
-        raise WireError("released: bytes behind its envelope", code=Code.DECODE)
-    plain = envelope.pad(inner)
+    end = envelope.content_end(plaintext)
+    at = 15
+    if plaintext[14:15] != b"\x00":  # a ticket
+        _, at = codec.read_prefixed(plaintext, 14, MAX_TICKET, code=Code.DECODE)
+    size, at = codec.read_length(plaintext, at, code=Code.DECODE)
+    if at + size != end:
+        raise WireError(f"released: expected an envelope of {end - at} bytes, found {size}", code=Code.DECODE)
+    plain = envelope.pad(plaintext[at:end])
     prefixed, message, payload_size, session, causes, causes_end = envelope.split(plain)
     profile = profiles.decode(prefixed)
     if profile.domain != domain:
@@ -132,7 +132,7 @@ def _delivery(
         session.decode(),
         plain[causes + 1 : causes_end - 1],
         plain[reply_to : reply_to + (plain[causes_end] >> 1)].decode(),
-        content[:10],
+        plaintext[4:14],
         epoch,
         place,
         plain[payload:],

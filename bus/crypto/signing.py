@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from bus.crypto import tree
 from bus.crypto.keys import KEY_ID_LENGTH
 from bus.errors import Unverified
+from bus.native import native
 from bus.wire import derived, hopblock, objects, preimage, records
 
 MAX_TIME: Final = 2**64 - 1
@@ -140,7 +141,8 @@ def bundle_leaf(head: bytes, leaf_tail: bytes) -> bytes:
 
 def bundle_message(prefix: bytes, head: bytes, key_table: bytes, leaves: list[bytes]) -> bytes:
     """What a bundle's signature covers; ``prefix`` = ``preimage.derived_signature``."""
-    return prefix + head + hashlib.sha256(key_table).digest() + tree.root(leaves)
+    root = native.tree_root(leaves) if native is not None else tree.root(leaves)
+    return b"".join((prefix, head, hashlib.sha256(key_table).digest(), root))
 
 
 def verify_bundle(
