@@ -36,6 +36,8 @@ def show(document: dict[str, Any]) -> None:
         for name, figures in told.items():
             table.add_row(name, *(_small(each) for each in figures.values()))
         out.print(table)
+    for side, figures in document.get("quix", {}).items():
+        out.print(f"{side}: {_rate(figures['records_s'])}/s, {_small(figures['cpu_us'])} us CPU")
     if told := document.get("scaling"):
         table = Table("enforcers", "records/s", "CPU us/record")
         for name, figures in told.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.load import AGENT, PARTITIONS, ends, load
+from bench.load import AGENT, PARTITIONS, SOURCE, TARGET, ends, load
 from bus.stack.local import Stack
 
 CHILD_TIMEOUT_S: Final = 300
@@ -78,6 +78,32 @@ def finish(process: subprocess.Popen[str]) -> Figures:
     if process.returncode:
         raise RuntimeError(f"a measured process ended with {process.returncode}: {errors[-2000:]}")
     told: Figures = json.loads(out.splitlines()[-1])
+    return told
+
+
+def quix(stack: Stack, python: Path, records: int) -> Figures:
+    """Quix Streams over the oldest records of the input, in an interpreter that has it."""
+    identity = stack.admin_connection().identity
+    task = {
+        "bootstrap": stack.settings.bootstrap,
+        "ca": str(stack.layout.ca),
+        "username": identity.principal,
+        "password": identity.password.reveal().decode(),
+        "source": SOURCE,
+        "target": TARGET,
+        "records": records,
+    }
+    done = subprocess.run(
+        [str(python), str(Path(__file__).with_name("quix.py"))],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        timeout=CHILD_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"quix ended with {done.returncode}: {done.stderr[-2000:]}")
+    told: Figures = json.loads(done.stdout.splitlines()[-1])
     return told
 
 

@@ -19,6 +19,7 @@ from bench.latency import latency
 from bench.load import load, make_target
 from bench.memory import memory
 from bench.rows import BY_NAME, Figures, Row, finish, measure, shared, spread, start
+from bench.rows import quix as quix_figures
 from bus.cli.output import emit, say
 from bus.errors import Refused
 from bus.settings import Settings
@@ -29,8 +30,8 @@ NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
 
-def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, as_json: bool) -> None:
-    """Measure ``names`` (all where empty) and print."""
+def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, quix: Path | None, as_json: bool) -> None:
+    """Measure ``names`` (all where empty) and print; ``quix`` is a Python that has Quix Streams."""
     for name in names:
         if name not in NAMES:
             raise Refused(f"no row {name!r}", hint=f"one of {', '.join(NAMES)}")
@@ -51,6 +52,8 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, as
                 document["rows"][row.name] = _row(stack, row, pairs, records)
             if "latency" in wanted:
                 document["latency"] = _latency(stack, min(pairs, 5))
+            if quix is not None:
+                document["quix"] = _quix(stack, quix, records)
             if "scaling" in wanted:
                 document["scaling"] = _scaling(stack, records)
             if "recorder" in wanted:
@@ -139,6 +142,20 @@ def _scaling(stack: Stack, records: int) -> dict[str, Any]:
         made[str(processes)] = {name: statistics.median(each[name] for each in rates) for name in rates[0]}
         say(f"bench  scaling {processes}: {made[str(processes)]['records_s']:,.0f}/s")
     return made
+
+
+def _quix(stack: Stack, python: Path, records: int) -> dict[str, Any]:
+    """The enforcer and Quix Streams in turn, three times."""
+    told: dict[str, list[Figures]] = {"enforcer": [], "quix": []}
+    for _ in range(3):
+        load(stack, records, 1024)()
+        told["enforcer"].append(finish(start(stack, "enforcer", {"records": records})))
+        told["quix"].append(quix_figures(stack, python, records))
+        say(f"bench  quix: {told['quix'][-1]['records_s']:,.0f}/s, enforcer {told['enforcer'][-1]['records_s']:,.0f}/s")
+    return {
+        side: {name: spread([each[name] for each in figures]) for name in ("records_s", "cpu_us")}
+        for side, figures in told.items()
+    }
 
 
 def _recorder(stack: Stack, records: int) -> dict[str, Any]:

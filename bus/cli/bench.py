@@ -15,8 +15,9 @@ from bus.cli.stack import fetch_with_progress
 @click.option("--pairs", default=7, help="Interleaved pairs of each row.")
 @click.option("--records", default=60_000, help="Records of each run.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a picture of the rows (.svg or .png).")
+@click.option("--quix", type=click.Path(path_type=Path), help="A Python with quixstreams: measure it, too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def bench(rows: tuple[str, ...], pairs: int, records: int, plot: Path | None, as_json: bool) -> None:
+def bench(rows: tuple[str, ...], pairs: int, records: int, plot: Path | None, quix: Path | None, as_json: bool) -> None:
     """Records a second and CPU microseconds a record, each beside its base in the same run.
 
     \b
@@ -26,4 +27,4 @@ def bench(rows: tuple[str, ...], pairs: int, records: int, plot: Path | None, as
                                        latency scaling recorder opening memory
     """
     fetch_with_progress()
-    import_module("bench.run").run(rows, pairs=pairs, records=records, plot=plot, as_json=as_json)
+    import_module("bench.run").run(rows, pairs=pairs, records=records, plot=plot, quix=quix, as_json=as_json)
