@@ -36,7 +36,7 @@ WATCHED = (
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """The broker's state. ``snapshot`` is None on a cluster that no policy was applied to."""
+    """The broker's state, read by the user ``reader``; ``snapshot`` is None where no policy was applied."""
 
     cluster: str
     brokers: int
@@ -44,6 +44,7 @@ class Actual:
     users: frozenset[str]
     acls: frozenset[Acl]
     snapshot: LiveSnapshot | None
+    reader: str = "bus-admin"
 
 
 def read_actual(connection: Connection, trust: TrustFile) -> Actual:
@@ -61,8 +62,10 @@ def read_actual(connection: Connection, trust: TrustFile) -> Actual:
             users=frozenset(list_users(client)),
             acls=frozenset(list_acls(client)),
             snapshot=snapshot,
+            reader=connection.identity.principal,
         )
     except KafkaException as error:
+        client.poll(0)  # a refused credential is told to the error callback
         connection.check()
         raise Unavailable(f"the broker at {connection.bootstrap} does not answer: {error.args[0]}") from error
 

@@ -89,7 +89,7 @@ def make_plan(
     create, alter = _topic_changes(wanted, actual)
     surplus = actual.acls - wanted.acls
     foreign = frozenset() if prune else frozenset(acl for acl in surplus if acl not in explained.acls)
-    strangers = actual.users - wanted.users - explained.users - {"bus-admin"}
+    strangers = actual.users - wanted.users - explained.users - {"bus-admin", actual.reader}
     known = {topic.name for topic in wanted.topics} | {topic.name for topic in explained.topics}
     unknown_topics = sorted(set(actual.topics) - known)
     drift = [

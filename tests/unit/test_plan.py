@@ -241,3 +241,12 @@ def test_an_enforcer_less_is_drift_and_goes_only_with_prune():
     assert pruned.delete_users == ("bus-enforcer-2",)
     assert {acl.principal for acl in pruned.revoke} == {"User:bus-enforcer-2"}
     assert set(pruned.revoke) == {acl for acl in actual.acls if acl.principal == "User:bus-enforcer-2"}
+
+
+def test_an_operators_own_user_is_never_drift_nor_pruned():
+    policy = make_policy()
+    actual = replace(EMPTY, users=frozenset({"kafka-admin", "stranger"}), reader="kafka-admin")
+    shown = make_plan(policy, actual, 1, 0)
+    assert "kafka-admin" not in " ".join(str(each) for each in shown.drift)
+    assert "stranger" in " ".join(str(each) for each in shown.drift)
+    assert make_plan(policy, actual, 1, 0, prune=True).delete_users == ("stranger",)
