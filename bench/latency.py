@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any, Final
 
@@ -37,6 +38,32 @@ def latency(stack: Stack, kind: str, seconds: float) -> Figures:
         reader.close()
         child.kill()
         child.wait()
+
+
+def rolling(stack: Stack, seconds: float) -> Figures:
+    """Percentiles in ms while two enforcers are restarted one after the other."""
+    names = ["bus-enforcer-1", "bus-enforcer-2"]
+    for name in names:
+        stack.start_service(name)
+    took: list[float] = []
+
+    def restart() -> None:
+        for name in names:
+            began = time.perf_counter()
+            stack.restart_service(name)
+            took.append(time.perf_counter() - began)
+
+    reader = _reader(stack, OUT["enforcer"])
+    timer = threading.Timer(WARM_S + 2, restart)
+    timer.start()
+    try:
+        figures = _drive(stack, reader, int(RATE * (seconds + WARM_S)))
+        timer.join()
+        return {**figures, "restart_s": max(took)}
+    finally:
+        reader.close()
+        for name in names:
+            stack.stop_service(name)
 
 
 def _drive(stack: Stack, reader: Consumer, count: int) -> Figures:
@@ -87,4 +114,6 @@ def _percentiles(sent: Times, seen: Times) -> Figures:
     warm = int(RATE * WARM_S) // PARTITIONS
     pairs = [zip(out[warm:], arrived[warm:], strict=True) for out, arrived in zip(sent, seen, strict=True)]
     delays = sorted((there - here) * 1000 for pair in pairs for here, there in pair)
-    return {f"p{name}": delays[min(len(delays) * name // 100, len(delays) - 1)] for name in (50, 90, 99)}
+    return {f"p{name}": delays[min(len(delays) * name // 100, len(delays) - 1)] for name in (50, 90, 99)} | {
+        "max": delays[-1]
+    }

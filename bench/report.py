@@ -36,6 +36,11 @@ def show(document: dict[str, Any]) -> None:
         for name, figures in told.items():
             table.add_row(name, *(_small(each) for each in figures.values()))
         out.print(table)
+    if told := document.get("restart"):
+        out.print(
+            "two enforcers restarted in turn, ms: "
+            + ", ".join(f"{name} {told[name]:,.0f}" for name in ("p50", "p90", "p99", "max"))
+        )
     for side, figures in document.get("quix", {}).items():
         out.print(f"{side}: {_rate(figures['records_s'])}/s, {_small(figures['cpu_us'])} us CPU")
     if told := document.get("scaling"):

@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 
 from bench import opening, report
-from bench.latency import latency
+from bench.latency import latency, rolling
 from bench.load import load, make_target
 from bench.memory import memory
 from bench.rows import BY_NAME, Figures, Row, finish, measure, shared, spread, start
@@ -25,7 +25,7 @@ from bus.errors import Refused
 from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 
-OTHERS: Final = ("latency", "scaling", "recorder", "opening", "memory")
+OTHERS: Final = ("latency", "restart", "scaling", "recorder", "opening", "memory")
 NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
@@ -54,6 +54,8 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
                 document["latency"] = _latency(stack, min(pairs, 5))
             if quix is not None:
                 document["quix"] = _quix(stack, quix, records)
+            if "restart" in wanted:
+                document["restart"] = rolling(stack, 15.0)
             if "scaling" in wanted:
                 document["scaling"] = _scaling(stack, records)
             if "recorder" in wanted:
@@ -122,7 +124,7 @@ def _latency(stack: Stack, turns: int) -> dict[str, Any]:
             told[kind].append(latency(stack, kind, 8.0))
         relay, enforcer = (told[kind][-1]["p99"] for kind in ("relay", "enforcer"))
         say(f"bench  latency {turn + 1}/{turns}: p99 {relay:.1f} ms over the relay, {enforcer:.1f} over the enforcer")
-    names = told["relay"][0]
+    names = ("p50", "p90", "p99")
     sides = {kind: {name: spread([each[name] for each in figures]) for name in names} for kind, figures in told.items()}
     pairs = list(zip(told["relay"], told["enforcer"], strict=True))
     added = {name: spread([enforcer[name] - relay[name] for relay, enforcer in pairs]) for name in names}
