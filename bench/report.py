@@ -37,10 +37,8 @@ def show(document: dict[str, Any]) -> None:
             table.add_row(name, *(_small(each) for each in figures.values()))
         out.print(table)
     if told := document.get("restart"):
-        out.print(
-            "two enforcers restarted in turn, ms: "
-            + ", ".join(f"{name} {told[name]:,.0f}" for name in ("p50", "p90", "p99", "max"))
-        )
+        figures = ", ".join(f"{name} {told[name]:,.0f}" for name in ("p50", "p90", "p99", "max"))
+        out.print(f"two enforcers restarted in turn, ms: {figures}")
     for side, figures in document.get("quix", {}).items():
         out.print(f"{side}: {_rate(figures['records_s'])}/s, {_small(figures['cpu_us'])} us CPU")
     if told := document.get("scaling"):

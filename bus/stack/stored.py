@@ -9,6 +9,7 @@ from typing import Final
 from confluent_kafka import Consumer, TopicPartition
 
 from bus.admin.desired import ENFORCER_GROUP
+from bus.authority.bundle import make_bundle
 from bus.authority.local import now_ms, open_roots, read_applied
 from bus.authority.trust import read_trust
 from bus.codes import Code
@@ -30,7 +31,7 @@ TURNS: Final = 5
 
 
 def keys(stack: Stack) -> str:
-    """Every domain has a root of an epoch that is open now, the audit has today's, every agent its bundle."""
+    """Every domain has a root of an epoch that is open now, the audit has today's, every agent the bundle it is due."""
     settings, layout = stack.settings, stack.layout
     store = open_roots(settings, layout, read_trust(layout.trust))
     now, policy = now_ms(), stack.load_policy()
@@ -43,8 +44,10 @@ def keys(stack: Stack) -> str:
     except FileNotFoundError:
         raise Refused("the audit has no key for today", hint="does the issuer run? bus stack up") from None
     newest = max(each.epoch for each in open_now)
+    roots = [each for each in held if each.epoch.epoch == newest]
     for agent in sorted(policy.agents):
-        if not (layout.agent(agent) / "keys" / str(newest)).is_file():
+        due = make_bundle(agent, policy, roots, sending=True) is not None
+        if due and not (layout.agent(agent) / "keys" / str(newest)).is_file():
             raise Refused(f"{agent} has no keys of epoch {newest}", hint="does the issuer run? bus stack up")
     ends = min(each.not_after for each in open_now)
     return f"epoch {newest} of {len(open_now)} domains, {(ends - now) // 1000} s to its end; {len(held)} roots held"

@@ -68,7 +68,10 @@ def test_it_runs_after_its_shell_is_gone_and_policy_apply_finds_nothing_to_do(ho
 def test_doctor_is_content_and_every_line_names_a_check(home, up):
     checks = json.loads(bus(home, "doctor", "--json").stdout)["checks"]
     assert all(each["ok"] for each in checks), checks
-    assert {"tools", "settings", "tls", "clock", "acls"} <= {each["name"] for each in checks}
+    assert [each["name"] for each in checks] == [
+        *("tools", "imports", "settings", "tls", "broker", "clock", "acls", "services"),
+        *("keys", "snapshot", "windows", "ledger", "lag"),
+    ]
 
 
 def test_no_listener_speaks_without_tls_and_none_below_1_3(home, up):
@@ -131,11 +134,14 @@ def test_a_killed_broker_comes_back_on_its_port_from_stale_files(home, up):
         ("tls", lambda home: swap(home / ".sealbus/pki/ca.pem"), "CA"),
         ("clock", None, "clock"),
         ("acls", None, "policy apply"),
+        ("keys", lambda home: away(home / ".sealbus/keys/roots"), "mount it again"),
+        ("snapshot", lambda home: away(home / ".sealbus/policy/snapshot"), "policy apply"),
+        ("ledger", lambda home: away(home / ".sealbus/ledger/ledger.db"), "audit consumer"),
     ],
 )
 def test_doctor_names_what_is_broken_with_one_line_that_mends_it(home, up, name, breaks, mend):
     more, undo = {}, (lambda: None)
-    if name == "tls":
+    if breaks is not None:
         undo = breaks(home)
     elif name == "clock":
         more = {"BUS_MAX_CLOCK_SKEW_MS": "0"}
@@ -155,6 +161,13 @@ def test_doctor_names_what_is_broken_with_one_line_that_mends_it(home, up, name,
     assert not checks[name]["ok"], checks
     assert mend in checks[name]["mend"]
     assert "\n" not in checks[name]["mend"]
+
+
+def away(path: Path):
+    """Move ``path`` aside; returns what puts it back."""
+    aside = path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    return lambda: aside.rename(path)
 
 
 def swap(path: Path):
