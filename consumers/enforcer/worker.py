@@ -87,10 +87,9 @@ class EnforcerWorker:
         for place, told in committed.items():
             domain = names.domain_of(place[0])
             topics = names.domain_topics(domain)
-            windows = self._windows(domain, values[topics.windows, place[1]], place[1], told)
+            windows, start = self._windows(domain, values[topics.windows, place[1]], place[1], told)
             state = PartitionState(domain, topics, place[1], self._context.deployment, windows)
             state.acceptor = acceptor_for(state, self._context)
-            start = told.offset or 0
             self._inputs[place] = _Input(state, start, told.metadata or f"{METADATA_PREFIX}0", start=start)
             if told.offset is None:
                 self._events.setdefault(place, [(EventKind.START, now_ms(), {})])
@@ -99,7 +98,8 @@ class EnforcerWorker:
 
     def _windows(
         self, domain: DomainName, values: list[bytes] | None, partition: int, told: Committed
-    ) -> PartitionWindows:
+    ) -> tuple[PartitionWindows, int]:
+        """Windows, and the offset that they end at: where to go on."""
         if told.offset is None:
             if values is None or values:
                 raise RefusedError(
@@ -107,9 +107,9 @@ class EnforcerWorker:
                     code=Code.RETRY,
                     hint="the group's offsets were lost; an operator must decide where to go on",
                 )
-            return PartitionWindows()
-        if values is None:
-            return PartitionWindows()
+            return PartitionWindows(), 0
+        if not values:
+            return (PartitionWindows() if values is None else restored([], told.offset)), told.offset
         topic = names.domain_topics(domain).windows
         trust = self._trust()
         parsed = []
@@ -117,7 +117,12 @@ class EnforcerWorker:
             window = parse_window(value)
             verify_window(window, trust, topic, partition, domain)
             parsed.append(window)
-        return restored(parsed, told.offset)
+        # Windows and offsets are written in one transaction, and these were read to the end of the log: they prove how
+        # far it came. A coordinator whose broker was killed has been seen to answer with offsets of minutes before.
+        start = max(told.offset, parsed[-1].upto)
+        if start != told.offset:
+            log.warning("%s/%d: going on at %d by its windows: %d is committed", topic, partition, start, told.offset)
+        return restored(parsed, start), start
 
     def windows(self) -> dict[Place, int]:
         """How many windows each partition holds. From any thread."""
