@@ -246,12 +246,13 @@ def test_a_dead_letter_is_no_larger_than_a_sealed_record_that_was_not_opened(mes
     assert {each: size for each, size in found.items() if size > sizes[each]} == {}
 
 
-def test_a_dead_letter_is_no_larger_than_a_record_that_was_opened(mesh):
+def test_a_dead_letter_is_larger_than_a_record_that_was_opened_by_its_own_fields_at_most(mesh):
+    """Position, time, digest, code and the sealed body's head: docs/reliability.md states the bound."""
     sizes, letters = input_sizes(mesh), dead(mesh)
     opened = {hop["origin_digest"] for hop in hops(mesh, "--domain", DOMAIN) if hop["code"] == "decode"}
     over = [letters[each] - sizes[each] for each in letters if each.hex() in opened]
     assert len(over) > 20
-    assert max(over) <= 0, f"up to {max(over)} bytes more than the input"
+    assert max(over) <= 72, f"up to {max(over)} bytes more than the input"
 
 
 def input_sizes(mesh):

@@ -21,7 +21,7 @@ OWNERS = {"retriever-1": 40001, "orchestrator-1": 40002, "executor-1": 40003}
 AGENT = """
 import os, pathlib, sys
 from bus import Bus, settings
-import bus.client.bus, bus.client.publisher, bus.client.subscriber, encodings.idna
+import bus.client.bus, bus.client.publisher, bus.client.subscriber, encodings.idna, encodings.utf_16_be
 agent, uid = sys.argv[1], int(sys.argv[2])
 loaded = settings.load()
 os.setgroups([]); os.setgid(uid); os.setuid(uid)

@@ -163,6 +163,14 @@ def test_doctor_names_what_is_broken_with_one_line_that_mends_it(home, up, name,
     assert "\n" not in checks[name]["mend"]
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and whose parent has not asked for its exit code does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def away(path: Path):
     """Move ``path`` aside; returns what puts it back."""
     aside = path.with_name(f"{path.name}.aside")
@@ -191,7 +199,7 @@ def test_down_stops_what_it_started_and_nothing_else(home, up):
     record = home / ".sealbus/run/issuer.json"
     running = pids(home)
     bus(home, "stack", "down")
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).is_running() for pid in running.values())
+    assert not any(alive(pid) for pid in running.values())
     # A stale record that names another process's id: its start time differs, so it is left alone.
     record.write_text(json.dumps({"pid": stranger.pid, "born": 1.0}))
     bus(home, "stack", "down", "--purge")
