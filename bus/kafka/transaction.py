@@ -139,9 +139,12 @@ class Transactor:
         appended: list[int] = []
         began = self._clock.wall()
         producer.begin_transaction()
-        producer.produce(
-            topic, b"", partition=partition, on_delivery=lambda _, told: appended.append(told.timestamp()[1])
-        )
+
+        def delivered(error: KafkaError | None, message: Any) -> None:
+            if error is None:  # else its time is this machine's own
+                appended.append(message.timestamp()[1])
+
+        producer.produce(topic, b"", partition=partition, on_delivery=delivered)
         producer.flush(10)
         ended = self._clock.wall()
         producer.abort_transaction(10)
