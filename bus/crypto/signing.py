@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from bus.crypto import tree
 from bus.crypto.keys import KEY_ID_LENGTH
 from bus.errors import Unverified
-from bus.native import native
 from bus.wire import derived, hopblock, objects, preimage, records
 
 MAX_TIME: Final = 2**64 - 1
@@ -134,15 +133,14 @@ class Trust:
         return certificate.public_key
 
 
-def bundle_leaf(head: bytes, leaf_tail: bytes) -> bytes:
+def bundle_leaf(head: bytes, fixed: bytes, body: bytes) -> bytes:
     """The leaf of one record of a bundle: SHA-256(00 | head | record id | set | counter | body)."""
-    return hashlib.sha256(b"\x00" + head + leaf_tail).digest()
+    return hashlib.sha256(b"".join((b"\x00", head, fixed, body))).digest()
 
 
 def bundle_message(prefix: bytes, head: bytes, key_table: bytes, leaves: list[bytes]) -> bytes:
     """What a bundle's signature covers; ``prefix`` = ``preimage.derived_signature``."""
-    root = native.tree_root(leaves) if native is not None else tree.root(leaves)
-    return b"".join((prefix, head, hashlib.sha256(key_table).digest(), root))
+    return b"".join((prefix, head, hashlib.sha256(key_table).digest(), tree.quick_root(leaves)))
 
 
 def verify_bundle(
@@ -151,8 +149,7 @@ def verify_bundle(
     """The leaves of a bundle whose signature holds for this topic and partition. Raises Unverified."""
     decided_at = bundle.head.decided_at
     key = trust.enforcer_key(bundle.head.enforcer_key_id, zone, domain, decided_at, decided_at)
-    sha256, head = hashlib.sha256, b"\x00" + bundle.head_bytes
-    leaves = [sha256(b"".join((head, each.fixed, each.body))).digest() for each in bundle.entries]
+    leaves = [bundle_leaf(bundle.head_bytes, each.fixed, each.body) for each in bundle.entries]
     prefix = preimage.derived_signature(trust.deployment, topic, partition)
     verify(key, bundle.signature, bundle_message(prefix, bundle.head_bytes, bundle.key_table, leaves), "bundle")
     return leaves

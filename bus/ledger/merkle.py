@@ -13,7 +13,6 @@ from typing import Final
 from bus.crypto import tree
 from bus.crypto.tree import HASH_LENGTH
 from bus.errors import Unverified
-from bus.native import native
 
 WIDTH: Final = 256
 LEVELS: Final = 8
@@ -46,7 +45,7 @@ def grow(edge: Edge, leaves: Sequence[bytes]) -> tuple[Edge, dict[tuple[int, int
             stored[level, size // WIDTH ** (level + 1) - 1] = tile
             partial[level] = b""
             if level + 1 < LEVELS:
-                partial[level + 1] += _root(_hashes(tile))
+                partial[level + 1] += tree.quick_root(_hashes(tile))
     for level, tile in enumerate(partial):
         if tile:
             stored[level, size // WIDTH ** (level + 1)] = tile
@@ -58,7 +57,7 @@ def root_of(edge: Edge) -> bytes:
     rest: list[bytes] = []
     for tile in edge.partial:
         level = _hashes(tile) + rest
-        rest = [_root(level)] if level else []
+        rest = [tree.quick_root(level)] if level else []
     return rest[0] if rest else tree.EMPTY_ROOT
 
 
@@ -72,14 +71,6 @@ def read_edge(size: int, tiles: Tiles) -> Edge:
             raise Unverified(f"tile {level}/{size // WIDTH ** (level + 1)} is not whole", step="tile")
         partial.append(tile)
     return Edge(size, tuple(partial))
-
-
-def _root(hashes: list[bytes]) -> bytes:
-    """``tree.root``, compiled where it is installed."""
-    if native is None:
-        return tree.root(hashes)
-    made: bytes = native.tree_root(hashes)
-    return made
 
 
 def _hashes(tile: bytes) -> list[bytes]:
@@ -155,7 +146,7 @@ class TreeView:
         cut = tile[start : start + (HASH_LENGTH << rest)]
         if len(cut) != HASH_LENGTH << rest:
             raise Unverified(f"tile {level}/{first // WIDTH} is not whole", step="tile")
-        return _root(_hashes(cut))
+        return tree.quick_root(_hashes(cut))
 
 
 def _split(count: int) -> int:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 
-from bus.crypto import tree
 from bus.crypto.dek import Dek
+from bus.crypto.signing import bundle_leaf, bundle_message
 from bus.native import native
 from bus.policy.decide import Obligations
 from bus.tiers.base import TIERS
@@ -82,8 +81,7 @@ def protect(group: list[Indexed], state: PartitionState, context: EnforcerContex
         for place, (entry, leaf, hop) in zip(places, made, strict=True):
             entries[place], leaves[place], hops[group[place][0]] = entry, leaf, hop
     table = derived.encode_key_table(tuple(dek.reader_set for _, dek in sets.values() if dek is not None))
-    root = native.tree_root(leaves) if native is not None and context.compiled else tree.root(leaves)
-    message = b"".join((state.out_signature, head, hashlib.sha256(table).digest(), root))
+    message = bundle_message(state.out_signature, head, table, leaves)
     return derived.encode(head, table, entries, context.signer.sign(message))
 
 
@@ -156,7 +154,7 @@ def _plain(
 ) -> Protected:
     body = TIERS[obligations.tier].protect(dek, counter, outcome.plaintext, aad + record_id)
     fixed = record_id + set_number + counter.to_bytes(8, "big")
-    leaf = hashlib.sha256(b"".join((b"\x00", head, fixed, body))).digest()
+    leaf = bundle_leaf(head, fixed, body)
     hop = encode_hop(
         origin_digest=outcome.digest,
         output_digest=leaf,

@@ -98,7 +98,7 @@ def open_released(content: bytes) -> None:
     fixed = bytes(16) + derived.NO_SET.to_bytes(2, "big") + bytes(8)
     entry = derived.Entry(fixed, derived.NO_SET, 0, envelope.pad(content))
     prefix = preimage.derived_signature(DEPLOYMENT, TOPICS.outbound, PARTITION)
-    message = bundle_message(prefix, head, b"\x00", [bundle_leaf(head, entry.leaf_tail)])
+    message = bundle_message(prefix, head, b"\x00", [bundle_leaf(head, entry.fixed, entry.body)])
     encoded = fixed + codec.prefixed(entry.body)
     opened(derived.encode(head, b"\x00", [encoded], ENFORCER.sign(message)))
 

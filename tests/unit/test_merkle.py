@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from bus.crypto import tree
 from bus.errors import Unverified
-from bus.ledger import merkle
 from bus.ledger.merkle import FULL, WIDTH, Edge, TreeView, grow, read_edge, root_of
 
 SIZES = [*range(66), 127, 128, 129, 254, 255, 256, 257, 258, 300, 511, 512, 513, 599, 600]
@@ -71,7 +70,7 @@ def test_the_root_of_an_edge_is_the_plain_trees(size):
 @pytest.mark.parametrize("size", [*SIZES, 65_792])
 def test_without_the_compiled_steps_tiles_and_roots_are_the_same(monkeypatch, size):
     compiled = grown([size])
-    monkeypatch.setattr(merkle, "native", None)
+    monkeypatch.setattr(tree, "native", None)
     assert grown([size]) == compiled
     assert root_of(compiled[0]) == tree.root(leaves(size))
 

@@ -100,7 +100,7 @@ class Made:
             chosen = derived.NO_SET if not sealed else self.sets[number] if self.sets else 0
             body = self._body(deks[chosen], head, record_id, plaintext) if sealed else plaintext
             tail = record_id + chosen.to_bytes(2, "big") + number.to_bytes(8, "big")
-            leaves.append(bundle_leaf(head, tail + body))
+            leaves.append(bundle_leaf(head, tail, body))
             entries.append(tail + codec.prefixed(body))
         table = derived.encode_key_table(tuple(dek.reader_set for dek in deks))
         prefix = preimage.derived_signature(self.deployment, self.topic, self.partition)
@@ -283,7 +283,7 @@ def resigned(value: bytes, change: Callable[[derived.Derived], derived.Derived] 
     """The same bundle, signed by the enforcer for this deployment and place."""
     bundle = change(derived.parse(value))
     table = derived.encode_key_table(bundle.sets)
-    leaves = [bundle_leaf(bundle.head_bytes, each.leaf_tail) for each in bundle.entries]
+    leaves = [bundle_leaf(bundle.head_bytes, each.fixed, each.body) for each in bundle.entries]
     prefix = preimage.derived_signature(DEPLOYMENT, TOPIC, PARTITION)
     entries = [each.leaf_tail[:26] + codec.prefixed(each.body) for each in bundle.entries]
     signature = ENFORCER.sign(bundle_message(prefix, bundle.head_bytes, table, leaves))
