@@ -20,21 +20,16 @@ from consumers.audit.app import Auditor
 from consumers.enforcer import app, worker
 from consumers.enforcer.app import Enforcer
 from consumers.issuer.app import stop_on_signal
-from tests.integration.children import killer
+from tests.integration.children import at, killer
 
 
 def failer(point, count):
     """A step that raises at the ``count``th ``point``."""
-    seen = 0
 
-    def step(name):
-        nonlocal seen
-        if name == point:
-            seen += 1
-            if seen == count:
-                raise RuntimeError(f"chaos: the transaction fails at {point}")
+    def fail():
+        raise RuntimeError(f"chaos: the transaction fails at {point}")
 
-    return step
+    return at(point, count, fail)
 
 
 def shift_clock(shift_ms, after_s):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tests.integration.oracle import varint
+
 DECISIONS = ("ALLOW", "DENY", "RETRY")
 UNVERIFIED = (1 << 32) - 1
 """Hop index under which a block that does not verify is kept."""
@@ -37,18 +39,6 @@ def part(data: bytes) -> bytes:
 
 def label(use: str) -> bytes:
     return part(b"sealbus/v1/" + use.encode())
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """A zig-zag varint that is not negative, and what follows it."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value >> 1, at
 
 
 def string(data: bytes, at: int) -> tuple[str, int]:

@@ -17,8 +17,8 @@ from consumers.audit.app import Auditor
 from consumers.enforcer.app import Enforcer
 
 
-def killer(point, count):
-    """A step that ends this process at the ``count``th ``point``; "never" never does."""
+def at(point, count, act):
+    """A step that calls ``act`` at the ``count``th ``point``; at "never" it never does."""
     seen = 0
 
     def step(name):
@@ -26,9 +26,14 @@ def killer(point, count):
         if name == point:
             seen += 1
             if seen == count:
-                os.kill(os.getpid(), signal.SIGKILL)
+                act()
 
     return step
+
+
+def killer(point, count):
+    """A step that ends this process at the ``count``th ``point``."""
+    return at(point, count, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def publisher(agent, domain, epochs, file):

@@ -85,7 +85,8 @@ def wait_for_hops(stack: Stack, values: list[bytes], timeout: float = 30) -> lis
         assert time.monotonic() < deadline, f"{sum(d not in found for d in wanted)} hops missing"
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A zig-zag varint that is not negative, and what follows it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -99,12 +100,12 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 def leaves(value: bytes) -> list[str]:
     """Leaf hashes (hex) of the records in a bundle, by docs/wire-format.md, section 5: no code of the product."""
     head = value[10:103]
-    size, at = _varint(value, 103)
-    count, at = _varint(value, at + size)
+    size, at = varint(value, 103)
+    count, at = varint(value, at + size)
     found = []
     for _ in range(count):
         fixed = value[at : at + 26]
-        size, start = _varint(value, at + 26)
+        size, start = varint(value, at + 26)
         at = start + size
         found.append(hashlib.sha256(b"\0" + head + fixed + value[start:at]).hexdigest())
     assert value[at : at + 1] == b"\0"

@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +12,7 @@ import pytest
 from bus.settings import Settings
 from bus.stack.local import Stack, prepare
 from bus.stack.pki import ensure_pki
+from tests.integration.commands import bus
 from tests.integration.conftest import POLICIES
 
 pytestmark = pytest.mark.broker
@@ -41,22 +39,6 @@ def given(home: Path, operator: Stack) -> Path:
     shutil.copy(operator.layout.ca, state / "pki" / "ca.pem")
     shutil.copy(operator.layout.service(ADMIN) / "scram", state / "services" / ADMIN / "scram")
     return home
-
-
-def bus(home, *arguments, check=True, **more):
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("BUS_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "bus.cli.main", *arguments],
-        cwd=home,
-        env={**environ, **more},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def state_files(home: Path) -> set[str]:

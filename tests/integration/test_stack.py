@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.integration.commands import bus
 from tests.integration.conftest import POLICIES
 
 pytestmark = pytest.mark.broker
@@ -24,22 +25,6 @@ def home(tmp_path_factory):
     (folder / "policies").symlink_to(POLICIES)
     yield folder
     bus(folder, "stack", "down", "--purge", check=False)
-
-
-def bus(home, *arguments, check=True, **more):
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("BUS_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "bus.cli.main", *arguments],
-        cwd=home,
-        env={**environ, **more},
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def pids(home):
