@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -30,6 +31,9 @@ POLL_BATCH: Final = 2000
 COMMITTED_TIMEOUT_S: Final = 15.0
 SLICES: Final = 4
 RETRY_S: Final = 0.2
+FENCED: Final = 3
+FENCED_WITHIN_S: Final = 60.0
+"""So many times in so long the consumer may end and join anew, before another process is taken to have its name."""
 DENIED_S: Final = 15.0
 """How long an input topic may be denied before the process gives up: a policy that removes it is read by then."""
 
@@ -139,12 +143,12 @@ class Loop:
         self._paused = False
         self._denied: dict[str, float] = {}
         self._fatal: KafkaError | None = None
+        self._ended: deque[float] = deque(maxlen=FENCED)  # when consumers ended, as time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set: then the last batch is committed and the group left."""
         self._transactor = Transactor(self._connection, self._instance, self._step, self._skew_ms)
-        config = consumer_config(self._connection, self._group, self._instance)
-        self._consumer = Consumer({**config, **self._ends.config, "error_cb": self._on_client_error})
+        self._consumer = self._join()
         try:
             self._subscribe()
             while not stop.is_set():
@@ -159,6 +163,9 @@ class Loop:
         finally:
             self._consumer.close()
             self._transactor.close()
+
+    def _join(self) -> Consumer:
+        return Consumer({**consumer_config(self._connection, self._group, self._instance), **self._ends.config})
 
     def _subscribe(self) -> None:
         wanted = self._worker.topics()
@@ -180,8 +187,11 @@ class Loop:
             self._stand()
             return
         messages = self._consumer.consume(POLL_BATCH, self._slice_s if self._assigned else RETRY_S)
-        if self._stale:
-            return  # revoked and assigned anew in this poll, and not restored
+        if self._stale:  # revoked, lost or assigned anew in this poll, and not restored
+            for message in messages:
+                if (error := message.error()) is not None:
+                    self._note_fatal(error)
+            return
         if not self._bytes:
             self._worker.idle()
             self._subscribe()
@@ -201,8 +211,8 @@ class Loop:
     def _stand(self) -> None:
         """One turn in which nothing is handled: keep polling, try to be able to go on."""
         for message in self._consumer.consume(POLL_BATCH, RETRY_S):
-            if message.error() is not None:
-                self._connection.check()  # other errors mend, or come again when partitions are read
+            if (error := message.error()) is not None:
+                self._note_fatal(error)  # other errors mend, or come again when partitions are read
             else:
                 self._stale = True  # assigned within this poll: what it gave out is thrown away, and read again
         self._fence_off()
@@ -359,30 +369,47 @@ class Loop:
         self._signs.waiting("no partitions are assigned")
         consumer.unassign()
 
-    def _on_client_error(self, error: KafkaError) -> None:
-        """librdkafka's error callback: a fatal error, as of another process with this instance name, ends the loop."""
+    def _note_fatal(self, error: KafkaError) -> None:
+        self._connection.check()
         if is_fatal(error):
             self._fatal = error
-        self._connection.on_error(error)
 
     def _check(self) -> None:
         self._connection.check()
         if self._fatal is not None:
-            raise Refused(
-                f"{self._instance}: the consumer ended: {self._fatal.str()}",
-                code=Code.STACK,
-                hint="does another process run under this instance name?",
-            )
+            self._join_anew(self._fatal)
         for topic, since in self._denied.items():
             if time.monotonic() - since > DENIED_S:
                 denied = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
                 raise self._connection.typed(denied, "read", topic)
 
+    def _join_anew(self, error: KafkaError) -> None:
+        """The consumer ended and gives nothing out any more: another one in its place.
+
+        A static member whose session timed out, as when its coordinator's broker is killed, joins anew within
+        librdkafka and is fenced by that (librdkafka 3437). Only where it comes again and again is it another process.
+        """
+        now = time.monotonic()
+        self._ended.append(now)
+        if len(self._ended) == FENCED and now - self._ended[0] < FENCED_WITHIN_S:
+            raise Refused(
+                f"{self._instance}: its consumer ended {FENCED} times in {FENCED_WITHIN_S:.0f} s: {error.str()}",
+                code=Code.STACK,
+                hint="does another process run under this instance name?",
+            )
+        log.warning("joining the group anew: %s", error.str())
+        self._void(fence=True)
+        self._leave(self._consumer)
+        self._consumer.close()
+        self._fatal, self._topics = None, []
+        self._consumer = self._join()
+        self._subscribe()
+
     def _on_message_error(self, message: Message) -> None:
         error = message.error()
         if error is None:
             return
-        self._connection.check()
+        self._note_fatal(error)
         code = error.code()
         if code in ACL_ERRORS:
             # Its domain may have left the policy: the snapshot that says so comes after the revocation.

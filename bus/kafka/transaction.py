@@ -2,8 +2,8 @@
 
 The discipline (docs/architecture.md, section 1): group metadata is captured with the batch by the polling thread; after
 any timeout or unknown result the producer is discarded; after a transaction that was merely slow it is discarded too,
-because librdkafka's EndTxn that the network held back would commit half of the next one. A watchdog ends the process
-when a step exceeds its deadline.
+because librdkafka's EndTxn that the network held back would commit half of the next one. A thread whose step never
+returns is left behind; a watchdog ends the process where not even a new producer can be made.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ log = logging.getLogger("bus.kafka")
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 SLOW_S: Final = 1.5
 STEP_DEADLINE_S: Final = 45.0
+FENCED_S: Final = 5.0
+"""How long a step may take to notice that its producer was fenced."""
 Place = tuple[str, int]
 Step = Callable[[str], None]
 
@@ -90,16 +92,18 @@ class Transactor:
         self._step = step
         self._clock = ClockCheck(max_clock_skew_ms)
         self._probe: Place | None = None
+        self._failure: BaseException | None = None
+        self._fresh_began = 0.0
+        self._producer = self._fresh()
+        self._start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _start(self) -> None:
         self._work: queue.SimpleQueue[Staged | None] = queue.SimpleQueue()
         self._done = threading.Event()
         self._done.set()
-        self._failure: BaseException | None = None
-        self._commit_began = 0.0
-        self._fresh_began = 0.0
-        self._producer = self._fresh()
-        self._thread = threading.Thread(target=self._run, name="transactor", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(self._work, self._done), name="transactor", daemon=True)
         self._thread.start()
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @property
     def idle(self) -> bool:
@@ -124,9 +128,15 @@ class Transactor:
             raise TransactionFailed(str(failure)) from failure
 
     def renew(self) -> None:
-        """Discard the producer and fence whatever it left open. Blocks until the new one is initialised."""
-        self._failure = None
+        """Discard the producer and fence whatever it left open. Blocks until the new one is initialised.
+
+        A thread that is still in a step is left behind with its producer, whose transactional id is fenced by then.
+        """
         self._producer = self._fresh()
+        if not self._done.wait(FENCED_S):
+            log.error("a step of a fenced transaction does not return: its thread is left behind")
+            self._start()
+        self._failure = None
 
     def confirm_clock(self) -> None:
         """Where the last transaction was aborted for the clock: look again. Raises RetryLater while it is off.
@@ -175,23 +185,23 @@ class Transactor:
                 self._fresh_began = 0.0
                 return producer
 
-    def _run(self) -> None:
-        while (staged := self._work.get()) is not None:
-            self._commit_began = time.monotonic()
+    def _run(self, work: queue.SimpleQueue[Staged | None], done: threading.Event) -> None:
+        while (staged := work.get()) is not None:
+            began = time.monotonic()
             try:
-                self._commit(staged)
-                staged.seconds = time.monotonic() - self._commit_began
-                self._commit_began = 0.0
-                if staged.seconds > SLOW_S:
+                self._commit(self._producer, staged)
+                staged.seconds = time.monotonic() - began
+                if staged.seconds > SLOW_S and done is self._done:
                     log.warning("transaction took %.1f s: producer renewed", staged.seconds)
                     self._producer = self._fresh()
             except BaseException as error:  # told to the owner, who recovers
-                self._failure = error
-            self._commit_began = 0.0
-            self._done.set()
+                if done is self._done:
+                    self._failure = error
+            done.set()
+            if done is not self._done:
+                return  # left behind: another thread is in its place
 
-    def _commit(self, staged: Staged) -> None:
-        producer = self._producer
+    def _commit(self, producer: Producer, staged: Staged) -> None:
         errors: list[KafkaError] = []
         appended: list[int] = []
 
@@ -259,10 +269,9 @@ class Transactor:
     def _watch(self) -> None:
         while True:
             time.sleep(1)
-            # Each is cleared by the thread that set it alone: a stuck commit stays seen while another producer is made.
-            began = min(filter(None, (self._commit_began, self._fresh_began)), default=0.0)
+            began = self._fresh_began
             if began and time.monotonic() - began > STEP_DEADLINE_S + 1:
-                log.critical("a transaction step exceeded %.0f s: ending the process", STEP_DEADLINE_S)
+                log.critical("no producer could be made in %.0f s: ending the process", STEP_DEADLINE_S)
                 os._exit(70)
 
 

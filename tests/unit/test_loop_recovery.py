@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
 
-from bus.kafka.loop import Loop
+from bus.errors import Refused
+from bus.kafka.loop import FENCED, FENCED_WITHIN_S, Loop
 from bus.kafka.transaction import Staged
 
 PLACE = ("notes.in", 0)
@@ -41,12 +42,21 @@ class Record(SimpleNamespace):
     headers = key
 
 
+class Fatal(SimpleNamespace):
+    """What librdkafka gives out once, and then nothing any more, after a static member was fenced."""
+
+    def error(self):
+        return KafkaError(KafkaError._FATAL, "static consumer fenced")
+
+
 class MemoryConsumer:
     """A log with a position; ``during`` holds what happens within the next polls, before they give anything out."""
 
     def __init__(self, committed):
         self.during = []
         self.position = None
+        self.ended = False
+        self.closed = False
         self._committed = committed
 
     def subscribe(self, *_, **__):
@@ -59,6 +69,9 @@ class MemoryConsumer:
         for happens in self.during[:1]:
             self.during.pop(0)
             happens(self)
+        if self.ended:
+            self.position, self.ended = None, False
+            return [Fatal()]
         if self.position is None:
             return []
         found = [Record(number=number) for number in range(self.position, RECORDS)][:count]
@@ -81,6 +94,9 @@ class MemoryConsumer:
 
     def consumer_group_metadata(self):
         return None
+
+    def close(self):
+        self.closed = True
 
 
 class Handled:
@@ -168,3 +184,53 @@ def test_a_rebalance_in_the_poll_after_a_failed_transaction_skips_nothing(loop):
     for _ in range(3):
         loop._turn()
     assert loop._worker.offsets == [2, 3, 4, 5]
+
+
+def end(consumer):
+    consumer.ended = True
+
+
+def lose_and_end(loop):
+    def happens(consumer):
+        loop._on_lost(consumer, [TopicPartition(*PLACE)])
+        consumer.ended = True
+
+    return happens
+
+
+@pytest.mark.parametrize("standing", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_consumer_that_ended_is_replaced_and_nothing_is_skipped(loop, standing, lost):
+    first, second = loop._consumer, MemoryConsumer(committed=2)
+    loop._join = lambda: second
+    loop._consumer.during.append(assigned(loop))
+    loop._turn()
+    loop._worker.offsets.clear()  # what the first consumer's transaction held is void
+    loop._worker.submitted = 0
+    if standing:
+        loop._void(fence=True)
+    first.during.append(lose_and_end(loop) if lost else end)
+    second.during.append(assigned(loop))
+    for _ in range(4):
+        loop._turn()
+    assert first.closed
+    assert loop._consumer is second
+    assert loop._worker.offsets == [2, 3, 4, 5]
+
+
+def ends_each(loop, clock, seconds):
+    """Turns in which each consumer ends right away, so many seconds after the last one."""
+    loop._join = lambda: MemoryConsumer(committed=2)
+    for _ in range(2 * FENCED):
+        loop._consumer.during.append(end)
+        loop._turn()
+        clock[0] += seconds
+        loop._turn()
+
+
+def test_a_consumer_that_ends_again_and_again_is_taken_for_another_process(loop, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("bus.kafka.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    ends_each(loop, clock, FENCED_WITHIN_S / (FENCED - 1) + 1)
+    with pytest.raises(Refused, match="ended 3 times in 60 s"):
+        ends_each(loop, clock, FENCED_WITHIN_S / (FENCED - 1) - 1)
