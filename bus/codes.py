@@ -48,8 +48,12 @@ class Code(StrEnum):
     ZONES = "zones"
     PRODUCE = "produce"
     CONSUME = "consume"
+    KINDS = "kinds"
     TOOLS = "tools"
     LABELS = "labels"
+    CONDITION = "condition"
+    GUARDRAIL = "guardrail"
+    MASK = "mask"
 
     # What a client or an operator meets outside a record's way (ADR 0003).
     ACL = "acl"

@@ -1,4 +1,4 @@
-"""What the broker holds now: topics with their settings, users, ACLs, the live snapshot. Reads only."""
+"""What the broker holds now: topics with their settings, users, ACLs, quotas, the live snapshot. Reads only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from bus.admin.desired import Acl, Topic
+from bus.admin.desired import Acl, Quota, Topic
+from bus.admin.quotas import list_quotas
 from bus.admin.users import TIMEOUT, list_users
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
 from bus.errors import Unavailable
@@ -44,6 +45,7 @@ class Actual:
     users: frozenset[str]
     acls: frozenset[Acl]
     snapshot: LiveSnapshot | None
+    quotas: frozenset[Quota] = frozenset()
     reader: str = "bus-admin"
 
 
@@ -62,6 +64,7 @@ def read_actual(connection: Connection, trust: TrustFile) -> Actual:
             users=frozenset(list_users(client)),
             acls=frozenset(list_acls(client)),
             snapshot=snapshot,
+            quotas=frozenset(list_quotas(connection)),
             reader=connection.identity.principal,
         )
     except KafkaException as error:

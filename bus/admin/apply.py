@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 
 from bus.admin.desired import Acl
 from bus.admin.plan import Plan
+from bus.admin.quotas import alter_quotas
 from bus.admin.users import TIMEOUT, delete_users, set_passwords
 from bus.authority.trust import TrustFile
 from bus.crypto.signing import Signer, sign_object
@@ -57,13 +58,14 @@ def apply_plan(
         _delete_acls(client, plan.revoke)
         if plan.delete_users:
             delete_users(client, list(plan.delete_users))
-        # 2. Topics, users, grants.
+        # 2. Topics, users, grants, quotas.
         _create_topics(client, plan)
         _alter_topics(client, plan)
         if plan.create_users:
             folders = {name: layout.principal(name) for name in plan.create_users}
             set_passwords(client, folders, owners)
         _create_acls(client, plan.grant)
+        alter_quotas(connection, plan.remove_quotas, plan.set_quotas)
         for change in plan.changes:
             say(str(change))
         # 3. The snapshot last: whoever reads it finds the broker as it says.

@@ -62,6 +62,21 @@ class Topic:
     config: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Quota:
+    """One limit of one user; ``user`` is "" for the default of users without their own.
+
+    ``key`` is Kafka's: producer_byte_rate and consumer_byte_rate in bytes/s, request_percentage in % of one thread.
+    """
+
+    user: str
+    key: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"User:{self.user or '<default>'} {self.key}={self.value:g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """What the broker must hold for a policy."""
@@ -69,6 +84,7 @@ class Desired:
     topics: tuple[Topic, ...]
     users: frozenset[str]
     acls: frozenset[Acl]
+    quotas: frozenset[Quota] = frozenset()
 
 
 def desired_state(policy: Policy, enforcers: int, brokers: int = 1) -> Desired:
@@ -81,7 +97,11 @@ def desired_state(policy: Policy, enforcers: int, brokers: int = 1) -> Desired:
         acls |= set(_enforcer_acls(policy, enforcer_name(number)))
     acls |= set(_auditor_acls(policy))
     replication = max(policy.replication, min(3, brokers))
-    return Desired(tuple(_topics(policy, replication)), frozenset([*policy.agents, *services]), frozenset(acls))
+    # Of agents alone: an enforcer that the broker slows down keeps everyone waiting.
+    quotas = {Quota(agent, key, limit) for agent in policy.agents for key, limit in policy.broker_quotas(agent).items()}
+    return Desired(
+        tuple(_topics(policy, replication)), frozenset([*policy.agents, *services]), frozenset(acls), frozenset(quotas)
+    )
 
 
 def _topic(principal: str, operation: str, *topics: str) -> Iterable[Acl]:

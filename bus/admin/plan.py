@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bus.admin.actual import Actual
-from bus.admin.desired import Acl, Desired, Topic, desired_state
+from bus.admin.desired import Acl, Desired, Quota, Topic, desired_state
 from bus.codes import Code
 from bus.errors import Refused
 from bus.policy.model import Policy
 
 RENEW_BEFORE_MS = 30 * 86_400_000
+UNPLANNED = "not in policy: removed only with --prune"
 
 
 class Verb(StrEnum):
@@ -55,6 +56,8 @@ class Plan:
     alter_topics: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     create_users: tuple[str, ...]
     grant: tuple[Acl, ...]
+    set_quotas: tuple[Quota, ...]
+    remove_quotas: tuple[Quota, ...]
     drift: tuple[Change, ...]
     publish: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -75,6 +78,8 @@ class Plan:
             ),
             *(Change(Verb.ADD, "user", name) for name in self.create_users),
             *(Change(Verb.ADD, "acl", str(acl)) for acl in self.grant),
+            *(Change(Verb.REMOVE, "quota", str(each)) for each in self.remove_quotas),
+            *(Change(Verb.CHANGE, "quota", str(each)) for each in self.set_quotas),
             *([Change(Verb.CHANGE, "snapshot", str(self.live_number + 1), self.publish)] if self.publish else []),
         ]
 
@@ -89,12 +94,14 @@ def make_plan(
     create, alter = _topic_changes(wanted, actual)
     surplus = actual.acls - wanted.acls
     foreign = frozenset() if prune else frozenset(acl for acl in surplus if acl not in explained.acls)
+    lifted, strange_quotas = _surplus_quotas(wanted, explained, actual, prune=prune)
     strangers = actual.users - wanted.users - explained.users - {"bus-admin", actual.reader}
     known = {topic.name for topic in wanted.topics} | {topic.name for topic in explained.topics}
     unknown_topics = sorted(set(actual.topics) - known)
     drift = [
-        *(Change(Verb.DRIFT, "acl", str(acl), "not in policy: removed only with --prune") for acl in sorted(foreign)),
+        *(Change(Verb.DRIFT, "acl", str(acl), UNPLANNED) for acl in sorted(foreign)),
         *(Change(Verb.DRIFT, "user", name, "not in policy") for name in sorted(strangers) if not prune),
+        *(Change(Verb.DRIFT, "quota", str(each), UNPLANNED) for each in strange_quotas),
         *(Change(Verb.DRIFT, "topic", name, "not in policy: topics are never deleted here") for name in unknown_topics),
     ]
     gone = {topic.name for topic in explained.topics} - {topic.name for topic in wanted.topics}
@@ -110,10 +117,23 @@ def make_plan(
         alter_topics=tuple(alter),
         create_users=tuple(sorted(wanted.users - actual.users)),
         grant=tuple(sorted(wanted.acls - actual.acls)),
+        set_quotas=tuple(sorted(wanted.quotas - actual.quotas)),
+        remove_quotas=tuple(lifted),
         drift=tuple(drift),
         publish=_publish(draft, actual, now_ms),
         notes=tuple(f"topic {name} is no longer in the policy; it stays with its data" for name in sorted(gone)),
     )
+
+
+def _surplus_quotas(
+    wanted: Desired, explained: Desired, actual: Actual, *, prune: bool
+) -> tuple[list[Quota], list[Quota]]:
+    """What is removed, and what is drift. A limit that is wanted with another value is set, not removed."""
+    kept = {(each.user, each.key) for each in wanted.quotas}
+    surplus = sorted(each for each in actual.quotas if (each.user, each.key) not in kept)
+    ours = {(each.user, each.key) for each in explained.quotas}
+    removed = [each for each in surplus if prune or (each.user, each.key) in ours]
+    return removed, [each for each in surplus if each not in removed]
 
 
 def _publish(draft: Policy, actual: Actual, now_ms: int) -> str:

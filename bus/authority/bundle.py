@@ -1,7 +1,8 @@
 """An agent's keys of one epoch, as one 0600 file: what the issuer writes and the SDK reads.
 
 ``keys/<epoch>`` holds, per domain that the agent may touch, the signed epoch object, its own MAC and seal keys where it
-may produce, and its reading key and role KEKs where it may consume. It never holds a root or another agent's key.
+may produce, and its reading key and the KEKs of its reader groups where it may consume. It never holds a root or
+another agent's key.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from bus.crypto.keys import AgentKeys, ReadingKey, Secret
 from bus.crypto.signing import open_object
 from bus.errors import Unverified, WireError
 from bus.files import read_secret
-from bus.policy.decide import AVAILABLE_TIERS
 from bus.policy.model import Policy
+from bus.policy.rules import AVAILABLE_TIERS
 from bus.wire.names import AgentId, DomainName
 from bus.wire.objects import Epoch
 
@@ -58,9 +59,9 @@ def make_bundle(agent: AgentId, policy: Policy, epochs: list[StoredEpoch], *, se
         if name in produce and sending:
             entry["own"] = _own(keys.agent_keys(stored.root, agent))
         if name in consume:
-            roles = sorted(policy.agents[agent].roles & domain.consume)
+            groups = policy.groups(agent, domain)
             entry["reading"] = keys.target_key(stored.root, agent).kek.reveal().hex()
-            entry["roles"] = {role: keys.role_key(stored.root, role).kek.reveal().hex() for role in roles}
+            entry["roles"] = {group: keys.group_key(stored.root, group).kek.reveal().hex() for group in groups}
         domains[name] = entry
     if not domains:
         return None

@@ -14,7 +14,8 @@ from bus.codes import Code
 from bus.crypto.signing import Trust, open_object
 from bus.errors import Refused, WireError
 from bus.files import write_file
-from bus.policy.model import Policy, compile_policy
+from bus.policy.compiling import compile_policy
+from bus.policy.model import Policy
 from bus.wire.objects import SignedSnapshot
 
 FORMAT: Final = "sealbus.trust/1"

@@ -13,6 +13,7 @@ from bus import settings as settings_module
 from bus.admin.apply import apply_plan
 from bus.admin.plan import Plan, Verb
 from bus.authority.local import load_signer
+from bus.cli import law
 from bus.cli.output import EXIT_CHANGES, EXIT_NO, emit, out, say
 from bus.policy.loader import load_policy
 from bus.settings import Mode, Settings
@@ -97,3 +98,7 @@ def apply(directory: Path | None, as_json: bool, prune: bool, yes: bool) -> None
     signer = load_signer(local.layout.signer("policy"))
     apply_plan(plan, local.admin_connection(), local.layout, signer, trust, settings.owners)
     say(f"applied: {len(plan.changes)} changes")
+
+
+for command in law.COMMANDS:
+    policy.add_command(command)

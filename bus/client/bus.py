@@ -25,8 +25,9 @@ from bus.codes import Code
 from bus.errors import BusError, Denied, Refused, Unavailable
 from bus.files import Layout
 from bus.kafka.config import Connection, read_identity
-from bus.policy.decide import Action, Context, decide
+from bus.policy.decide import decide_constant
 from bus.policy.model import Policy
+from bus.policy.question import Action, Context
 from bus.settings import Settings
 from bus.wire import records
 from bus.wire.envelope import Kind
@@ -171,7 +172,7 @@ class Bus:
         Raises Denied where the policy says that this agent may not consume.
         """
         name = DomainName(domain)
-        decision = decide(self._agent, Action.CONSUME, name, Context(), self._policy())
+        decision = decide_constant(self._agent, Action.CONSUME, name, Context(), self._policy())
         if not decision.allowed:
             raise Denied(
                 f"{self._agent} may not consume {domain}: {decision.why}", rule=decision.rule, code=decision.code

@@ -16,8 +16,9 @@ import uuid_utils
 from bus.client.delivery import Delivery
 from bus.codes import Code
 from bus.errors import Denied, Refused, TooLarge
-from bus.policy.decide import Action, Context, decide
+from bus.policy.decide import decide_constant
 from bus.policy.model import Policy
+from bus.policy.question import Action, Context
 from bus.wire import codec, envelope, sealed
 from bus.wire.envelope import Kind, Message, Profile
 from bus.wire.names import AgentId, DomainName, Tier
@@ -76,9 +77,16 @@ class Composer:
         found = self._routes.get(name)
         if found is None:
             check_text("purpose", purpose)
-            decision = decide(
-                self._agent, Action.PRODUCE, DomainName(domain), Context(kind, target, tier_floor), policy
+            context = Context(
+                kind=kind,
+                target=target,
+                tier_floor=tier_floor,
+                tool=tool,
+                task_type=task_type,
+                purpose=purpose,
+                labels=(*labels, *policy.floor(self._agent)),
             )
+            decision = decide_constant(self._agent, Action.PRODUCE, DomainName(domain), context, policy)
             if not decision.allowed:
                 raise Denied(
                     f"{self._agent} may not produce to {domain}: {decision.why} "

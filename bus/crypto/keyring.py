@@ -38,16 +38,18 @@ class DomainEpoch:
     readers: dict[tuple[str, str], ReadingKey] = field(default_factory=dict)
     notices: dict[AgentId, CountingAead] = field(default_factory=dict)
     agents: set[AgentId] = field(default_factory=set)
+    masking: Secret = field(init=False)
     dead: CountingAead = field(init=False)
 
     def __post_init__(self) -> None:
+        self.masking = keys.purpose_key(self.root, "mask")
         self.dead = CountingAead(keys.purpose_key(self.root, "dead"), "dead", self.instance)
 
     def reader(self, kind: str, name: str) -> ReadingKey:
-        """The reading key of ("role", ROLE) or ("target", agent)."""
+        """The reading key of ("role", reader group) or ("target", agent)."""
         found = self.readers.get((kind, name))
         if found is None:
-            found = keys.role_key(self.root, name) if kind == "role" else keys.target_key(self.root, name)
+            found = keys.group_key(self.root, name) if kind == "role" else keys.target_key(self.root, name)
             self.readers[kind, name] = found
         return found
 

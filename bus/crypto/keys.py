@@ -110,6 +110,13 @@ def role_key(root: Secret, role: str, tenant: str = "") -> ReadingKey:
     return _reading_key(expand(root, preimage.role_info(role, tenant), f"role {role}"))
 
 
+def group_key(root: Secret, group: str) -> ReadingKey:
+    """The KEK of a reader group, ``ROLE[@tenant][/zone]``: of those holders of a role that are in a tenant and zone."""
+    name, slash, zone = group.partition("/")
+    role, _, tenant = name.partition("@")
+    return role_key(root, role + slash + zone, tenant)
+
+
 def target_key(root: Secret, agent: str) -> ReadingKey:
     """The reading key of ``agent``, for records that have it as their target."""
     return _reading_key(expand(root, preimage.target_info(agent), f"target {agent}"))

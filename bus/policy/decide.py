@@ -1,54 +1,53 @@
 """The PDP: (principal, action, resource, context, policy) -> decision. Pure, total, default deny.
 
-The same function answers the SDK's early check and the enforcer. Order of rules: produce or consume, then the target's
-right to read, then whether the tier can be had and is high enough. A decision names its rule and where it is written.
+The same function answers the SDK's early check, the enforcer and `bus policy test | explain`. The rules, in order:
+
+ 1. the domain and the agent exist
+ 2. tenants: no record crosses
+ 3. zones: only named flows cross
+ 4. produce or consume
+ 5. kind and tools
+ 6. labels: somebody who is cleared may read; the target is one of them
+ 7. conditions (`when`); those that look at time, load or size last
+ 8. the tier can be had and is high enough
+
+Guardrails, rates and breakers follow where the record's bytes are (the enforcer). A decision names its rule and where
+it is written; an error anywhere denies.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
 
 from bus.codes import Code
-from bus.policy.model import DomainPolicy, Policy
-from bus.wire.envelope import Kind
-from bus.wire.names import AgentId, DomainName, RoleName, Tier
-
-AVAILABLE_TIERS: Final = frozenset({Tier.PLAINTEXT, Tier.RETRIEVAL})
-"""Tiers that this release can protect for; a domain of another tier is refused, never weakened."""
-
-
-class Action(StrEnum):
-    """What a principal does to a domain."""
-
-    PRODUCE = "produce"
-    CONSUME = "consume"
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Environment of an action: what of an envelope the rules look at."""
-
-    kind: Kind = Kind.MESSAGE
-    target: str = ""
-    tier_floor: Tier | None = None
+from bus.policy.model import Policy
+from bus.policy.question import Action, Case, Context, Finding
+from bus.policy.rules import RULES, moment_conditions, readers, record_label
+from bus.wire.names import AgentId, DomainName, Tier
 
 
 @dataclass(frozen=True, slots=True)
 class Obligations:
-    """What must be done with an allowed record. Exactly one of ``roles`` and ``target`` names its readers."""
+    """What must be done with an allowed record. Exactly one of ``roles`` and ``target`` names its readers.
+
+    ``roles`` are reader groups: a role, narrowed to tenant and zone where the policy has those.
+    """
 
     tier: Tier
     mask_metadata: bool
     audit_full: bool
-    roles: tuple[RoleName, ...] = ()
+    roles: tuple[str, ...] = ()
     target: str = ""
+    masks: tuple[str, ...] = ()
+    guardrails: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
         """Short words for notices and logs."""
         readers = f"target:{self.target}" if self.target else "roles:" + ",".join(self.roles)
-        return (f"tier:{self.tier.name}", readers, *(("masked",) if self.mask_metadata else ()))
+        label = (f"label:{'+'.join(self.label)}",) if self.label else ()
+        masked = ("masked",) if self.mask_metadata else ()
+        return (f"tier:{self.tier.name}", readers, *masked, *label, *self.masks, *self.guardrails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,57 +68,75 @@ class Decision:
 
 def decide(principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy) -> Decision:
     """Decide; every input falls into exactly one ALLOW or DENY."""
-    domain = policy.domains.get(resource)
-    agent = policy.agents.get(principal)
-    rule = f"{resource}.{action}"
-    code = Code.PRODUCE if action is Action.PRODUCE else Code.CONSUME
-    if domain is None:
-        return Decision(code, rule, "", why=f"no domain {resource!r}")
-    where = domain.location(action)
-    if agent is None:
-        return Decision(code, rule, where, why=f"no agent {principal!r} in agents.yaml")
-    granted = domain.produce if action is Action.PRODUCE else domain.consume
-    if not granted & agent.roles:
-        why = f"{', '.join(sorted(agent.roles))} not in [{', '.join(sorted(granted))}]"
-        return Decision(code, rule, where, why=why)
-    if action is Action.PRODUCE:
-        refusal = _target_refusal(domain, context, policy)
-        if refusal is not None:
-            return refusal
-    return _tier_decision(domain, rule, where, context)
+    decision = decide_constant(principal, action, resource, context, policy)
+    return decide_moment(decision, principal, action, resource, context, policy)
 
 
-def _target_refusal(domain: DomainPolicy, context: Context, policy: Policy) -> Decision | None:
-    rule, where = f"{domain.name}.consume", domain.location("consume")
-    if context.kind.targeted and not context.target:
-        return Decision(Code.CONSUME, rule, where, why=f"{context.kind} needs a target")
-    if not context.target:
-        if not domain.consume:
-            return Decision(Code.CONSUME, rule, where, why=f"nobody may read {domain.name}")
-        return None
-    reader = policy.agents.get(AgentId(context.target))
-    if reader is None or not reader.roles & domain.consume:
-        return Decision(Code.CONSUME, rule, where, why=f"target {context.target!r} may not read {domain.name}")
-    return None
-
-
-def _tier_decision(domain: DomainPolicy, rule: str, where: str, context: Context) -> Decision:
-    if domain.tier not in AVAILABLE_TIERS or domain.attestation_required:
-        line = "tier" if domain.tier not in AVAILABLE_TIERS else "attestation_required"
-        why = f"{domain.tier.name}{' with attestation' if domain.attestation_required else ''} is not available yet"
-        return Decision(Code.TIER_UNAVAILABLE, f"{domain.name}.tier", domain.location(line), why=why)
-    if context.tier_floor is not None and domain.tier < context.tier_floor:
-        why = f"{domain.tier.name} is below the envelope's floor {context.tier_floor.name}"
-        return Decision(Code.TIER_FLOOR, f"{domain.name}.tier", domain.location("tier"), why=why)
+def decide_constant(
+    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy
+) -> Decision:
+    """The decision but for conditions on time, load and size: the same for every record of one profile."""
+    unknown = _unknown(principal, action, resource, policy)
+    if unknown is not None:
+        return Decision(unknown.refusal or Code.INTERNAL, unknown.rule, unknown.location, why=unknown.why)
+    domain, agent = policy.domains[resource], policy.agents[principal]
+    case = Case(agent, action, domain, context, policy, record_label(agent, domain, context, policy))
+    for rule in RULES:
+        for finding in rule(case):
+            if finding.refusal is not None:
+                return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
     return Decision(
         Code.ALLOW,
-        rule,
-        where,
+        f"{resource}.{action}",
+        domain.location(action),
         Obligations(
             tier=domain.tier,
             mask_metadata=domain.metadata_masking,
             audit_full=domain.audit_full,
-            roles=() if context.target else tuple(sorted(domain.consume)),
+            roles=() if context.target else readers(case),
             target=context.target,
+            masks=tuple(each.name for each in domain.masks),
+            guardrails=tuple(each.name for each in domain.guardrails),
+            label=policy.scheme.names(case.label),
         ),
     )
+
+
+def decide_moment(
+    decision: Decision, principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy
+) -> Decision:
+    """``decision`` with the conditions that look at this record's time, load or size."""
+    domain = policy.domains.get(resource)
+    if domain is None or not domain.moment or not (decision.allowed or decision.rule == f"{resource}.tier"):
+        return decision
+    agent = policy.agents[principal]
+    case = Case(agent, action, domain, context, policy, record_label(agent, domain, context, policy))
+    for finding in moment_conditions(case):
+        if finding.refusal is not None:
+            return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
+    return decision
+
+
+def findings(
+    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy
+) -> list[Finding]:
+    """What every rule says, in order, also behind the first refusal: the answer of `bus policy explain`."""
+    unknown = _unknown(principal, action, resource, policy)
+    if unknown is not None:
+        return [unknown]
+    domain, agent = policy.domains[resource], policy.agents[principal]
+    case = Case(agent, action, domain, context, policy, record_label(agent, domain, context, policy))
+    found = [finding for rule in RULES[:-1] for finding in rule(case)]
+    found += moment_conditions(case)
+    return found + list(RULES[-1](case))
+
+
+def _unknown(principal: AgentId, action: Action, resource: DomainName, policy: Policy) -> Finding | None:
+    code = Code.PRODUCE if action is Action.PRODUCE else Code.CONSUME
+    rule = f"{resource}.{action}"
+    if resource not in policy.domains:
+        return Finding(rule, f"no domain {resource!r}", refusal=code)
+    if principal not in policy.agents:
+        where = policy.domains[resource].location(action)
+        return Finding(rule, f"no agent {principal!r} in agents.yaml", where, code)
+    return None

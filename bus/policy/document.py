@@ -1,43 +1,34 @@
 """The shape of the policy files, as pydantic models: mesh.yaml (``security_mesh``) and agents.yaml.
 
 ``global`` and ``domains`` are the published document; the rest extends it. Models check one file's shape; what holds
-between values (names that collide, roles that exist, safe values together) is ``bus.policy.loader``'s.
+between values (names that collide, roles that exist, safe values together) is ``bus.policy.checks``'.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
-_LONGEST = 3650 * 86_400_000
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+from bus.policy.values import (
+    ByteRate,
+    Duration,
+    Expression,
+    LowerName,
+    Percent,
+    RoleText,
+    Strict,
+    TierText,
+    ToolText,
+    Version,
+)
 
-
-def _milliseconds(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", value)):
-        return min(int(match[1]) * _UNITS[match[2]], _LONGEST + 1)
-    raise ValueError('expected a duration, as in "90s", 24h or 7d')
-
-
-def _first_version(value: Any) -> Any:
-    if type(value) is not int or value != 1:
-        raise ValueError("expected 1")
-    return value
-
-
-Duration = Annotated[int, BeforeValidator(_milliseconds), Field(le=_LONGEST)]
-LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
-TierText = Literal["PLAINTEXT", "RETRIEVAL", "COMPUTATION", "FHE"]
+Names = Annotated[list[LowerName], Field(max_length=64)]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+KindText = Literal["MESSAGE", "RPC_REQUEST", "RPC_REPLY", "TOOL_CALL", "TOOL_RESULT", "REASONING", "MEMORY", "ARTIFACT"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Global(_Strict):
+class Global(Strict):
     """What holds for the whole mesh."""
 
     tls_min_version: Literal["1.3"]
@@ -45,7 +36,7 @@ class Global(_Strict):
     audit_scope: Literal["FULL_MESH"]
 
 
-class Topics(_Strict):
+class Topics(Strict):
     """How topics are made; fixed at creation where Kafka fixes it."""
 
     partitions: Annotated[int, Field(ge=1, le=256)] = 4
@@ -54,7 +45,79 @@ class Topics(_Strict):
     backlog_horizon: Duration = 86_400_000
 
 
-class Domain(_Strict):
+class BrokerQuota(Strict):
+    """What the broker lets one agent's user do before it slows that user down (Kafka client quotas)."""
+
+    produce: ByteRate | None = None
+    consume: ByteRate | None = None
+    requests: Percent | None = None
+
+
+class Role(Strict):
+    """What a role inherits, and what its holders are cleared for."""
+
+    inherits: Annotated[list[RoleText], Field(max_length=16)] = []
+    clearance: LowerName | None = None
+    categories: Names = []
+
+
+class Zone(Strict):
+    """Where a zone's data lives and which regulations hold there; told in hops and reports."""
+
+    residency: str | None = None
+    regulations: Annotated[list[str], Field(max_length=16)] = []
+
+
+class Flow(Strict):
+    """The one way in which records of these domains go from one zone into another."""
+
+    id: LowerName
+    from_: LowerName = Field(alias="from")
+    to: LowerName
+    domains: Annotated[list[LowerName], Field(min_length=1, max_length=256)]
+    max_label: LowerName | None = None
+    forbid: Names = []
+
+
+class Declassify(Strict):
+    """Who may lower a label, and behind which guardrails."""
+
+    id: LowerName
+    role: RoleText
+    from_: LowerName = Field(alias="from")
+    to: LowerName
+    drop: Names = []
+    after: Names = []
+
+
+class Labels(Strict):
+    """Levels, lowest first, and categories; whether labels follow the data."""
+
+    levels: Annotated[list[LowerName], Field(min_length=1, max_length=16)]
+    categories: Names = []
+    propagate: Literal["session", "none"] = "none"
+    declassify: Annotated[list[Declassify], Field(max_length=64)] = []
+
+
+class Mask(Strict):
+    """What happens to metadata (``KEY`` or ``metadata.KEY``) and to fields of a JSON payload (``payload.a.b``)."""
+
+    keep: Annotated[list[Key], Field(max_length=64)] | None = None
+    drop: Annotated[list[Key], Field(max_length=64)] = []
+    hash: Annotated[list[Key], Field(max_length=64)] = []
+    last4: Annotated[list[Key], Field(max_length=64)] = []
+    generalise: Annotated[list[Key], Field(max_length=64)] = []
+
+
+class Guardrail(Strict):
+    """What is looked for, where, and what happens to what was found."""
+
+    detect: Annotated[list[RoleText], Field(min_length=1, max_length=64)]
+    on: Annotated[list[Literal["payload", "metadata"]], Field(min_length=1, max_length=2)] = ["payload"]
+    then: Literal["redact", "deny", "flag"]
+
+
+class Domain(Strict):
     """One data domain. ``produce`` and ``consume`` may only narrow ``allowed_roles``."""
 
     name: LowerName
@@ -65,31 +128,48 @@ class Domain(_Strict):
     attestation_required: bool = False
     produce: list[RoleText] | None = None
     consume: list[RoleText] | None = None
+    kinds: Annotated[list[KindText], Field(min_length=1)] | None = None
+    tools: Annotated[dict[ToolText, list[RoleText]], Field(max_length=256)] | None = None
+    label: Names = []
+    when: Names = []
+    masks: Names = []
+    guardrails: Names = []
 
 
-class SecurityMesh(_Strict):
+class SecurityMesh(Strict):
     """The law."""
 
-    version: Annotated[int, BeforeValidator(_first_version)] = 1
+    version: Version = 1
     global_: Global = Field(alias="global")
     topics: Topics = Topics()
+    broker_quotas: Annotated[dict[RoleText | Literal["default"], BrokerQuota], Field(max_length=256)] = {}
+    roles: Annotated[dict[RoleText, Role], Field(max_length=256)] = {}
+    tenants: Names = []
+    zones: Annotated[dict[LowerName, Zone], Field(max_length=64)] = {}
+    flows: Annotated[list[Flow], Field(max_length=256)] = []
+    labels: Labels | None = None
+    conditions: Annotated[dict[LowerName, Expression], Field(max_length=1024)] = {}
+    masks: Annotated[dict[LowerName, Mask], Field(max_length=256)] = {}
+    guardrails: Annotated[dict[LowerName, Guardrail], Field(max_length=256)] = {}
     domains: Annotated[list[Domain], Field(min_length=1, max_length=256)]
 
 
-class MeshFile(_Strict):
+class MeshFile(Strict):
     """mesh.yaml."""
 
     security_mesh: SecurityMesh
 
 
-class Agent(_Strict):
-    """Who an agent is: one role or several."""
+class Agent(Strict):
+    """Who an agent is: one role or several, its tenant and zone."""
 
     role: RoleText | None = None
     roles: Annotated[list[RoleText], Field(min_length=1, max_length=16)] | None = None
+    tenant: LowerName | None = None
+    zone: LowerName | None = None
 
 
-class AgentsFile(_Strict):
+class AgentsFile(Strict):
     """agents.yaml."""
 
     agents: Annotated[dict[LowerName, Agent], Field(min_length=1, max_length=10_000)]

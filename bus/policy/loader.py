@@ -1,7 +1,7 @@
 """Policy files to a compiled policy; every refusal with file, line, column, what was expected and what was found.
 
-Shape is checked by the models of ``bus.policy.document``; here their errors get their place in the file, and what
-holds between values is checked: names that collide, roles that exist, narrowing that only narrows, safe values.
+Shape is checked by the models of ``bus.policy.document``: here their errors get their place in the file. What holds
+between values is checked by ``bus.policy.checks``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from bus.errors import PolicyError
-from bus.policy.document import Agent, AgentsFile, Domain, MeshFile
-from bus.policy.model import FORMAT, Policy, canonical, compile_policy
+from bus.policy.build import build_document
+from bus.policy.checks import check_files
+from bus.policy.compiling import canonical, compile_policy
+from bus.policy.document import AgentsFile, MeshFile
+from bus.policy.model import Policy
 from bus.policy.yamldoc import Document, read
-from bus.wire.names import LOWER_NAME, ROLE_NAME, folded, is_lower_name
+from bus.wire.names import LOWER_NAME, ROLE_NAME
 
 MESH_FILE: Final = "mesh.yaml"
 AGENTS_FILE: Final = "agents.yaml"
@@ -29,14 +32,10 @@ M = TypeVar("M", bound=BaseModel)
 def load_policy(directory: Path, *, development: bool = True) -> Policy:
     """The policy in ``directory``. Raises the first PolicyError; its ``__notes__`` hold the others, in file order."""
     mesh, agents = read(directory / MESH_FILE), read(directory / AGENTS_FILE)
-    mesh_model, agents_model = _validate(mesh, MeshFile), _validate(agents, AgentsFile)
-    errors = [
-        *_check_domains(mesh, mesh_model.security_mesh.domains, development=development),
-        *_check_topics(mesh, mesh_model),
-        *_check_agents(agents, agents_model, mesh_model),
-    ]
-    _raise_first(errors)
-    return compile_policy(canonical(_document(mesh, mesh_model, agents_model)))
+    mesh_model, agents_model = validate(mesh, MeshFile), validate(agents, AgentsFile)
+    law = mesh_model.security_mesh
+    _raise_first(check_files(mesh, agents, law, agents_model, development=development))
+    return compile_policy(canonical(build_document(mesh, law, agents_model)))
 
 
 def _raise_first(errors: Iterable[PolicyError]) -> None:
@@ -47,7 +46,8 @@ def _raise_first(errors: Iterable[PolicyError]) -> None:
         raise ordered[0]
 
 
-def _validate(document: Document, model: type[M]) -> M:
+def validate(document: Document, model: type[M]) -> M:
+    """``document`` as ``model``. Raises the first PolicyError, with its place; its notes hold the others."""
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
@@ -130,99 +130,3 @@ def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str
     if isinstance(at, type) and issubclass(at, BaseModel):
         return sorted(each.alias or name for name, each in at.model_fields.items())
     return []
-
-
-def _check_domains(document: Document, domains: list[Domain], *, development: bool) -> Iterable[PolicyError]:
-    seen: dict[str, str] = {}
-    for index, domain in enumerate(domains):
-        path = ("security_mesh", "domains", index)
-        name = domain.name
-        if not is_lower_name(name):
-            yield document.error((*path, "name"), f"name: expected {LOWER_NAME}, found {name!r}")
-        if other := seen.get(folded(name)):
-            same = "is given twice" if other == name else f"collides with {other!r}: Kafka folds '.', '-' and '_'"
-            yield document.error((*path, "name"), f"domain {name!r} {same}")
-        seen[folded(name)] = name
-        for key in ("allowed_roles", "produce", "consume"):
-            roles = getattr(domain, key) or []
-            for place, role in enumerate(roles):
-                where = (*path, key, place)
-                if role in roles[:place]:
-                    yield document.error(where, f"{key}: role {role!r} is given twice")
-                elif role not in domain.allowed_roles:
-                    message = f"{key}: expected one of allowed_roles {domain.allowed_roles}, found {role!r}"
-                    near = difflib.get_close_matches(role, domain.allowed_roles, 1)
-                    yield document.error(where, message, nearest=near[0] if near else "")
-        if domain.tier == "PLAINTEXT" and not development:
-            yield document.error((*path, "tier"), "tier: PLAINTEXT is for development mode only")
-        if domain.tier == "PLAINTEXT" and domain.attestation_required:
-            yield document.error((*path, "tier"), "tier: a domain that requires attestation cannot be PLAINTEXT")
-
-
-def _check_topics(document: Document, model: MeshFile) -> Iterable[PolicyError]:
-    topics = model.security_mesh.topics
-    if topics.retention < topics.backlog_horizon:
-        yield document.error(
-            ("security_mesh", "topics", "retention"),
-            f"retention: expected at least backlog_horizon ({topics.backlog_horizon} ms), found {topics.retention} ms",
-        )
-
-
-def _agent_roles(agent: Agent) -> list[str]:
-    return ([agent.role] if agent.role else []) + (agent.roles or [])
-
-
-def _check_agents(document: Document, model: AgentsFile, mesh: MeshFile) -> Iterable[PolicyError]:
-    known = sorted({role for domain in mesh.security_mesh.domains for role in domain.allowed_roles})
-    seen: dict[str, str] = {}
-    for name, agent in model.agents.items():
-        path = ("agents", name)
-        if not is_lower_name(name):
-            yield document.error(path, f"agent: expected {LOWER_NAME}, found {name!r}", key=True)
-        if other := seen.get(folded(name)):
-            yield document.error(path, f"agent {name!r} collides with {other!r} after folding", key=True)
-        seen[folded(name)] = name
-        if (agent.role is None) == (agent.roles is None):
-            yield document.error(path, "expected one of `role` and `roles`")
-        for role in _agent_roles(agent):
-            if role not in known:
-                near = difflib.get_close_matches(role, known, 1)
-                where = (*path, "role") if agent.role else (*path, "roles")
-                message = f"role: expected one that a domain allows ({', '.join(known)}), found {role!r}"
-                yield document.error(where, message, nearest=near[0] if near else "")
-
-
-def _document(mesh: Document, model: MeshFile, agents: AgentsFile) -> dict[str, Any]:
-    law = model.security_mesh
-    domains = {}
-    for index, domain in enumerate(law.domains):
-        path = ("security_mesh", "domains", index)
-        lines = {
-            "name": mesh.at((*path, "name"))[0],
-            "tier": mesh.at((*path, "tier"))[0],
-            "produce": mesh.at((*path, "produce" if domain.produce is not None else "allowed_roles"))[0],
-            "consume": mesh.at((*path, "consume" if domain.consume is not None else "allowed_roles"))[0],
-        }
-        if domain.attestation_required:
-            lines["attestation_required"] = mesh.at((*path, "attestation_required"))[0]
-        domains[domain.name] = {
-            "tier": domain.tier,
-            "produce": sorted(domain.allowed_roles if domain.produce is None else domain.produce),
-            "consume": sorted(domain.allowed_roles if domain.consume is None else domain.consume),
-            "metadata_masking": domain.metadata_masking,
-            "audit_level": domain.audit_level,
-            "attestation_required": domain.attestation_required,
-            "locations": {rule: f"{mesh.file}:{line}" for rule, line in lines.items()},
-        }
-    return {
-        "format": FORMAT,
-        "global": law.global_.model_dump(),
-        "topics": {
-            "partitions": law.topics.partitions,
-            "replication": law.topics.replication,
-            "retention_ms": law.topics.retention,
-            "backlog_horizon_ms": law.topics.backlog_horizon,
-        },
-        "domains": domains,
-        "agents": {name: {"roles": sorted(_agent_roles(agent))} for name, agent in agents.agents.items()},
-    }

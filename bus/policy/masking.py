@@ -1,33 +1,120 @@
-"""Metadata masking: what of a profile readers may see.
+"""Masks: what of a profile's metadata, and of the fields of a JSON payload, readers may see.
 
 A domain with ``metadata_masking`` keeps an allowlist of metadata keys that say nothing about topology; all others go,
-the published four (sender_ip, routing_path, internal_id, timestamp) in every case. ``source`` and ``created_at`` stay:
-they are inside the ciphertext and replies need them.
+the published four (sender_ip, routing_path, internal_id, timestamp) in every case. A policy's masks name their own
+allowlist, and values that are dropped, hashed under a key, cut to their last four characters or made general.
+``source`` and ``created_at`` stay: they are inside the ciphertext and replies need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from bus.policy.model import MaskRule
 from bus.wire.envelope import Profile
 
 NEVER_KEPT: Final = frozenset({"sender_ip", "routing_path", "internal_id", "timestamp"})
 KEPT: Final = frozenset({"content_encoding", "content_language", "locale", "priority"})
+HASH_BYTES: Final = 16
 
 
 def keeps(key: str) -> bool:
-    """Whether a masked record keeps the metadata entry of this key."""
+    """Whether a masked record keeps the metadata entry of this key, where no mask of the policy says otherwise."""
     return key in KEPT and key not in NEVER_KEPT
 
 
-def mask_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The entries of ``metadata`` that a masked record keeps."""
-    return {key: value for key, value in metadata.items() if keeps(key)}
+def mask_metadata(
+    metadata: Mapping[str, str], rules: Sequence[MaskRule] = (), key: bytes = b"", *, allowlist: bool = True
+) -> dict[str, str]:
+    """The entries of ``metadata`` that a masked record keeps; without ``allowlist`` all that no rule drops."""
+    keeping = [rule.keep for rule in rules if rule.keep is not None]
+    kept = frozenset().union(*keeping) if keeping else KEPT
+    told = {}
+    for name, value in metadata.items():
+        how = _how(name, rules)
+        if name in NEVER_KEPT and (allowlist or keeping or how):
+            continue
+        if how == "" and (name in kept or not (allowlist or keeping)):
+            told[name] = value
+        elif how not in ("", "drop"):
+            told[name] = masked(value, how, key)
+    return told
 
 
-def mask_profile(profile: Profile, *, masked: bool) -> Profile:
+def _how(name: str, rules: Sequence[MaskRule]) -> str:
+    """The strictest that a rule does to this key."""
+    for how in ("drop", "hash", "generalise", "last4"):
+        if any(name in getattr(rule, how) for rule in rules):
+            return how
+    return ""
+
+
+def masked(value: str, how: str, key: bytes) -> str:
+    """``value`` hashed (HMAC-SHA-256, 16 bytes as hex), cut to its "last4" or "generalise"d."""
+    if how == "hash":
+        return hmac.digest(key, value.encode("utf-8", "surrogatepass"), hashlib.sha256)[:HASH_BYTES].hex()
+    if how == "last4":
+        return "*" * min(max(len(value) - 4, 0), 8) + value[-4:] if len(value) > 8 else "****"
+    return _general(value)
+
+
+def _general(value: str) -> str:
+    """A date's month, an address' network (/24, /48), a number's first digit; anything else says nothing."""
+    if match := re.match(r"(\d{4}-\d{2})-\d{2}", value):
+        return match[1]
+    if re.fullmatch(r"-?\d{1,18}(\.\d+)?", value):
+        whole = value.partition(".")[0].lstrip("-")
+        return value[: len(value) - len(value.lstrip("-"))] + whole[0] + "0" * (len(whole) - 1)
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return "*"
+    return str(ipaddress.ip_network((value, 24 if address.version == 4 else 48), strict=False))
+
+
+def mask_profile(profile: Profile, rules: Sequence[MaskRule] = (), key: bytes = b"", *, masked: bool) -> Profile:
     """``profile`` as readers get it. The delegation token is for the enforcer and never goes on."""
-    metadata = mask_metadata(profile.metadata) if masked else profile.metadata
+    metadata: Mapping[str, str] = profile.metadata
+    if masked or rules:
+        metadata = mask_metadata(metadata, rules, key, allowlist=masked)
     return replace(profile, metadata=metadata, delegation=b"")
+
+
+def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes:
+    """A JSON payload with the fields that ``rules`` name masked. Raises ValueError where it is not JSON.
+
+    A path goes through objects by key and through arrays into each element; a field that is not there is no fault.
+    """
+    value = json.loads(payload, object_pairs_hook=_once)
+    changed = [_mask(value, path, how, key) for rule in rules for path, how in rule.payload.items()]
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else payload
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is given twice")
+    return made
+
+
+def _mask(value: Any, path: tuple[str, ...], how: str, key: bytes) -> bool:
+    if isinstance(value, list):
+        return sum(_mask(each, path, how, key) for each in value) > 0
+    if not isinstance(value, dict) or path[0] not in value:
+        return False
+    if path[1:]:
+        return _mask(value[path[0]], path[1:], how, key)
+    if how == "drop":
+        del value[path[0]]
+    else:
+        found = value[path[0]]
+        text = found if isinstance(found, str) else json.dumps(found, sort_keys=True, ensure_ascii=False)
+        value[path[0]] = masked(text, how, key)
+    return True

@@ -1,24 +1,79 @@
 """The compiled policy: frozen, digested, the same in the SDK, the enforcer and the CLI.
 
-``document`` is canonical JSON (RFC 8785) and is what a signed snapshot carries; ``compile_policy`` reads it back.
+``document`` is canonical JSON (RFC 8785) and is what a signed snapshot carries; ``bus.policy.compiling`` reads it.
 Rules know their file and line, so that a refusal can name where it is written.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import rfc8785
-
-from bus.codes import Code
-from bus.errors import WireError
+from bus.policy.conditions import Condition
+from bus.policy.labels import BOTTOM, Label, Scheme, joined
+from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 
-FORMAT: Final = "sealbus.policy/1"
+QUOTA_KEYS: Final = ("consumer_byte_rate", "producer_byte_rate", "request_percentage")
+"""Kafka's names of client quotas: bytes/s, bytes/s, % of one thread of the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """One mask. Keys of metadata, and paths into a JSON payload. ``keep`` None keeps what nothing else names."""
+
+    name: str
+    keep: frozenset[str] | None
+    drop: frozenset[str]
+    hash: frozenset[str]
+    last4: frozenset[str]
+    generalise: frozenset[str]
+    payload: Mapping[tuple[str, ...], str]
+    """Path to one of "drop", "hash", "last4" and "generalise"."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailRule:
+    """One guardrail: types that are looked for in ``payload`` or ``metadata``; ``then`` redact, deny or flag."""
+
+    name: str
+    detect: frozenset[str]
+    payload: bool
+    metadata: bool
+    then: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRule:
+    """The one way of records of ``domains`` from ``source`` to ``target``, up to ``ceiling``'s level."""
+
+    id: str
+    source: str
+    target: str
+    domains: frozenset[DomainName]
+    ceiling: int | None
+    forbid: frozenset[str]
+    location: str
+
+    def forbids(self, label: Label) -> str:
+        """ "max_label" or "forbid", whichever keeps ``label`` from going; "" where it may go."""
+        if label.categories & self.forbid:
+            return "forbid"
+        return "max_label" if self.ceiling is not None and label.level > self.ceiling else ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclassifyRule:
+    """Holders of ``role`` may lower what is at most at level ``above`` to ``to``, without the categories ``drop``, in
+    domains whose guardrails are at least ``after``."""
+
+    id: str
+    role: RoleName
+    above: int
+    to: int
+    drop: frozenset[str]
+    after: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +90,36 @@ class DomainPolicy:
     partitions: int
     retention_ms: int
     locations: Mapping[str, str] = field(default_factory=dict)
+    kinds: frozenset[Kind] | None = None
+    tools: Mapping[str, frozenset[RoleName]] | None = None
+    label: Label = BOTTOM
+    when: tuple[Condition, ...] = ()
+    masks: tuple[MaskRule, ...] = ()
+    guardrails: tuple[GuardrailRule, ...] = ()
 
     def location(self, rule: str) -> str:
         """file:line of ``produce``, ``consume`` or ``tier`` in the files that were loaded."""
         return self.locations.get(rule, self.locations.get("name", ""))
 
+    @property
+    def moment(self) -> bool:
+        """Whether a condition looks at what differs from record to record."""
+        return any(each.moment for each in self.when)
+
 
 @dataclass(frozen=True, slots=True)
 class AgentPolicy:
-    """One agent and its roles."""
+    """One agent: its roles with all that they inherit, tenant and zone ("" where the policy has none)."""
 
     name: AgentId
     roles: frozenset[RoleName]
+    tenant: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A whole policy. ``digest`` = SHA-256 of ``document``."""
+    """A whole policy. ``digest`` = SHA-256 of ``document``; ``quotas`` by role or "default"; ``clearances`` by role."""
 
     domains: Mapping[DomainName, DomainPolicy]
     agents: Mapping[AgentId, AgentPolicy]
@@ -60,14 +128,70 @@ class Policy:
     backlog_horizon_ms: int
     document: bytes = field(repr=False)
     digest: bytes
+    quotas: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    tenants: frozenset[str] = frozenset()
+    zones: frozenset[str] = frozenset()
+    flows: tuple[FlowRule, ...] = ()
+    scheme: Scheme = field(default_factory=Scheme)
+    clearances: Mapping[RoleName, Label] = field(default_factory=dict)
+    propagate: bool = False
+    declassify: tuple[DeclassifyRule, ...] = ()
+    inherits: Mapping[RoleName, frozenset[RoleName]] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
+
+    def inherited(self, role: RoleName) -> frozenset[RoleName]:
+        """``role`` and all that its holders have with it."""
+        return self.inherits.get(role, frozenset({role}))
 
     def may_produce(self, agent: AgentId) -> list[DomainPolicy]:
         """Domains that ``agent`` may write, by name."""
         return [each for each in self._domains() if each.produce & self._roles(agent)]
 
     def may_consume(self, agent: AgentId) -> list[DomainPolicy]:
-        """Domains that ``agent`` may read, by name."""
-        return [each for each in self._domains() if each.consume & self._roles(agent)]
+        """Domains of which ``agent`` may read what has the domain's own label, by name."""
+        return [each for each in self._domains() if self.readers(each, each.label) & self._roles(agent)]
+
+    def readers(self, domain: DomainPolicy, label: Label) -> frozenset[RoleName]:
+        """Roles that may read records of ``domain`` with this label."""
+        return frozenset(role for role in domain.consume if self.clearance(role).covers(label))
+
+    def groups(self, agent: AgentId, domain: DomainPolicy) -> list[str]:
+        """Reader groups of ``domain`` that ``agent`` is in."""
+        held = self.agents[agent]
+        tenant, zone = held.tenant if self.tenants else "", held.zone if self.zones else ""
+        return [reader_group(role, tenant, zone) for role in sorted(held.roles & self.readers(domain, domain.label))]
+
+    def clearance(self, role: RoleName) -> Label:
+        """What holders of ``role`` may read."""
+        return self.clearances.get(role, BOTTOM)
+
+    def cleared(self, agent: AgentPolicy) -> Label:
+        """What ``agent`` may read, all its roles together."""
+        return joined([self.clearance(role) for role in agent.roles])
+
+    def floor(self, agent: AgentId) -> tuple[str, ...]:
+        """Labels of what ``agent`` writes where nothing proves what it builds on: the highest that it could have read.
+
+        Empty where labels do not follow the data, or the agent reads nothing.
+        """
+        if not self.propagate or not self.may_consume(agent):
+            return ()
+        return self.scheme.names(self.cleared(self.agents[agent]))
+
+    def lowered(self, agent: AgentPolicy, domain: DomainPolicy, label: Label) -> Label:
+        """``label`` as ``agent`` may write it to ``domain``: lowered where it is a declassifier."""
+        guarded = {rule.name for rule in domain.guardrails}
+        for each in self.declassify:
+            if each.role in agent.roles and label.level <= each.above and each.after <= guarded:
+                label = Label(min(label.level, each.to), label.categories - each.drop)
+        return label
+
+    def broker_quotas(self, agent: AgentId) -> dict[str, int]:
+        """Client quotas of an agent's user by Kafka's names: of its roles the most generous, unlimited where one is."""
+        default = self.quotas.get("default", {})
+        held = [self.quotas.get(role, default) for role in self._roles(agent)]
+        limited = [key for key in QUOTA_KEYS if held and all(key in each for each in held)]
+        return {key: max(each[key] for each in held) for key in limited}
 
     def _domains(self) -> list[DomainPolicy]:
         return [self.domains[name] for name in sorted(self.domains)]
@@ -77,47 +201,6 @@ class Policy:
         return held.roles if held is not None else frozenset()
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """RFC 8785 bytes of a policy document."""
-    return rfc8785.dumps(dict(document))
-
-
-def compile_policy(document: bytes) -> Policy:
-    """The policy in canonical bytes. Raises WireError(version, decode) for another format or other bytes."""
-    try:
-        value = json.loads(document)
-        if value["format"] != FORMAT:
-            raise WireError(f"policy: expected format {FORMAT}, found {value['format']!r}", code=Code.VERSION)
-        topics = value["topics"]
-        domains = {
-            DomainName(name): DomainPolicy(
-                name=DomainName(name),
-                tier=Tier[each["tier"]],
-                produce=frozenset(map(RoleName, each["produce"])),
-                consume=frozenset(map(RoleName, each["consume"])),
-                metadata_masking=each["metadata_masking"],
-                audit_full=each["audit_level"] == "FULL_MESH",
-                attestation_required=each["attestation_required"],
-                partitions=topics["partitions"],
-                retention_ms=topics["retention_ms"],
-                locations=each["locations"],
-            )
-            for name, each in value["domains"].items()
-        }
-        agents = {
-            AgentId(name): AgentPolicy(AgentId(name), frozenset(map(RoleName, each["roles"])))
-            for name, each in value["agents"].items()
-        }
-        if canonical(value) != document:
-            raise WireError("policy: not in canonical form (RFC 8785)", code=Code.DECODE)
-        return Policy(
-            domains=domains,
-            agents=agents,
-            rotation_interval_ms=value["global"]["credential_rotation_interval_ms"],
-            replication=topics["replication"],
-            backlog_horizon_ms=topics["backlog_horizon_ms"],
-            document=document,
-            digest=hashlib.sha256(document).digest(),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise WireError(f"policy: not a policy document: {error!r}", code=Code.DECODE) from error
+def reader_group(role: str, tenant: str, zone: str) -> str:
+    """Name of the readers that share a KEK: holders of ``role`` in one tenant and zone, as far as there are any."""
+    return role + (f"@{tenant}" if tenant else "") + (f"/{zone}" if zone else "")

@@ -2,7 +2,7 @@
 
 Refused: several documents, anchors and aliases (they can grow without bound), explicit tags, keys that are not text,
 repeated keys, more than 16 levels, integers over 64 bits, files over 1 MiB. What a scalar means is YAML 1.1 by
-PyYAML's safe resolver.
+PyYAML's safe resolver, but that only true and false are truths, as in YAML 1.2: `on` and `no` are text (ADR 0007).
 """
 
 from __future__ import annotations
@@ -21,6 +21,17 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 16
 MAX_BITS: Final = 64
 _DEEP: Final = re.compile(rf"(?:[\[{{][^\[\]{{}}]*){{{MAX_DEPTH + 1}}}")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the truths of YAML 1.2."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 Path_ = tuple[str | int, ...]
 
 
@@ -63,7 +74,7 @@ def parse(data: bytes, name: str) -> Document:
         text = data.decode("utf-8")
         if _DEEP.search(text):  # before the parser sees it: its time grows with the square of the depth
             raise PolicyError(f"nested more than {MAX_DEPTH} deep", file=name, parsed=False)
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         _refuse_tricks(text, name)
         node = loader.get_single_node()
         if node is None:
@@ -81,7 +92,7 @@ def parse(data: bytes, name: str) -> Document:
 
 def _refuse_tricks(text: str, name: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         mark, tag = event.start_mark, getattr(event, "tag", None)
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)

@@ -16,7 +16,8 @@ from bus.tiers.base import TIERS
 from bus.wire import codec, derived
 from bus.wire.hop import encode_hop
 from bus.wire.names import Tier
-from consumers.enforcer.context import DecidedProfile, EnforcerContext, PartitionState
+from consumers.enforcer.context import EnforcerContext, PartitionState
+from consumers.enforcer.decided import DecidedProfile
 from consumers.enforcer.pipeline import AnyAccepted
 
 Indexed = tuple[int, AnyAccepted]

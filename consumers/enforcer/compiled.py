@@ -45,9 +45,9 @@ def enforce(
 ) -> list[Outcome]:
     """Like ``enforce_batch``, and in its way only where nothing is compiled."""
     acceptor = state.acceptor
-    if acceptor is None:
-        return enforce_batch(values, timestamps, offsets, state, context, foreign=foreign)
     state.under(context.policy, context.keyring.generation)
+    if acceptor is None or (state.inspector is not None and state.inspector.by_record):
+        return enforce_batch(values, timestamps, offsets, state, context, foreign=foreign)
     outcomes: list[Outcome] = []
     at, run, count = 0, 1, len(values)
     while at < count:

@@ -12,15 +12,18 @@ from bus.crypto.seal import CountingAead
 from bus.crypto.signing import Signer
 from bus.errors import RetryLater
 from bus.kafka.windows import PartitionWindows
-from bus.policy.decide import Action, Context, Decision, Obligations, decide
+from bus.policy.decide import Decision, Obligations, decide_constant
 from bus.policy.masking import mask_profile
-from bus.policy.model import Policy
+from bus.policy.model import AgentPolicy, Policy
+from bus.policy.question import Action, Context
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
+from consumers.enforcer.decided import DecidedProfile, Findings
 from consumers.enforcer.events import EventKind, PartitionEvent
+from consumers.enforcer.inspector import NONE, Denied, Inspector
 from consumers.enforcer.shapes import Shape
 
 if TYPE_CHECKING:
@@ -28,39 +31,6 @@ if TYPE_CHECKING:
 
 MAX_PROFILES = 4096
 """Decided profiles kept; emptied when full: what matters is the bound, not the order."""
-
-
-class DecidedProfile:
-    """One agent's profile with its decision: found again by its bytes, so it is decoded, decided and masked once.
-
-    ``profile`` may be that of another record of the same shape: only values of its metadata differ.
-    """
-
-    __slots__ = ("decision", "masked", "policy_digest", "prefixed", "profile", "readers", "tail")
-
-    def __init__(
-        self,
-        prefixed: bytes,
-        profile: Profile | None,
-        decision: Decision,
-        masked: bytes,
-        tail: bytes,
-        readers: tuple[tuple[str, str], ...],
-        policy_digest: bytes,
-    ) -> None:
-        self.prefixed = prefixed
-        self.profile = profile
-        self.decision = decision
-        self.masked = masked
-        self.tail = tail
-        self.readers = readers
-        self.policy_digest = policy_digest
-
-    def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:
-        """A profile of the same shape."""
-        return DecidedProfile(
-            prefixed, self.profile, self.decision, masked, self.tail, self.readers, self.policy_digest
-        )
 
 
 class PartitionState:
@@ -73,6 +43,7 @@ class PartitionState:
         "events",
         "generation",
         "hot",
+        "inspector",
         "out_aad",
         "out_signature",
         "partition",
@@ -99,6 +70,7 @@ class PartitionState:
         self.policy: Policy | None = None
         self.generation = 0
         self.acceptor: Acceptor | None = None
+        self.inspector: Inspector | None = None
         self.events: list[PartitionEvent] = []
 
     def regressed(self, offset: int, append_time: int, highest: int) -> None:
@@ -109,6 +81,9 @@ class PartitionState:
 
     def under(self, policy: Policy, generation: int) -> None:
         """Decisions of another policy, and keys of another generation of the keyring, are forgotten."""
+        if self.policy is not policy:
+            domain = policy.domains.get(self.domain)
+            self.inspector = Inspector(domain, policy) if domain is not None else None
         if self.policy is not policy or self.generation != generation:
             self.forget_decisions()
             self.policy = policy
@@ -126,7 +101,7 @@ class PartitionState:
 class EnforcerContext:
     """Everything an enforcer process holds. Clock readings, set by the shell: ``now_ms`` before each batch,
     ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read;
-    ``appended_ms`` is the newest append time of the broker's that was seen.
+    ``appended_ms`` is the newest append time of the broker's that was seen; ``load`` the machine's (1 is all cores).
     ``compiled`` permits the compiled steps where they are installed."""
 
     def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
@@ -140,6 +115,7 @@ class EnforcerContext:
         self.refreshed_ms = 0
         self.appended_ms = 0
         self.max_clock_skew_ms = 0
+        self.load = 0.0
         self.compiled = True
         self._audit_roots: dict[int, Secret] = {}
         self.reset()
@@ -198,39 +174,79 @@ class EnforcerContext:
             state.forget_decisions()
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
-        decision = self._judge(state, key, profile)
-        obligations = decision.obligations
+        context, decision = self._judge(state, key, profile)
+        obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata
+        shown = profile
+        if obligations is not None and inspector is not None:
+            try:
+                shown, findings = inspector.metadata(profile)
+            except Denied as denied:
+                decision, findings, obligations = denied.decision, denied.findings, None
+        rules = self.policy.domains[state.domain].masks if obligations is not None else ()
+        told = mask_profile(shown, rules, key.domain_epoch.masking.reveal(), masked=masking)
         found = DecidedProfile(
             prefixed=prefixed,
             profile=profile,
             decision=decision,
-            masked=codec.prefixed(encode_profile(mask_profile(profile, masked=masking))),
-            tail=encode_tail(self.hop_tail(state, key, profile, decision)),
+            masked=codec.prefixed(encode_profile(told)),
+            tail=encode_tail(self.hop_tail(state, key, profile, decision, findings)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
+            agent=key.agent,
+            context=context,
+            findings=findings,
         )
         if len(prefixed) <= MAX_CACHED_PROFILE:
             state.profiles[key, prefixed] = found
-            if profile.metadata:
+            if profile.metadata and not rules and (inspector is None or not inspector.by_value):
                 state.shapes[key] = (Shape(data, profile, masked=masking), found)
         return found
 
-    def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> Decision:
+    def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> tuple[Context | None, Decision]:
         if profile.source != key.agent:
-            return Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
+            return None, Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
         if profile.domain != state.domain:
-            return Decision(Code.WRONG_DOMAIN, "domain", "", why="the envelope names another domain")
-        context = Context(kind=profile.kind, target=profile.target, tier_floor=profile.tier_floor)
-        return decide(key.agent, Action.PRODUCE, state.domain, context, self.policy)
+            return None, Decision(Code.WRONG_DOMAIN, "domain", "", why="the envelope names another domain")
+        context = Context(
+            kind=profile.kind,
+            target=profile.target,
+            tier_floor=profile.tier_floor,
+            tool=profile.tool,
+            task_type=profile.task_type,
+            purpose=profile.purpose,
+            user=profile.on_behalf_of.hex(),
+            labels=(*profile.labels, *self.policy.floor(key.agent)),
+        )
+        return context, decide_constant(key.agent, Action.PRODUCE, state.domain, context, self.policy)
+
+    def variant(
+        self, state: PartitionState, key: AgentKey, decided: DecidedProfile, decision: Decision, findings: Findings
+    ) -> DecidedProfile:
+        """``decided`` as it holds for one record: with what conditions of the moment and guardrails say of it."""
+        inspector = state.inspector
+        load = f"{self.load:.2f}" if inspector is not None and inspector.moment else ""
+
+        def tail(decision: Decision, findings: Findings, load: str) -> bytes:
+            return encode_tail(self.hop_tail(state, key, decided.profile, decision, findings, load))
+
+        return decided.variant(decision, findings, load, tail)
 
     def hop_tail(
-        self, state: PartitionState, key: AgentKey | None, profile: Profile | None, decision: Decision
+        self,
+        state: PartitionState,
+        key: AgentKey | None,
+        profile: Profile | None,
+        decision: Decision,
+        findings: Findings = NONE,
+        load: str = "",
     ) -> HopTail:
         """The constant part of the hops of a decision; an ALLOW of an OUTPUT_ONLY domain says less."""
         obligations: Obligations | None = decision.obligations
         full = obligations is None or obligations.audit_full
         told = profile if full else None
+        agent = self.policy.agents.get(key.agent) if key else None
+        labels = _labels(told, obligations)
         return HopTail(
             topic=state.topics.inbound,
             decision=Verdict.ALLOW if decision.allowed else Verdict.DENY,
@@ -240,26 +256,39 @@ class EnforcerContext:
             snapshot=self.snapshot_number,
             policy_digest=self.policy.digest,
             agent=key.agent if key else "",
-            zone=key.domain_epoch.zone if key else "",
+            tenant=agent.tenant if agent else "",
+            zone=agent.zone if agent else "",
             domain=state.domain,
             epoch=key.domain_epoch.epoch if key else 0,
             kind=profile.kind.value if profile else "",
             tool=profile.tool if profile else "",
             target=profile.target if profile else "",
             purpose=told.purpose if told else "",
-            labels=told.labels if told else (),
+            labels=labels,
             metadata_keys=tuple(sorted(told.metadata)) if told else (),
             on_behalf_of=profile.on_behalf_of if profile else b"",
             delegation=profile.delegation if profile else b"",
-            facts=self._facts(key, told),
+            guardrails=findings,
+            facts=_facts(agent, told, labels, load),
         )
 
-    def _facts(self, key: AgentKey | None, profile: Profile | None) -> dict[str, str]:
-        if key is None or profile is None:
-            return {}
-        agent = self.policy.agents.get(key.agent)
-        return {
-            "action": Action.PRODUCE.value,
-            "roles": ",".join(sorted(agent.roles)) if agent else "",
-            "tier_floor": profile.tier_floor.name if profile.tier_floor is not None else "",
-        }
+
+def _labels(profile: Profile | None, obligations: Obligations | None) -> tuple[str, ...]:
+    """The record's label where it was decided, else what the agent wrote."""
+    if profile is None:
+        return ()
+    return obligations.label if obligations is not None and obligations.label else profile.labels
+
+
+def _facts(agent: AgentPolicy | None, profile: Profile | None, labels: tuple[str, ...], load: str) -> dict[str, str]:
+    """What the decision looked at and the hop has no field of its own for."""
+    if profile is None:
+        return {}
+    facts = {
+        "action": Action.PRODUCE.value,
+        "roles": ",".join(sorted(agent.roles)) if agent else "",
+        "tier_floor": profile.tier_floor.name if profile.tier_floor is not None else "",
+    }
+    claimed = ",".join(profile.labels) if profile.labels != labels else ""
+    optional = {"task_type": profile.task_type, "labels": claimed, "load": load}
+    return facts | {name: text for name, text in optional.items() if text}

@@ -8,9 +8,10 @@ The steps, in the order in which ``enforce_batch`` runs them for each record:
  4. epoch valid at the broker's append time (`epoch-early`, `epoch-late`)
  5. sequence window: replay, gap (`replay`, `too-many-instances`)
  6. open and step over the envelope (`open`, `decode`, `expired`, `future`)
- 7. decide: identity, domain, policy (`unverified`, `wrong-domain`, rules, `tier-unavailable`, `tier-floor`)
- 8. guardrails: none in this release
- 9. mask metadata
+ 7. decide: identity, domain, policy (`unverified`, `wrong-domain`, rules, `tier-unavailable`, `tier-floor`), then
+    conditions of the moment (`condition`)
+ 8. guardrails over payload and metadata (`guardrail`)
+ 9. mask metadata, and fields of the payload (`mask`)
 10. protect for the tier, and
 11. hand over output and hop: both in ``derive``, where records share a bundle.
 
@@ -35,7 +36,9 @@ from bus.kafka import windows
 from bus.policy.decide import Decision
 from bus.wire import codec, envelope, sealed
 from bus.wire.hop import NO_INSTANCE
-from consumers.enforcer.context import DecidedProfile, EnforcerContext, PartitionState
+from consumers.enforcer.context import EnforcerContext, PartitionState
+from consumers.enforcer.decided import DecidedProfile
+from consumers.enforcer.inspector import NONE, Denied, Inspector
 
 if TYPE_CHECKING:
     import sealbus_native
@@ -117,6 +120,7 @@ def enforce_batch(
     state.under(context.policy, context.keyring.generation)
     find = context.keyring.find
     accept = state.windows.accept
+    inspector = state.inspector if state.inspector is not None and state.inspector.by_record else None
     partition, topic, aad = state.partition, state.topics.inbound, state.aad
     partition_bytes = partition.to_bytes(4, "big")
     hot, profiles = state.hot, state.profiles
@@ -174,7 +178,9 @@ def enforce_batch(
             aead = key.aeads.get(instance) or key.aead(instance)
             plain = aead.decrypt(partition_bytes + value[44:52], value[body:], aad + header)
             last = hot.get(key_id)
-            profile, message, _, session, causes, causes_end = envelope.split(plain, last.prefixed if last else b"")
+            profile, message, payload, session, causes, causes_end = envelope.split(
+                plain, last.prefixed if last else b""
+            )
             # 7. Decide; the same profile of the same agent was decided before.
             if last is not None and profile is last.prefixed:
                 decided = last
@@ -185,10 +191,18 @@ def enforce_batch(
                 raise _Refusal(Code.EXPIRED)
             if int.from_bytes(plain[message + 16 : message + 24], "big") > highest + skew:
                 raise _Refusal(Code.FUTURE)
+            # Conditions of the moment, 8. guardrails, 9. masks of payload fields.
+            released = None
+            if inspector is not None:
+                decided, released = _inspect(inspector, decided, plain, payload, size, highest, key, state, context)
             if decided.decision.obligations is None:
                 raise _Refusal(decided.decision.code)
             # 9. Mask: the masked profile, then the rest as it stands (a canonical Avro run, step 6).
             rest = plain[message : 4 + int.from_bytes(plain[:4], "big")]
+            if released is not None:
+                rest = plain[message:payload] + codec.prefixed(released)
+                if len(rest) > sealed.MAX_LENGTH:
+                    raise _Refusal(Code.TOO_LARGE, "what stands for what was redacted is longer than a record may be")
             length = codec.length(len(mark) + len(decided.masked) + len(rest))
             content = b"".join((digest[:10], b"\x00", length, mark, decided.masked, rest))
             outcomes.append(
@@ -221,6 +235,30 @@ def enforce_batch(
             outcomes.append(_refused(Code.INTERNAL, value, digest, offset, append_time, known, gap, plain, decided))
     state.windows.highest_time = highest
     return outcomes
+
+
+def _inspect(
+    inspector: Inspector,
+    decided: DecidedProfile,
+    plain: bytes,
+    payload: int,
+    size: int,
+    effective_ms: int,
+    key: AgentKey,
+    state: PartitionState,
+    context: EnforcerContext,
+) -> tuple[DecidedProfile, bytes | None]:
+    """A record that is looked at by itself: what holds for it, and its payload where that changes."""
+    released, findings, decision = None, NONE, decided.decision
+    try:
+        if inspector.moment:
+            inspector.judge(decided, effective_ms, size, context.load)
+        if decision.allowed:
+            content_type = decided.profile.content_type if decided.profile is not None else ""
+            released, findings = inspector.payload(plain, payload, content_type, key.domain_epoch.masking.reveal())
+    except Denied as denied:
+        decision, findings = denied.decision, denied.findings
+    return context.variant(state, key, decided, decision, findings), released
 
 
 def _refused(

@@ -7,6 +7,7 @@ policy that the watcher read are taken over, and everything of a transaction is 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -173,6 +174,7 @@ class EnforcerWorker:
         context = self._context
         values, times, offsets, foreign = records.values, records.times, records.offsets, records.foreign
         context.received_ms = context.now_ms = now_ms()
+        context.load = os.getloadavg()[0] / (os.cpu_count() or 1)
         context.appended_ms = max(context.appended_ms, times[-1])
         while values:
             some = enforce(values, times, offsets, each.state, context, foreign=foreign)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bus.policy.model import canonical
+from bus.policy.compiling import canonical
 from bus.wire import codec, derived, envelope, hopblock
 from bus.wire.names import Tier
 from bus.wire.schemas import schema

@@ -26,7 +26,8 @@ from bus.crypto.signing import sign_object
 from bus.files import write_secret
 from bus.kafka.config import Identity, read_identity
 from bus.policy import loader
-from bus.policy.model import Policy, canonical, compile_policy
+from bus.policy.compiling import canonical, compile_policy
+from bus.policy.model import Policy
 from tests.fuzz.target import Fault, Target
 from tests.fuzz.tokens import JSON_TOKENS, TOML_TOKENS, YAML_TOKENS
 from tests.fuzz.world import (

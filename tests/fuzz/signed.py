@@ -18,7 +18,7 @@ from bus.errors import Refused
 from bus.ledger import checkpoint
 from bus.ledger.leaf import UNVERIFIED_INDEX, Position, hop_key, open_hop
 from bus.ledger.proof import Proof, parse_proof, verify_proof
-from bus.policy.model import canonical
+from bus.policy.compiling import canonical
 from bus.wire import codec, derived, envelope, hopblock, objects, preimage
 from bus.wire.names import AUDIT, Tier
 from consumers.audit.recorder import record_block

@@ -16,7 +16,7 @@ from bus.crypto.keyring import Keyring
 from bus.crypto.keys import Secret
 from bus.crypto.signing import Signer, Trust, sign_object
 from bus.ledger.leaf import day_keys
-from bus.policy.model import canonical, compile_policy
+from bus.policy.compiling import canonical, compile_policy
 from bus.wire.names import AgentId, DomainName
 from tests.vectors import generate
 from tests.vectors.generate import DAY, DEPLOYMENT, DOMAIN, EPOCH, PARTITION, TOPICS, ZONE

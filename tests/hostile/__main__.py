@@ -26,21 +26,23 @@ from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 from tests.hostile.agent import DOMAIN, TOPIC, HostileAgent
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.measure import Looker, latencies, quantile
-from tests.hostile.wire import Raw
 
 LAG_LIMIT_S = 60
 RATIO_LIMIT = 2.0
 RATE = 200
 SETTLED_MS = 250
+QUOTAS = "{default: {produce: 256KiB/s, requests: 20%}}"
 ATTACKER, PUBLISHER, SUBSCRIBER = "retriever-1", "orchestrator-1", "retriever-1-x"
 
 
-def make_stack(home, enforcers):
-    """The bundled policies and one agent more, whose id begins with the attacker's."""
+def make_stack(home, enforcers, quotas):
+    """The bundled policies with ``quotas``, and one agent more, whose id begins with the attacker's."""
     policies = home / "policies"
     shutil.copytree(BUNDLED_POLICIES, policies)
     with (policies / "agents.yaml").open("a") as out:
         out.write(f"  {SUBSCRIBER}: {{role: RETRIEVER}}\n")
+    mesh = policies / "mesh.yaml"
+    mesh.write_text(mesh.read_text().replace("  domains:\n", f"  broker_quotas: {quotas}\n  domains:\n", 1))
     settings = dataclasses.replace(Settings(), state=home / "state", policies=policies, enforcers=enforcers)
     return Stack(prepare(settings))
 
@@ -146,24 +148,13 @@ def broken(row):
     return found
 
 
-def set_quotas(stack, quotas):
-    """Give every agent's user these quotas of the broker."""
-    with Raw(stack.admin_connection()) as admin:
-        for agent in stack.load_policy().agents:
-            error = admin.set_quotas(agent, **quotas)
-            if error:
-                raise RuntimeError(f"quotas of {agent}: the broker answered {error}")
-
-
 def run_attacks(attacks, seconds, enforcers, quotas):
     """Rows of ``attacks`` on one stack; the honest pair's account is a row of its own."""
     home = Path(tempfile.mkdtemp(prefix="sealbus-hostile-"))
-    stack = make_stack(home, enforcers)
+    stack = make_stack(home, enforcers, quotas)
     pair = looker = None
     try:
         stack.up(lambda _: None)
-        if quotas:
-            set_quotas(stack, quotas)
         agent, looker = HostileAgent(stack, ATTACKER), Looker(stack)
         pair = Pair(stack, home / "honest")
         pair.settle()
@@ -223,14 +214,13 @@ def main():
     parser.add_argument("--seconds", type=int, default=10, help="how long each attack lasts")
     parser.add_argument("--only", default="", help="attacks whose name holds this text")
     parser.add_argument("--enforcers", type=int, default=2)
-    parser.add_argument("--quota", action="append", default=[], metavar="KEY=VALUE", help="of every agent's user")
+    parser.add_argument("--quotas", default=QUOTAS, help=f"the policy's broker_quotas ({QUOTAS}); {{}} for none")
     asked = parser.parse_args()
-    quotas = {key: float(value) for key, _, value in (each.partition("=") for each in asked.quota)}
     chosen = [each for each in ATTACKS if asked.only in each.name]
     together = [each for each in chosen if not each.alone]
     rows = []
     for attacks in ([together] if together else []) + [[each] for each in chosen if each.alone]:
-        for row in run_attacks(attacks, asked.seconds, asked.enforcers, quotas):
+        for row in run_attacks(attacks, asked.seconds, asked.enforcers, asked.quotas):
             rows.append(row)
             if asked.json:
                 print(json.dumps(row), flush=True)

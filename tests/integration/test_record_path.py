@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ import time
 import pytest
 
 from bus import Bus, Denied
+from bus.admin.desired import Quota
+from bus.admin.quotas import alter_quotas, list_quotas
 from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.files import write_secret
@@ -242,6 +245,27 @@ def test_plan_sees_an_acl_that_was_changed_behind_the_policy(stack):
     assert [each["name"] for each in drift] == ["User:executor-1 READ topic agent_memory.out"]
     bus_command(stack, "policy", "apply", "--yes", "--prune")
     assert "no changes" in bus_command(stack, "policy", "apply", "--yes").stdout
+
+
+def test_broker_quotas_are_set_from_the_policy_and_taken_back(stack, tmp_path):
+    limits = (
+        "  broker_quotas: {default: {requests: 300%}, RETRIEVER: {produce: 64MiB/s, consume: 1MiB/s}}\n  domains:\n"
+    )
+    shutil.copytree(stack.settings.policies, tmp_path / "policies")
+    mesh = tmp_path / "policies" / "mesh.yaml"
+    mesh.write_text(mesh.read_text().replace("  domains:\n", limits, 1))
+    held = {
+        Quota("retriever-1", "producer_byte_rate", 64 << 20),
+        Quota("retriever-1", "consumer_byte_rate", 1 << 20),
+        *(Quota(name, "request_percentage", 300) for name in ("orchestrator-1", "executor-1", "analyst-1")),
+    }
+    bus_command(stack, "policy", "apply", str(tmp_path / "policies"), "--yes")
+    assert list_quotas(stack.admin_connection()) == held
+    assert "no changes" in bus_command(stack, "policy", "apply", str(tmp_path / "policies"), "--yes").stdout
+    alter_quotas(stack.admin_connection(), (), [Quota("bus-enforcer-1", "producer_byte_rate", 1 << 30)])
+    assert "! quota User:bus-enforcer-1 producer_byte_rate" in bus_command(stack, "policy", "plan").stdout
+    bus_command(stack, "policy", "apply", "--yes", "--prune")
+    assert list_quotas(stack.admin_connection()) == set()
 
 
 def test_ten_refusals_in_a_row_leave_the_partition_going(stack, raw):

@@ -23,7 +23,8 @@ from bus.crypto.signing import Signer, Trust, hop_block_message, sign_object
 from bus.files import Layout
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.store import Entry, Interval, Ledger
-from bus.policy.model import FORMAT, Policy, canonical, compile_policy
+from bus.policy.compiling import FORMAT, canonical, compile_policy
+from bus.policy.model import Policy
 from bus.settings import Settings
 from bus.wire import codec, hopblock, preimage
 from bus.wire.hop import HopTail, Verdict, decision_id, encode_hop, encode_tail
@@ -78,6 +79,7 @@ def make_policy(
     replication: int = 1,
     retention_ms: int = 7 * 86_400_000,
     horizon_ms: int = 86_400_000,
+    quotas: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Policy:
     """A compiled policy; without arguments `notes` and `plans`, a writer and a reader."""
     domains = {"notes": domain(), "plans": domain(produce=["READER"])} if domains is None else domains
@@ -91,6 +93,7 @@ def make_policy(
             "retention_ms": retention_ms,
             "backlog_horizon_ms": horizon_ms,
         },
+        **({"quotas": quotas} if quotas else {}),
         "domains": dict(domains),
         "agents": {name: {"roles": sorted(roles)} for name, roles in agents.items()},
     }

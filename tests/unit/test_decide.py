@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.codes import Code
-from bus.policy.decide import AVAILABLE_TIERS, Action, Context, Decision, decide
+from bus.policy.decide import Decision, decide
 from bus.policy.loader import load_policy
 from bus.policy.model import AgentPolicy, Policy
+from bus.policy.question import Action, Context
+from bus.policy.rules import AVAILABLE_TIERS
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 from tests.unit.build import MEMORY, OUTSIDER, READER, VAULT, WRITER, domain_policy, make_policy

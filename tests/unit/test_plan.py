@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bus.admin.actual import Actual
-from bus.admin.desired import Acl, Topic, desired_state
+from bus.admin.desired import Acl, Quota, Topic, desired_state
 from bus.admin.plan import RENEW_BEFORE_MS, Change, Plan, Verb, make_plan
 from bus.authority.trust import LiveSnapshot
 from bus.codes import Code
@@ -30,7 +30,7 @@ def applied(policy: Policy, enforcers: int = 1) -> Actual:
     """The broker after ``policy`` was applied to it."""
     wanted = desired_state(policy, enforcers)
     topics = {topic.name: topic for topic in wanted.topics}
-    return Actual("cluster", 1, topics, wanted.users | {"bus-admin"}, wanted.acls, live(policy))
+    return Actual("cluster", 1, topics, wanted.users | {"bus-admin"}, wanted.acls, live(policy), wanted.quotas)
 
 
 def plan(policy: Policy, actual: Actual, *, prune: bool = False) -> Plan:
@@ -132,6 +132,25 @@ def test_an_acl_that_no_policy_explains_is_drift_and_goes_only_with_prune(acl):
     assert left.drift == (Change(Verb.DRIFT, "acl", str(acl), "not in policy: removed only with --prune"),)
     pruned = plan(policy, actual, prune=True)
     assert (pruned.revoke, pruned.drift) == ((acl,), ())
+
+
+def test_quotas_follow_the_policy_and_others_are_drift():
+    before = make_policy(quotas={"default": {"producer_byte_rate": 1024}, "READER": {"request_percentage": 20}})
+    after = make_policy(quotas={"default": {"producer_byte_rate": 2048}})
+    writers, readers = Quota("writer-1", "producer_byte_rate", 1024), Quota("reader-1", "request_percentage", 20)
+    assert desired_state(before, 2).quotas == {writers, readers}  # of agents: a service is never slowed down
+    assert set(plan(before, EMPTY).set_quotas) == {writers, readers}
+    assert plan(before, applied(before)).changes == []
+    made = plan(after, applied(before))
+    raised = (Quota("reader-1", "producer_byte_rate", 2048), Quota("writer-1", "producer_byte_rate", 2048))
+    assert (made.set_quotas, made.remove_quotas, made.drift) == (raised, (readers,), ())
+    strange = Quota("bus-enforcer-1", "producer_byte_rate", 5), Quota("", "consumer_byte_rate", 9)
+    actual = replace(applied(after), quotas=desired_state(after, 1).quotas | set(strange))
+    assert plan(after, actual).drift == tuple(
+        Change(Verb.DRIFT, "quota", str(each), "not in policy: removed only with --prune") for each in sorted(strange)
+    )
+    pruned = plan(after, actual, prune=True)
+    assert (pruned.remove_quotas, pruned.drift) == (tuple(sorted(strange)), ())
 
 
 def test_a_user_that_no_policy_explains_is_drift_and_goes_only_with_prune():

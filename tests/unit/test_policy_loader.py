@@ -19,8 +19,9 @@ import yaml
 from bus.codes import Code
 from bus.errors import PolicyError, WireError
 from bus.policy import yamldoc
+from bus.policy.compiling import canonical, compile_policy
 from bus.policy.loader import load_policy
-from bus.policy.model import Policy, canonical, compile_policy
+from bus.policy.model import Policy
 from bus.wire.names import AgentId, DomainName, Tier
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -106,7 +107,10 @@ agents:
 
 LOWER = "a lower-case letter, then up to 62 of a-z, 0-9, _ or -; `bus` is reserved"
 UPPER = "an upper-case letter, then up to 62 of A-Z, 0-9 or _"
-DOMAIN_KEYS = "allowed_roles, attestation_required, audit_level, consume, metadata_masking, name, produce, tier"
+DOMAIN_KEYS = (
+    "allowed_roles, attestation_required, audit_level, consume, guardrails, kinds, label, masks, metadata_masking, "
+    "name, produce, tier, tools, when"
+)
 KNOWN_ROLES = "ANALYST, EXECUTOR, ORCHESTRATOR, RETRIEVER"
 
 
@@ -175,6 +179,18 @@ def test_defaults_and_places_of_rules(tmp_path: Path) -> None:
     assert policy.agents[AgentId("analyst-1")].roles == {"ANALYST", "EXECUTOR"}
 
 
+def test_the_most_generous_quota_of_an_agents_roles_holds(tmp_path: Path) -> None:
+    given = "default: {produce: 1MiB/s, requests: 20%}, EXECUTOR: {produce: 4MiB/s, consume: 2KiB/s}, RETRIEVER: {}"
+    policy = load(tmp_path, changed(MESH, "  domains:\n", quotas(given)))
+    assert {name: policy.broker_quotas(AgentId(name)) for name in policy.agents} == {
+        "orchestrator-1": {"producer_byte_rate": 1 << 20, "request_percentage": 20},
+        "retriever-1": {},
+        "executor-1": {"producer_byte_rate": 4 << 20, "consumer_byte_rate": 2048},
+        "analyst-1": {"producer_byte_rate": 4 << 20},  # its other role has the default, which limits no reading
+    }
+    assert load(tmp_path, MESH).broker_quotas(AgentId("executor-1")) == {}
+
+
 def test_topics_and_narrowing_are_taken(tmp_path: Path) -> None:
     topics = "  topics: {partitions: 8, replication: 3, retention: 48h, backlog_horizon: 2d}\n  domains:\n"
     mesh = changed(MESH, "  domains:\n", topics)
@@ -241,12 +257,17 @@ def topics(text: str) -> str:
     return f"  topics: {{{text}}}\n  domains:\n"
 
 
+def quotas(text: str) -> str:
+    return f"  broker_quotas: {{{text}}}\n  domains:\n"
+
+
 ROWS = [
     # unknown keys, at every depth
     Row("root", "security_mesh:", "security_mash:", (1, 1),
         "unknown key 'security_mash'; expected one of security_mesh", "security_mesh"),
     Row("law", "  domains:\n", "  domans:\n", (6, 3),
-        "unknown key 'domans'; expected one of domains, global, topics, version", "domains"),
+        "unknown key 'domans'; expected one of broker_quotas, conditions, domains, flows, global, guardrails, "
+        "labels, masks, roles, tenants, topics, version, zones", "domains"),
     Row("global", "audit_scope", "audit_scop", (5, 5), "unknown key 'audit_scop'; expected one of audit_scope, "
         "credential_rotation_interval_ms, tls_min_version", "audit_scope"),
     Row("topics", "  domains:\n", topics("partition: 4"), (6, 12), "unknown key 'partition'; expected one of "
@@ -255,7 +276,7 @@ ROWS = [
         f"unknown key 'metadata_maskin'; expected one of {DOMAIN_KEYS}", "metadata_masking"),
     Row("stranger", "tier:", "zzz: 1\n      tier:", (8, 7), f"unknown key 'zzz'; expected one of {DOMAIN_KEYS}"),
     Row("agent", "{role: ORCHESTRATOR}", "{rule: ORCHESTRATOR}", (2, 20),
-        "unknown key 'rule'; expected one of role, roles", "role", "agents.yaml"),
+        "unknown key 'rule'; expected one of role, roles, tenant, zone", "role", "agents.yaml"),
     Row("agents", "agents:", "agent:", (1, 1),
         "unknown key 'agent'; expected one of agents", "agents", "agents.yaml"),
     # missing keys: at the mapping that lacks them
@@ -287,7 +308,7 @@ ROWS = [
         "0: expected text (in quotes where YAML would read something else), found 7"),
     Row("name as nothing", '"coordination"', "", (24, 12),
         "name: expected text (in quotes where YAML would read something else), found None"),
-    Row("name as a truth", '"coordination"', "on", (24, 13),
+    Row("name as a truth", '"coordination"', "true", (24, 13),
         "name: expected text (in quotes where YAML would read something else), found True"),
     Row("global as a list", "  global:\n", "  global: []\n  extra:\n", (2, 11),
         "global: expected a mapping, found 'list'"),
@@ -307,7 +328,7 @@ ROWS = [
         "roles: expected a list, found 'ANALYST'", file="agents.yaml"),
     # keys that are not text, keys given twice
     Row("number as a key", "tier:", "7: x\n      tier:", (8, 7), "expected a text key, found 7"),
-    Row("truth as a key", "tier:", "on: x\n      tier:", (8, 7), "expected a text key, found True"),
+    Row("truth as a key", "tier:", "true: x\n      tier:", (8, 7), "expected a text key, found True"),
     Row("list as a key", "tier:", "? [a]\n      : b\n      tier:", (8, 9), "expected a text key, found None"),
     Row("key twice", 'tier: "FHE"\n', 'tier: "FHE"\n      tier: "RETRIEVAL"\n', (20, 7), "key 'tier' is given twice"),
     Row("section twice", "  domains:\n", "  global: {}\n  domains:\n", (6, 3), "key 'global' is given twice"),
@@ -366,6 +387,15 @@ ROWS = [
         "consume: expected one of allowed_roles ['ANALYST'], found 'ANALYSTS'", "ANALYST"),
     Row("produce twice", '["ANALYST"]\n', '["ANALYST"]\n      produce: ["ANALYST", "ANALYST"]\n', (21, 28),
         "produce: role 'ANALYST' is given twice"),
+    Row("quota without a unit", "  domains:\n", quotas("default: {produce: 100}"), (6, 38),
+        "produce: expected bytes a second, as in 256KiB/s or 4MiB/s, found 100"),
+    Row("quota of next to nothing", "  domains:\n", quotas("default: {consume: 10B/s}"), (6, 38),
+        "consume: expected at least 1024, found '10B/s'"),
+    Row("quota as a fraction", "  domains:\n", quotas("default: {requests: 0.2}"), (6, 39),
+        "requests: expected a share of one of the broker's threads, as in 20%, found 0.2"),
+    Row("quota of an unknown role", "  domains:\n", quotas("ANALYSTS: {requests: 20%}"), (6, 19),
+        "broker_quotas: expected one of ANALYST, EXECUTOR, ORCHESTRATOR, RETRIEVER, default, found 'ANALYSTS'",
+        "ANALYST"),
     Row("unknown role", "role: RETRIEVER", "role: RETREIVER", (3, 23),
         f"role: expected one that a domain allows ({KNOWN_ROLES}), found 'RETREIVER'", "RETRIEVER", "agents.yaml"),
     Row("unknown role far from any", "role: RETRIEVER", "role: KING", (3, 23),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.policy.decide import Action, Context, decide
+from bus.policy.decide import decide
 from bus.policy.loader import load_policy
+from bus.policy.question import Action, Context
 from bus.wire.names import AgentId, DomainName
 from demo.observer import encodings
 from demo.traces import AGENTS, DATA, Say, Trace, _trace, load_traces

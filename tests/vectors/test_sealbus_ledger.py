@@ -20,7 +20,7 @@ from bus.crypto.signing import (
 from bus.errors import Unverified
 from bus.kafka.windows import PartitionWindows
 from bus.ledger import leaf
-from bus.policy.model import compile_policy
+from bus.policy.compiling import compile_policy
 from bus.wire import codec, hop, hopblock, preimage
 from bus.wire.names import DomainName, ZoneName, domain_topics
 from consumers.audit.recorder import record_block

@@ -23,7 +23,7 @@ from bus.crypto.signing import Trust, open_object, verify_bundle, verify_hop_blo
 from bus.errors import BusError, Refused
 from bus.kafka.windows import PartitionWindows
 from bus.ledger.leaf import UNVERIFIED_INDEX, day_keys
-from bus.policy.model import compile_policy
+from bus.policy.compiling import compile_policy
 from bus.wire import codec, derived, envelope, hop, hopblock, objects, preimage, records, sealed
 from bus.wire.names import DomainName, DomainTopics, TopicName
 from bus.wire.schemas import schema

@@ -25,7 +25,7 @@ from bus.crypto.signing import (
     window_message,
 )
 from bus.errors import Unverified, WireError
-from bus.policy.model import canonical
+from bus.policy.compiling import canonical
 from bus.wire import codec, envelope, hop, objects, preimage, records
 from bus.wire.schemas import schema
 from tests.vectors import generate

@@ -1,0 +1,145 @@
+"""The types that a guardrail can look for: a linear-time pattern (RE2) each, and a check of what it found.
+
+Patterns propose, checks dispose: checksums, ranges, a library for telephone numbers, words before the match.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import phonenumbers
+
+CONTEXT: Final = 48
+"""Characters before a match in which its words are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One pattern of a type; ``accepts(found, before)`` decides. ``group`` is what is redacted of the match."""
+
+    type: str
+    pattern: str
+    accepts: Callable[[str, str], bool]
+    group: int = 0
+
+
+def luhn(digits: str) -> bool:
+    """Whether a card number's last digit checks (ISO/IEC 7812-1)."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit)
+        if place % 2:
+            value = value * 2 - 9 * (value > 4)
+        total += value
+    return total % 10 == 0
+
+
+def _any(_found: str, _before: str) -> bool:
+    return True
+
+
+def _card(found: str, _before: str) -> bool:
+    digits = re.sub(r"[ -]", "", found)
+    return 12 <= len(digits) <= 19 and digits[0] in "123456" and len(set(digits)) > 2 and luhn(digits)
+
+
+def _iban(found: str, _before: str) -> bool:
+    """ISO 13616: the number moved behind the country, letters as 10 to 35, is 1 modulo 97."""
+    text = found.replace(" ", "").upper()
+    if not 15 <= len(text) <= 34:
+        return False
+    return int("".join(str(int(each, 36)) for each in text[4:] + text[:4])) % 97 == 1
+
+
+_SSN_WORDS = re.compile(r"(?i)\bssn\b|social security|\bss#")
+
+
+def _ssn(found: str, before: str) -> bool:
+    """Ranges that the Social Security Administration gives out: no area 000, 666 or 900 up, no group or serial of 0."""
+    digits = re.sub(r"\D", "", found)
+    if digits[:3] in ("000", "666") or digits[0] == "9" or digits[3:5] == "00" or digits[5:] == "0000":
+        return False
+    return not found.isdigit() or _SSN_WORDS.search(before) is not None
+
+
+def _address(found: str, _before: str) -> bool:
+    try:
+        ipaddress.ip_address(found)
+    except ValueError:
+        return False
+    return True
+
+
+_PHONE_WORDS = re.compile(
+    r"(?i)\b(phone|tel|telephone|mobile|cell|fax|desk|office|home|work|line|hotline|call|called|calling|text|texts|"
+    r"dial|reach|ring|sms|whatsapp|contact|answer|answering|messages?|voicemail|number)\b[^.!?]*$"
+)
+_NO_PHONE_WORDS = re.compile(
+    r"(?i)\b(account|acct|order|invoice|card|iban|ssn|zip|postal|licen[cs]e|id|isbn|serial|version|ticket|ref|case)\b"
+    r"[^.!?\n]{0,24}$"
+)
+_DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}\b.*|\d{1,2}[-./]\d{1,2}[-./](?:\d{2}|\d{4})")
+_SEPARATED = re.compile(r"\d[ .-]{1,2}\(?\d|\(\d")
+_REGIONS: Final = ("US", "GB", "DE", "FR", "IT", "ES", "IN", "AU", "BR", "CA")
+
+
+def _phone(found: str, before: str) -> bool:
+    digits = re.sub(r"\D", "", found)
+    if not 7 <= len(digits) <= 20 or _DATE.fullmatch(found):
+        return False
+    if found.startswith(("+", "00")):
+        return _possible("+" + found.removeprefix("+").removeprefix("00"), None)
+    if _NO_PHONE_WORDS.search(before):
+        return False
+    if _PHONE_WORDS.search(before):
+        return True
+    # Without a word for it, only what is grouped as telephone numbers are, and is as long as one somewhere.
+    groups = len(_SEPARATED.findall(found))
+    return groups >= 2 and len(digits) >= 8 and any(_possible(found, region) for region in _REGIONS)
+
+
+def _possible(text: str, region: str | None) -> bool:
+    try:
+        return phonenumbers.is_possible_number(phonenumbers.parse(text, region))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _key(found: str, _before: str) -> bool:
+    return len(set(found)) >= 10 and any(each.isdigit() for each in found) and any(each.isalpha() for each in found)
+
+
+_NAME = (
+    r"\p{Lu}[\p{L}'’-]*\p{L}(?:[ \t]+(?:\p{Lu}\.?|(?:van|von|de|da|di|del|la|le|bin|al)|\p{Lu}[\p{L}'’-]*\p{L})){0,3}"
+)
+
+DETECTORS: Final = (
+    Detector("PRIVATE_KEY", r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.+?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)", _any),
+    Detector("API_KEY", r"\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)[-_][A-Za-z0-9_-]{16,}", _any),
+    Detector("API_KEY", r"\bsk-[A-Za-z0-9]{20,}", _any),
+    Detector("API_KEY", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,})", _any),
+    Detector("API_KEY", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", _any),
+    Detector("API_KEY", r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}", _any),
+    Detector("API_KEY", r"\bAIza[A-Za-z0-9_-]{35}", _any),
+    Detector("API_KEY", r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", _any),
+    Detector("API_KEY", r"(?i)\b(?:api[_ -]?key|secret|access[_ -]?token|auth[_ -]?token|password|passwd)\b[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"']?([A-Za-z0-9_+/=.-]{16,})", _key, 1),
+    Detector("EMAIL", r"[\p{L}0-9._%+-]+@[\p{L}0-9-]+(?:\.[\p{L}0-9-]+)+", _any),
+    Detector("URL", r"(?i)\bhttps?://[^\s\"'<>|]+", _any),
+    Detector("IBAN", r"(?i)\b[A-Z]{2}\d{2}[A-Z0-9]{11,30}\b", _iban),
+    Detector("IBAN", r"\b[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b", _iban),
+    Detector("CREDIT_CARD", r"\b\d(?:[ -]?\d){11,18}\b", _card),
+    Detector("SSN", r"\b\d{3}[- ]?\d{2}[- ]?\d{4}\b", _ssn),
+    Detector("IP_ADDRESS", r"\b(?:\d{1,3}\.){3}\d{1,3}\b", _address),
+    Detector("IP_ADDRESS", r"(?i)(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){1,6}|(?:[0-9a-f]{1,4}:){1,7}:", _address),
+    Detector("MAC_ADDRESS", r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b", _any),
+    Detector("PHONE", r"(?:\+|\b00|\(|\b)\d[\d \t().-]{4,20}\d(?:\s?(?:x|ext\.?)\s?\d{1,5})?\b", _phone),
+    Detector("PERSON", rf"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.?[ \t]+({_NAME})", _any, 1),
+    Detector("PERSON", rf"(?:\b[Mm]y name is|\b[Nn]ame:|\bI am called|\b[Pp]atient:?|\b[Cc]ustomer:?|\b[Ss]igned,?)[ \t]+({_NAME})", _any, 1),
+)  # fmt: skip
+"""In order of precedence: where two find the same place, the first has it."""
+
+TYPES: Final = frozenset(each.type for each in DETECTORS)

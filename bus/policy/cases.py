@@ -1,0 +1,229 @@
+"""Cases are run: the same PDP as the enforcer's is asked each question of cases.yaml. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bus.guardrails.inspect import Inspection, Unclear
+from bus.policy.casefile import Case, CasesFile, Double, Never
+from bus.policy.decide import Decision, decide
+from bus.policy.labels import BOTTOM
+from bus.policy.model import AgentPolicy, DomainPolicy, Policy
+from bus.policy.question import Action, Context
+from bus.policy.yamldoc import Document, Path_
+from bus.wire.envelope import Kind
+from bus.wire.names import AgentId, DomainName, RoleName, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One case that was run. ``failure`` is "" where it holds; ``decision`` None for what was searched in vain."""
+
+    name: str
+    location: str
+    failure: str
+    decision: Decision | None = None
+
+
+def run_cases(policy: Policy, document: Document, file: CasesFile, only: str = "") -> list[Result]:
+    """Every case whose name holds ``only``, in the order of the file."""
+    runner = _Runner(policy, document, file)
+    return [each for each in runner.run() if only in each.name]
+
+
+def rules_of(policy: Policy) -> frozenset[str]:
+    """Names of the rules that a case can be decided by."""
+    names = {f"{domain}.{action}" for domain in policy.domains for action in Action}
+    names |= {f"{each.name}.tools" for each in policy.domains.values() if each.tools is not None}
+    names |= {f"{each.name}.kinds" for each in policy.domains.values() if each.kinds is not None}
+    names |= {condition.name for each in policy.domains.values() for condition in each.when}
+    names |= {rule.name for each in policy.domains.values() for rule in each.guardrails if rule.then == "deny"}
+    names |= {f"{flow.id}.forbid" for flow in policy.flows if flow.forbid}
+    names |= {f"{flow.id}.max_label" for flow in policy.flows if flow.ceiling is not None}
+    return frozenset(names | ({"tenants"} if policy.tenants else set()) | ({"zones"} if policy.zones else set()))
+
+
+class _Runner:
+    def __init__(self, policy: Policy, document: Document, file: CasesFile) -> None:
+        doubles = {
+            AgentId(name): AgentPolicy(AgentId(name), _roles(policy, each), each.tenant, each.zone)
+            for name, each in file.agents.items()
+        }
+        self._policy = replace(policy, agents={**policy.agents, **doubles})
+        self._names = sorted(doubles) or sorted(policy.agents)
+        self._document = document
+        self._file = file
+
+    def run(self) -> Iterator[Result]:
+        for index, case in enumerate(self._file.cases):
+            yield self._case(case, case.name, case.do, ("cases", index))
+        for index, matrix in enumerate(self._file.matrix):
+            chosen = self._names if matrix.who == "all" else matrix.who
+            for name in chosen:
+                for question in matrix.do:
+                    if name not in matrix.except_:
+                        facts = {**matrix.model_dump(by_alias=True, exclude={"who", "except_", "do"}), "who": name}
+                        case = Case(**{key: value for key, value in facts.items() if value is not None}, do=question)
+                        yield self._case(case, f"{matrix.name}: {name}, {question}", question, ("matrix", index))
+        for index, never in enumerate(self._file.never):
+            yield self._never(never, ("never", index))
+
+    def _where(self, path: Path_) -> str:
+        return f"{self._document.file}:{self._document.at(path)[0]}"
+
+    def _case(self, case: Case, name: str, question: str, path: Path_) -> Result:
+        facts = {**self._file.base.model_dump(exclude_none=True), **case.model_dump(exclude_none=True)}
+        who = AgentId(facts.get("who", ""))
+        if who not in self._policy.agents:
+            raise self._document.error((*path, "who"), f"who: expected an agent, found {who or None!r}")
+        action, domain = question.split()
+        decision, found = self._ask(who, Action(action), DomainName(domain), facts, path)
+        failure = _failure(case, decision, found) or self._label(case, DomainName(domain))
+        return Result(name, self._where(path), failure, decision)
+
+    def _ask(
+        self, who: AgentId, action: Action, domain: DomainName, facts: Mapping[str, Any], path: Path_
+    ) -> tuple[Decision, frozenset[str]]:
+        policy = self._policy
+        agent = policy.agents[who]
+        if "zone" in facts:
+            agent = replace(agent, zone=facts["zone"])
+            policy = replace(policy, agents={**policy.agents, who: agent})
+        context = Context(
+            kind=Kind(facts.get("kind", "MESSAGE")),
+            target=facts.get("target", ""),
+            tool=facts.get("tool", ""),
+            task_type=facts.get("task_type", ""),
+            purpose=facts.get("purpose", ""),
+            user=facts.get("user", ""),
+            labels=tuple(facts.get("labels", ())),
+            tenant=facts.get("tenant", ""),
+            to=facts.get("to", ""),
+            time_ms=self._time(facts.get("time", ""), path),
+            load=facts.get("load", 0.0),
+            size=facts.get("size", 0),
+        )
+        decision = decide(who, action, domain, context, policy)
+        if not decision.allowed or action is not Action.PRODUCE:
+            return decision, frozenset()
+        return _guarded(decision, policy.domains[domain], facts, policy)
+
+    def _label(self, case: Case, domain: DomainName) -> str:
+        if case.label is None:
+            return ""
+        scheme, there = self._policy.scheme, self._policy.domains[domain]
+        found = scheme.names(there.label.join(scheme.parse(case.labels or ()) or BOTTOM))
+        return "" if set(found) == set(case.label) else f"expected label {case.label}, found {list(found)}"
+
+    def _time(self, text: str, path: Path_) -> int:
+        if not text:
+            return 0
+        try:
+            at = dt.datetime.fromisoformat(text)
+        except ValueError:
+            raise self._document.error((*path, "time"), f"time: expected ISO 8601, found {text!r}") from None
+        return int((at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() * 1000)
+
+    def _never(self, never: Never, path: Path_) -> Result:
+        # Conditions and tiers are taken to hold: what is not possible then is never possible.
+        domains = {
+            name: replace(each, when=(), tier=Tier.RETRIEVAL, attestation_required=False)
+            for name, each in self._policy.domains.items()
+        }
+        policy = replace(self._policy, domains=domains)
+        if policy.scheme.parse(never.labels) is None:
+            raise self._document.error((*path, "labels"), f"labels: expected the policy's, found {never.labels}")
+        for name in never.who or self._names:
+            for question in never.do or [f"produce {each}" for each in sorted(domains)]:
+                action, domain = question.split()
+                for context in self._contexts(never, Action(action)):
+                    decision = decide(AgentId(name), Action(action), DomainName(domain), context, policy)
+                    told = _crossing(never, policy.agents[AgentId(name)], decision, policy)
+                    if told:
+                        target = f" to {context.target}" if context.target else ""
+                        found = f"{name} may {question} as {context.kind}{target}: {told}"
+                        return Result(never.name, self._where(path), found, decision)
+        return Result(never.name, self._where(path), "")
+
+    def _contexts(self, never: Never, action: Action) -> Iterator[Context]:
+        if action is Action.CONSUME:
+            yield Context(labels=tuple(never.labels))
+            return
+        tools = sorted({tool for each in self._policy.domains.values() for tool in each.tools or {}})
+        for kind in Kind:
+            for target in [*([] if kind.targeted else [""]), *self._names]:
+                for tool in ["", *tools]:
+                    yield Context(kind=kind, target=target, tool=tool, labels=tuple(never.labels))
+
+
+def _roles(policy: Policy, double: Double) -> frozenset[RoleName]:
+    """The double's roles with what they inherit."""
+    given = map(RoleName, ([double.role] if double.role else []) + (double.roles or []))
+    return frozenset().union(*(policy.inherited(role) for role in given))
+
+
+def _guarded(
+    decision: Decision, domain: DomainPolicy, facts: Mapping[str, Any], policy: Policy
+) -> tuple[Decision, frozenset[str]]:
+    """What guardrails make of the case's payload and metadata."""
+    found: set[str] = set()
+    for part, rules in (
+        ("payload", [each for each in domain.guardrails if each.payload]),
+        ("metadata", [each for each in domain.guardrails if each.metadata]),
+    ):
+        if not rules or facts.get(part) is None:
+            continue
+        inspection = Inspection(rules)
+        try:
+            if part == "payload":
+                told = inspection.payload(json.dumps(facts["payload"]).encode(), "application/json")
+            else:
+                told = inspection.metadata(facts["metadata"])
+        except Unclear as error:
+            from_rule, why = rules[0].name, str(error)
+        else:
+            found |= {kind for _, kind in told.found}
+            from_rule, why = told.denied, "found in the case's " + part
+        if from_rule:
+            location = policy.locations.get(f"guardrails:{from_rule}", "")
+            return replace(decision, obligations=None, rule=from_rule, location=location, why=why), frozenset(found)
+    return decision, frozenset(found)
+
+
+def _failure(case: Case, decision: Decision, found: frozenset[str]) -> str:
+    verdict = "ALLOW" if decision.allowed else "DENY"
+    told = f"{verdict} by {decision.rule} ({decision.location or '-'})" + (f": {decision.why}" if decision.why else "")
+    if verdict != case.expect:
+        return f"expected {case.expect}, found {told}"
+    if case.rule is not None and decision.rule != case.rule:
+        return f"expected rule {case.rule}, found {told}"
+    names = decision.obligations.names() if decision.obligations is not None else ()
+    missing = [each for each in case.obligations if each not in names]
+    if missing:
+        return f"expected obligations {missing}, found {list(names)}"
+    absent = [each for each in case.redacts if each not in found]
+    return f"expected findings {absent}, found {sorted(found)}" if absent else ""
+
+
+def _crossing(never: Never, agent: AgentPolicy, decision: Decision, policy: Policy) -> str:
+    """How an allowed action is what must never be; "" where it is not."""
+    obligations = decision.obligations
+    if obligations is None:
+        return ""
+    if never.crosses is None:
+        return f"ALLOW by {decision.rule}"
+    if obligations.target:
+        other = policy.agents[AgentId(obligations.target)]
+        here, there = (agent.zone, other.zone) if never.crosses == "zones" else (agent.tenant, other.tenant)
+        return f"{here} -> {there}" if here != there else ""
+    for group in obligations.roles:
+        name, _, zone = group.partition("/")
+        tenant = name.partition("@")[2]
+        here, there = (agent.zone, zone) if never.crosses == "zones" else (agent.tenant, tenant)
+        if here != there:
+            return f"{here} -> {there} ({group})"
+    return ""

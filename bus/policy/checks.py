@@ -1,0 +1,282 @@
+"""What must hold between the values of the policy files; every refusal at its place.
+
+Names that collide, names that are used and not given, narrowing that only narrows, cycles, conditions that do not
+compile, and labels that a role could carry down.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+
+from bus.errors import PolicyError
+from bus.guardrails.types import TYPES
+from bus.policy.conditions import compile_condition
+from bus.policy.document import Agent, AgentsFile, Domain, SecurityMesh
+from bus.policy.labels import Label, Scheme
+from bus.policy.masking import NEVER_KEPT
+from bus.policy.yamldoc import Document, Path_
+from bus.wire.names import LOWER_NAME, folded, is_lower_name
+
+LAW = "security_mesh"
+
+
+def check_files(
+    mesh: Document, agents: Document, law: SecurityMesh, who: AgentsFile, *, development: bool
+) -> Iterator[PolicyError]:
+    """Every refusal, in no order."""
+    yield from _domains(mesh, law, development=development)
+    yield from _topics(mesh, law)
+    yield from _quotas(mesh, law)
+    yield from _roles(mesh, law)
+    yield from _zones(mesh, law)
+    yield from _labels(mesh, law)
+    yield from _conditions(mesh, law)
+    yield from _masks(mesh, law)
+    yield from _guardrails(mesh, law)
+    yield from _agents(agents, who, law)
+
+
+def known_roles(law: SecurityMesh) -> list[str]:
+    """Every role that a domain allows or `roles` defines, sorted."""
+    return sorted({role for domain in law.domains for role in domain.allowed_roles} | set(law.roles))
+
+
+def closure(law: SecurityMesh, roles: Iterable[str]) -> list[str]:
+    """``roles`` with all that they inherit, sorted."""
+    found: set[str] = set()
+    waiting = list(roles)
+    while waiting:
+        role = waiting.pop()
+        if role not in found:
+            found.add(role)
+            waiting += law.roles[role].inherits if role in law.roles else []
+    return sorted(found)
+
+
+def agent_roles(agent: Agent) -> list[str]:
+    """The roles that an agent is given, without what they inherit."""
+    return ([agent.role] if agent.role else []) + (agent.roles or [])
+
+
+def _unknown(
+    document: Document, path: Path_, what: str, found: str, known: Sequence[str], *, key: bool = False
+) -> PolicyError:
+    near = difflib.get_close_matches(found, known, 1)
+    message = f"{what}: expected one of {', '.join(known) or '(none is given)'}, found {found!r}"
+    return document.error(path, message, nearest=near[0] if near else "", key=key)
+
+
+def _each_known(
+    document: Document, path: Path_, what: str, names: Sequence[str], known: Sequence[str]
+) -> Iterator[PolicyError]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            yield document.error((*path, place), f"{what}: {name!r} is given twice")
+        elif name not in known:
+            yield _unknown(document, (*path, place), what, name, known)
+
+
+def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Iterator[PolicyError]:
+    seen: dict[str, str] = {}
+    for index, domain in enumerate(law.domains):
+        path = (LAW, "domains", index)
+        name = domain.name
+        if not is_lower_name(name):
+            yield document.error((*path, "name"), f"name: expected {LOWER_NAME}, found {name!r}")
+        if other := seen.get(folded(name)):
+            same = "is given twice" if other == name else f"collides with {other!r}: Kafka folds '.', '-' and '_'"
+            yield document.error((*path, "name"), f"domain {name!r} {same}")
+        seen[folded(name)] = name
+        yield from _narrowing(document, path, domain, law)
+        if domain.tier == "PLAINTEXT" and not development:
+            yield document.error((*path, "tier"), "tier: PLAINTEXT is for development mode only")
+        if domain.tier == "PLAINTEXT" and domain.attestation_required:
+            yield document.error((*path, "tier"), "tier: a domain that requires attestation cannot be PLAINTEXT")
+        levels = law.labels.levels + law.labels.categories if law.labels else []
+        for key, known in (
+            ("label", levels),
+            ("when", list(law.conditions)),
+            ("masks", list(law.masks)),
+            ("guardrails", list(law.guardrails)),
+        ):
+            yield from _each_known(document, (*path, key), key, getattr(domain, key), known)
+
+
+def _narrowing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:
+    # A role that inherits an allowed one may be named, too: its holders have the allowed one.
+    bound = [each for each in known_roles(law) if set(closure(law, [each])) & set(domain.allowed_roles)]
+    for key in ("allowed_roles", "produce", "consume"):
+        roles = getattr(domain, key) or []
+        for place, role in enumerate(roles):
+            where = (*path, key, place)
+            if role in roles[:place]:
+                yield document.error(where, f"{key}: role {role!r} is given twice")
+            elif key != "allowed_roles" and role not in bound:
+                message = f"{key}: expected one of allowed_roles {domain.allowed_roles}, found {role!r}"
+                near = difflib.get_close_matches(role, domain.allowed_roles, 1)
+                yield document.error(where, message, nearest=near[0] if near else "")
+    for tool, roles in (domain.tools or {}).items():
+        yield from _each_known(document, (*path, "tools", tool), tool, roles, bound)
+
+
+def _topics(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    topics = law.topics
+    if topics.retention < topics.backlog_horizon:
+        yield document.error(
+            (LAW, "topics", "retention"),
+            f"retention: expected at least backlog_horizon ({topics.backlog_horizon} ms), found {topics.retention} ms",
+        )
+
+
+def _quotas(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    known = [*known_roles(law), "default"]
+    for name in law.broker_quotas:
+        if name not in known:
+            yield _unknown(document, (LAW, "broker_quotas", name), "broker_quotas", name, known, key=True)
+
+
+def _roles(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    levels, categories = (law.labels.levels, law.labels.categories) if law.labels else ([], [])
+    for name, role in law.roles.items():
+        path = (LAW, "roles", name)
+        yield from _each_known(document, (*path, "inherits"), "inherits", role.inherits, known_roles(law))
+        yield from _each_known(document, (*path, "categories"), "categories", role.categories, categories)
+        if role.clearance is not None and role.clearance not in levels:
+            yield _unknown(document, (*path, "clearance"), "clearance", role.clearance, levels)
+        if any(name in closure(law, [each]) for each in role.inherits):
+            yield document.error((*path, "inherits"), f"inherits: {name} inherits itself")
+
+
+def _zones(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    zones, levels = list(law.zones), law.labels.levels if law.labels else []
+    yield from _each_known(document, (LAW, "tenants"), "tenants", law.tenants, law.tenants)
+    for index, flow in enumerate(law.flows):
+        path = (LAW, "flows", index)
+        if flow.id in [each.id for each in law.flows[:index]]:
+            yield document.error((*path, "id"), f"flow {flow.id!r} is given twice")
+        for key, zone in (("from", flow.from_), ("to", flow.to)):
+            if zone not in zones:
+                yield _unknown(document, (*path, key), key, zone, zones)
+        if flow.from_ == flow.to:
+            yield document.error((*path, "to"), f"to: expected another zone than {flow.from_}, found the same")
+        yield from _each_known(
+            document, (*path, "domains"), "domains", flow.domains, [each.name for each in law.domains]
+        )
+        yield from _each_known(
+            document, (*path, "forbid"), "forbid", flow.forbid, law.labels.categories if law.labels else []
+        )
+        if flow.max_label is not None and flow.max_label not in levels:
+            yield _unknown(document, (*path, "max_label"), "max_label", flow.max_label, levels)
+
+
+def _labels(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    labels = law.labels
+    if labels is None:
+        return
+    path = (LAW, "labels")
+    names = labels.levels + labels.categories
+    for key, offset in (("levels", 0), ("categories", len(labels.levels))):
+        for place, name in enumerate(getattr(labels, key)):
+            if name in names[: offset + place]:
+                yield document.error((*path, key, place), f"{key}: {name!r} is given twice")
+    for index, each in enumerate(labels.declassify):
+        where = (*path, "declassify", index)
+        if each.role not in known_roles(law):
+            yield _unknown(document, (*where, "role"), "role", each.role, known_roles(law))
+        for key, level in (("from", each.from_), ("to", each.to)):
+            if level not in labels.levels:
+                yield _unknown(document, (*where, key), key, level, labels.levels)
+        yield from _each_known(document, (*where, "drop"), "drop", each.drop, labels.categories)
+        yield from _each_known(document, (*where, "after"), "after", each.after, list(law.guardrails))
+    if labels.propagate == "none":
+        yield from _downward(document, law, Scheme(tuple(labels.levels), frozenset(labels.categories)))
+
+
+def _downward(document: Document, law: SecurityMesh, scheme: Scheme) -> Iterator[PolicyError]:
+    """Roles that can read above and write below: without labels that follow the data, nothing else would notice."""
+    labels = {each.name: scheme.parse(each.label) for each in law.domains}
+    for index, low in enumerate(law.domains):
+        for high in law.domains:
+            above, below = labels[high.name], labels[low.name]
+            if above is None or below is None or below.covers(above):
+                continue
+            carriers = _common(law, high, low)
+            bad = [role for role in carriers if not _may_lower(law, role, above, below, scheme)]
+            if bad:
+                message = (
+                    f"label: {bad[0]} may read {high.name} ({'+'.join(scheme.names(above))}) and write {low.name} "
+                    f"({'+'.join(scheme.names(below)) or 'no label'})"
+                )
+                hint = f"chain {high.name} -> {bad[0]} -> {low.name}; narrow produce or consume, or name a declassifier"
+                error = document.error((LAW, "domains", index, "label"), message)
+                error.hint = f"{hint}, or set `propagate: session`"
+                yield error
+
+
+def _common(law: SecurityMesh, high: Domain, low: Domain) -> list[str]:
+    """Roles whose holders may consume ``high`` and produce to ``low``."""
+    reads = set(high.allowed_roles if high.consume is None else high.consume)
+    writes = set(low.allowed_roles if low.produce is None else low.produce)
+    return [role for role in known_roles(law) if (held := set(closure(law, [role]))) & reads and held & writes]
+
+
+def _may_lower(law: SecurityMesh, role: str, above: Label, below: Label, scheme: Scheme) -> bool:
+    for each in law.labels.declassify if law.labels else []:
+        lowered = Label(scheme.levels.index(each.to), above.categories - set(each.drop))
+        if each.role == role and scheme.levels.index(each.from_) >= above.level and below.covers(lowered):
+            return True
+    return False
+
+
+def _conditions(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    for name, text in law.conditions.items():
+        try:
+            compile_condition(name, text)
+        except ValueError as error:
+            yield document.error((LAW, "conditions", name), f"{name}: {error}")
+
+
+def _masks(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    for name, mask in law.masks.items():
+        seen: set[str] = set()
+        for key in ("keep", "drop", "hash", "last4", "generalise"):
+            for place, target in enumerate(getattr(mask, key) or []):
+                path = (LAW, "masks", name, key, place)
+                if target in seen:
+                    yield document.error(path, f"{key}: {target!r} is given twice")
+                seen.add(target)
+                if key == "keep" and target.startswith("payload."):
+                    yield document.error(path, f"keep: expected a key of the metadata, found {target!r}")
+                if target.removeprefix("metadata.") in NEVER_KEPT and key != "drop":
+                    yield document.error(path, f"{key}: {target} tells topology and can never be kept")
+
+
+def _guardrails(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+    for name, rule in law.guardrails.items():
+        yield from _each_known(document, (LAW, "guardrails", name, "detect"), "detect", rule.detect, sorted(TYPES))
+
+
+def _agents(document: Document, who: AgentsFile, law: SecurityMesh) -> Iterator[PolicyError]:
+    known = known_roles(law)
+    seen: dict[str, str] = {}
+    for name, agent in who.agents.items():
+        path = ("agents", name)
+        if not is_lower_name(name):
+            yield document.error(path, f"agent: expected {LOWER_NAME}, found {name!r}", key=True)
+        if other := seen.get(folded(name)):
+            yield document.error(path, f"agent {name!r} collides with {other!r} after folding", key=True)
+        seen[folded(name)] = name
+        if (agent.role is None) == (agent.roles is None):
+            yield document.error(path, "expected one of `role` and `roles`")
+        for role in agent_roles(agent):
+            if role not in known:
+                near = difflib.get_close_matches(role, known, 1)
+                where = (*path, "role") if agent.role else (*path, "roles")
+                message = f"role: expected one that a domain allows ({', '.join(known)}), found {role!r}"
+                yield document.error(where, message, nearest=near[0] if near else "")
+        for key, given, allowed in (("tenant", agent.tenant, law.tenants), ("zone", agent.zone, list(law.zones))):
+            if given is not None and given not in allowed:
+                yield _unknown(document, (*path, key), key, given, allowed)
+            elif given is None and allowed:
+                yield document.error(path, f"expected key {key!r}, found none: the policy has {key}s")

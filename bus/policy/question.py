@@ -1,0 +1,74 @@
+"""What the PDP is asked, and what one rule answers: principal, action, resource, context; a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bus.codes import Code
+from bus.policy.labels import Label
+from bus.policy.model import AgentPolicy, DomainPolicy, Policy
+from bus.wire.envelope import Kind
+from bus.wire.names import Tier
+
+
+class Action(StrEnum):
+    """What a principal does to a domain."""
+
+    PRODUCE = "produce"
+    CONSUME = "consume"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Environment of an action: what of an envelope, and of the moment, the rules look at.
+
+    ``labels`` are the record's own beside the domain's. ``tenant`` and ``to`` say where it goes where that is not the
+    principal's tenant and zone. ``time_ms`` is the broker's append time, ``load`` the enforcer's (1 is all its cores).
+    """
+
+    kind: Kind = Kind.MESSAGE
+    target: str = ""
+    tier_floor: Tier | None = None
+    tool: str = ""
+    task_type: str = ""
+    purpose: str = ""
+    user: str = ""
+    labels: tuple[str, ...] = ()
+    tenant: str = ""
+    to: str = ""
+    time_ms: int = 0
+    load: float = 0.0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one rule says; ``refusal`` is None where it lets the action pass."""
+
+    rule: str
+    why: str
+    location: str = ""
+    refusal: Code | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question, with what the rules look up more than once."""
+
+    agent: AgentPolicy
+    action: Action
+    domain: DomainPolicy
+    context: Context
+    policy: Policy
+    label: Label
+
+    @property
+    def tenant(self) -> str:
+        """Where the record goes, or comes from."""
+        return self.context.tenant or self.agent.tenant
+
+    @property
+    def to(self) -> str:
+        """The zone that it goes to, or comes from."""
+        return self.context.to or self.agent.zone

@@ -1,0 +1,70 @@
+"""Scalar types of the policy files: durations, sizes, rates, names; what is written as text becomes a number here."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+_LONGEST: Final = 3650 * 86_400_000
+_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZES: Final = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
+MAX_EXPRESSION: Final = 1000
+"""Characters of a CEL expression."""
+
+
+def _milliseconds(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", value)):
+        return min(int(match[1]) * _UNITS[match[2]], _LONGEST + 1)
+    raise ValueError('expected a duration, as in "90s", 24h or 7d')
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(B|KiB|MiB)", value)):
+        return int(match[1]) * _SIZES[match[2]]
+    raise ValueError("expected a size, as in 256KiB or 4MiB")
+
+
+def _bytes_a_second(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(B|KiB|MiB)/s", value)):
+        return int(match[1]) * _SIZES[match[2]]
+    raise ValueError("expected bytes a second, as in 256KiB/s or 4MiB/s")
+
+
+def _percent(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,4})%", value)):
+        return int(match[1])
+    raise ValueError("expected a share of one of the broker's threads, as in 20%")
+
+
+def _per_minute(value: Any) -> Any:
+    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,6})/(s|m|h)", value)):
+        return int(match[1]) * 3_600_000 // _UNITS[match[2]]
+    raise ValueError("expected records in a time, as in 50/s, 20/m or 100/h")
+
+
+def _first_version(value: Any) -> Any:
+    if type(value) is not int or value != 1:
+        raise ValueError("expected 1")
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_milliseconds), Field(le=_LONGEST)]
+
+ByteRate = Annotated[int, BeforeValidator(_bytes_a_second), Field(ge=1024)]
+Percent = Annotated[int, BeforeValidator(_percent)]
+RecordRate = Annotated[int, BeforeValidator(_per_minute)]
+"""Records an hour."""
+Version = Annotated[int, BeforeValidator(_first_version)]
+LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
+ToolText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}(\.[a-z][a-z0-9_-]{0,30}){0,3}$")]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION)]
+TierText = Literal["PLAINTEXT", "RETRIEVAL", "COMPUTATION", "FHE"]
+
+
+class Strict(BaseModel):
+    """No key that is not known, no value of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -1,0 +1,95 @@
+"""A profile with its decision: decoded, decided and masked once, found again by its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from bus.policy.decide import Decision
+from bus.policy.question import Context
+from bus.wire.envelope import Profile
+from bus.wire.names import AgentId
+
+Findings = tuple[tuple[str, str, int], ...]
+"""What guardrails found: rule, type, count."""
+MAX_VARIANTS: Final = 64
+NOBODY: Final = AgentId("")
+
+
+class DecidedProfile:
+    """One agent's profile with its decision.
+
+    ``profile`` may be that of another record of the same shape: only values of its metadata differ. ``context`` is what
+    it was decided by, where conditions of the moment are still to be asked.
+    """
+
+    __slots__ = (
+        "agent",
+        "context",
+        "decision",
+        "findings",
+        "masked",
+        "policy_digest",
+        "prefixed",
+        "profile",
+        "readers",
+        "tail",
+        "variants",
+    )
+
+    def __init__(
+        self,
+        prefixed: bytes,
+        profile: Profile | None,
+        decision: Decision,
+        masked: bytes,
+        tail: bytes,
+        readers: tuple[tuple[str, str], ...],
+        policy_digest: bytes,
+        agent: AgentId = NOBODY,
+        context: Context | None = None,
+        findings: Findings = (),
+    ) -> None:
+        self.prefixed = prefixed
+        self.profile = profile
+        self.decision = decision
+        self.masked = masked
+        self.tail = tail
+        self.readers = readers
+        self.policy_digest = policy_digest
+        self.agent = agent
+        self.context = context
+        self.findings = findings
+        self.variants: dict[object, DecidedProfile] = {}
+
+    def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:
+        """A profile of the same shape."""
+        return DecidedProfile(
+            prefixed, self.profile, self.decision, masked, self.tail, self.readers, self.policy_digest, self.agent
+        )
+
+    def variant(
+        self, decision: Decision, findings: Findings, load: str, tail: Callable[[Decision, Findings, str], bytes]
+    ) -> DecidedProfile:
+        """The same profile with what was decided or found for one record; records of one variant share its tail."""
+        if decision is self.decision and findings == () and not load:
+            return self
+        name = (decision, findings, load)
+        found = self.variants.get(name)
+        if found is None:
+            if len(self.variants) >= MAX_VARIANTS:
+                self.variants.clear()
+            together = tuple(sorted((*self.findings, *findings)))
+            found = self.variants[name] = DecidedProfile(
+                self.prefixed,
+                self.profile,
+                decision,
+                self.masked,
+                tail(decision, together, load),
+                self.readers,
+                self.policy_digest,
+                self.agent,
+                self.context,
+                together,
+            )
+        return found
