@@ -23,6 +23,7 @@ from bus.errors import Refused, RetryLater, Unavailable
 from bus.kafka.batch import Records, batches
 from bus.kafka.config import ACL_ERRORS, Connection, is_fatal
 from bus.kafka.ends import Ends
+from bus.kafka.restore import unstable_offsets
 from bus.kafka.transaction import Place, Staged, Step, TransactionFailed, Transactor
 
 log = logging.getLogger("bus.kafka")
@@ -40,10 +41,14 @@ DENIED_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Where an input partition stands; ``offset`` is None where nothing was ever committed."""
+    """Where an input partition stands; ``offset`` is None where nothing was ever committed.
+
+    What is not ``stable`` may be behind: only windows that reach as far prove it.
+    """
 
     offset: int | None
     metadata: str
+    stable: bool = True
 
 
 class Worker(Protocol):
@@ -311,15 +316,25 @@ class Loop:
         if not places:
             return {}
         asked = [TopicPartition(topic, number) for topic, number in places]
+        stable = True
         try:
             told = self._consumer.committed(asked, COMMITTED_TIMEOUT_S)
         except KafkaException as error:
-            raise Unavailable(f"committed offsets cannot be read: {error.args[0]}") from error
+            if error.args[0].code() != KafkaError._TIMED_OUT:
+                raise Unavailable(f"committed offsets cannot be read: {error.args[0]}") from error
+            # A coordinator whose broker was killed has been seen to call offsets unstable for ever, with no transaction
+            # open in its log. The windows, read to the end of their log, say whether one is, and where it ended.
+            log.warning("committed offsets are not told as stable: going by the windows")
+            told, stable = unstable_offsets(self._connection, self._group, asked), False
         for each in told:
             if each.error is not None:
                 raise Unavailable(f"committed offset of {each.topic}/{each.partition}: {each.error}")
+            if not stable and each.offset < 0:
+                raise Unavailable(f"{each.topic}/{each.partition}: no offset is told, stable or not")
         committed = {
-            (each.topic, each.partition): Committed(each.offset if each.offset >= 0 else None, each.metadata or "")
+            (each.topic, each.partition): Committed(
+                each.offset if each.offset >= 0 else None, each.metadata or "", stable=stable
+            )
             for each in told
         }
         return self._worker.restore(committed)

@@ -10,7 +10,15 @@ import re
 import time
 from collections.abc import Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bus.errors import RetryLater, Unavailable
@@ -34,6 +42,17 @@ def snapshot_offset(metadata: str | None) -> int:
             raise RetryLater(f"committed metadata: expected a window snapshot's offset, found {metadata[:40]!r}")
         return int(metadata[len(METADATA_PREFIX) :])
     return OFFSET_BEGINNING
+
+
+def unstable_offsets(connection: Connection, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
+    """What a group committed last, whatever transaction may be open. Raises Unavailable."""
+    admin = AdminClient(connection.config())
+    request = ConsumerGroupTopicPartitions(group, places)
+    try:
+        answer = admin.list_consumer_group_offsets([request], require_stable=False, request_timeout=10)
+        return list(answer[group].result(15).topic_partitions)
+    except KafkaException as error:
+        raise Unavailable(f"committed offsets cannot be read: {error.args[0]}") from error
 
 
 class WindowReader:

@@ -109,6 +109,8 @@ class EnforcerWorker:
                     hint="the group's offsets were lost; an operator must decide where to go on",
                 )
             return PartitionWindows(), 0
+        if not told.stable and not values:
+            raise RetryLater(f"{domain}/{partition}: no windows prove where it stands", code=Code.RETRY)
         if not values:
             return (PartitionWindows() if values is None else restored([], told.offset)), told.offset
         topic = names.domain_topics(domain).windows

@@ -8,13 +8,16 @@ import sys
 import time
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from bus import Bus, Denied
-from bus.admin.desired import Quota
+from bus.admin.desired import ENFORCER_GROUP, Quota
 from bus.admin.quotas import alter_quotas, list_quotas
 from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.files import write_secret
+from bus.kafka.config import Connection, read_identity
+from bus.kafka.restore import unstable_offsets
 from bus.wire.names import domain_topics
 from demo.raw import plaintext
 from tests.integration.oracle import bus_command, hops, read_topic, wait_for_hop, wait_for_hops
@@ -282,3 +285,16 @@ def test_ten_refusals_in_a_row_leave_the_partition_going(stack, raw):
     told = wait_for_hops(stack, [*values, good])
     assert [hop["code"] for hop in told] == ["mac"] * 10 + [""]
     assert told[-1]["gap"] == 10
+
+
+def test_an_enforcer_may_read_its_groups_offsets_whether_they_are_stable_or_not(stack, raw):
+    sealer = raw.sealer("retriever-1", "agent_memory")
+    _, value = sealer.seal(1, plaintext("retriever-1", "agent_memory"))
+    raw.produce("agent_memory.in", value, 1)
+    wait_for_hop(stack, value)
+    identity = read_identity(stack.layout.service("bus-enforcer-1"), "bus-enforcer-1")
+    connection = Connection(stack.settings.bootstrap, stack.layout.ca, identity)
+    (told,) = unstable_offsets(connection, ENFORCER_GROUP, [TopicPartition("agent_memory.in", 1)])
+    assert told.error is None
+    assert told.offset > 0
+    assert told.metadata.startswith("w1:")

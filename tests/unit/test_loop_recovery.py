@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_INVALID, TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, TopicPartition
 
 from bus.errors import Refused
-from bus.kafka.loop import FENCED, FENCED_WITHIN_S, Loop
+from bus.kafka.loop import FENCED, FENCED_WITHIN_S, Committed, Loop
 from bus.kafka.transaction import Staged
 
 PLACE = ("notes.in", 0)
@@ -234,3 +234,27 @@ def test_a_consumer_that_ends_again_and_again_is_taken_for_another_process(loop,
     ends_each(loop, clock, FENCED_WITHIN_S / (FENCED - 1) + 1)
     with pytest.raises(Refused, match="ended 3 times in 60 s"):
         ends_each(loop, clock, FENCED_WITHIN_S / (FENCED - 1) - 1)
+
+
+def times_out(*_):
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+def test_offsets_that_are_never_called_stable_are_left_to_the_windows(loop, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop._consumer, "committed", times_out)
+    monkeypatch.setattr("bus.kafka.loop.unstable_offsets", lambda *_: [TopicPartition(*PLACE, 3)])
+    monkeypatch.setattr(loop._worker, "restore", lambda told: asked.append(told) or {PLACE: told[PLACE].offset})
+    loop._consumer.during.append(assigned(loop))
+    loop._turn()
+    assert asked == [{PLACE: Committed(3, "", stable=False)}]
+    assert loop._worker.offsets == [3, 4, 5]
+
+
+def test_no_offset_at_all_that_is_not_stable_waits(loop, monkeypatch):
+    monkeypatch.setattr(loop._consumer, "committed", times_out)
+    monkeypatch.setattr("bus.kafka.loop.unstable_offsets", lambda *_: [TopicPartition(*PLACE, OFFSET_INVALID)])
+    loop._consumer.during.append(assigned(loop))
+    loop._turn()
+    assert loop._worker.offsets == []
+    assert loop._stale

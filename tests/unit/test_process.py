@@ -163,7 +163,7 @@ def test_a_process_that_ignores_the_request_is_killed_after_the_timeout(daemon, 
     pid = daemon.start([sys.executable, "-c", STUBBORN, ready])
     daemon.wait_for(ready, 20)
     assert daemon.stop(0.1) is True
-    assert not psutil.pid_exists(pid)
+    ended(pid)
 
 
 def test_only_the_recorded_process_is_stopped(daemon, bystander, tmp_path):

@@ -56,6 +56,13 @@ def test_no_windows_at_all_fit_no_committed_offset_unless_retention_took_them():
     assert worker(None).restore({PLACE: Committed(12, "w1:0")}) == {PLACE: 12}
 
 
+def test_an_offset_that_is_not_stable_needs_windows_that_prove_it():
+    assert worker(written(3, 5, 9)).restore({PLACE: Committed(5, "w1:0", stable=False)}) == {PLACE: 9}
+    for values in ([], None):
+        with pytest.raises(RetryLater, match="no windows prove"):
+            worker(values).restore({PLACE: Committed(5, "w1:0", stable=False)})
+
+
 def test_windows_without_a_committed_offset_stop_until_somebody_decides():
     assert worker([]).restore({PLACE: Committed(None, "")}) == {PLACE: 0}
     for values in (written(3), None):
