@@ -1,5 +1,7 @@
 """Replay windows of one input partition: highest sequence and a bitmap of 1,024 per sending instance. Pure.
 
+Rates and breakers (``bus.kafka.limits``) ride along: they are staged, written and restored together.
+
 ``accept`` stages; ``take_delta`` gives what a transaction must write to the `.windows` topic. After an abort the owner
 throws the object away and restores it from the topic (``restored``), so nothing has to be undone here.
 """
@@ -11,7 +13,8 @@ from typing import Final
 
 from bus.codes import Code
 from bus.errors import RetryLater
-from bus.wire.records import MAX_WINDOW_ENTRIES, Window, WindowEntry
+from bus.kafka.limits import PartitionLimits
+from bus.wire.records import MAX_LIMIT_ENTRIES, MAX_WINDOW_ENTRIES, LimitEntry, Window, WindowEntry
 
 WIDTH: Final = 1024
 _MASK: Final = (1 << WIDTH) - 1
@@ -27,13 +30,14 @@ TOO_MANY: Final = -2
 class PartitionWindows:
     """Windows by key id and instance (32 bytes together). ``highest_time`` is the effective time so far (ms)."""
 
-    __slots__ = ("_instances", "_touched", "_windows", "highest_time")
+    __slots__ = ("_instances", "_touched", "_windows", "highest_time", "limits")
 
     def __init__(self) -> None:
         self._windows: dict[bytes, list[int]] = {}
         self._instances: dict[bytes, int] = {}
         self._touched: set[bytes] = set()
         self.highest_time = 0
+        self.limits = PartitionLimits()
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -76,21 +80,33 @@ class PartitionWindows:
         """Records for the windows that changed since the last call; at least one, so that ``upto`` is written."""
         entries = self._entries(sorted(self._touched))
         self._touched.clear()
-        return self._records(entries, enforcer_key_id, upto, snapshot=False)
+        return self._records(entries, self.limits.delta(), enforcer_key_id, upto, snapshot=False)
 
     def snapshot(self, enforcer_key_id: bytes, upto: int) -> list[Window]:
         """Records for every window; a reader may start at the first of them."""
         self._touched.clear()
-        return self._records(self._entries(self._windows), enforcer_key_id, upto, snapshot=True)
+        entries = self._entries(self._windows)
+        return self._records(entries, self.limits.snapshot(), enforcer_key_id, upto, snapshot=True)
 
     def _entries(self, names: Iterable[bytes]) -> list[WindowEntry]:
         return [WindowEntry(name[:16], name[16:], *self._windows[name]) for name in names]
 
-    def _records(self, entries: list[WindowEntry], enforcer: bytes, upto: int, *, snapshot: bool) -> list[Window]:
-        parts = [entries[i : i + MAX_WINDOW_ENTRIES] for i in range(0, len(entries), MAX_WINDOW_ENTRIES)] or [[]]
+    def _records(
+        self, entries: list[WindowEntry], limits: list[LimitEntry], enforcer: bytes, upto: int, *, snapshot: bool
+    ) -> list[Window]:
+        count = max(-(-len(entries) // MAX_WINDOW_ENTRIES), -(-len(limits) // MAX_LIMIT_ENTRIES), 1)
         return [
-            Window(enforcer, upto, self.highest_time, number, len(parts), snapshot, tuple(part))
-            for number, part in enumerate(parts)
+            Window(
+                enforcer,
+                upto,
+                self.highest_time,
+                part,
+                count,
+                snapshot,
+                tuple(entries[part * MAX_WINDOW_ENTRIES : (part + 1) * MAX_WINDOW_ENTRIES]),
+                tuple(limits[part * MAX_LIMIT_ENTRIES : (part + 1) * MAX_LIMIT_ENTRIES]),
+            )
+            for part in range(count)
         ]
 
 
@@ -113,6 +129,8 @@ def restored(records: Iterable[Window], committed: int) -> PartitionWindows:
             if name not in windows._windows:
                 windows._instances[entry.key_id] = windows._instances.get(entry.key_id, 0) + 1
             windows._windows[name] = [entry.highest, entry.bitmap]
+        for limit in record.limits:
+            windows.limits.restore(limit)
         upto, part, parts = record.upto, record.part + 1, record.parts
     if upto != committed or part != parts:
         raise RetryLater(

@@ -37,6 +37,8 @@ def build_document(mesh: Document, law: SecurityMesh, who: AgentsFile) -> dict[s
         "conditions": dict(law.conditions),
         "masks": {name: each.model_dump(exclude_none=True) for name, each in law.masks.items()},
         "guardrails": {name: each.model_dump() for name, each in law.guardrails.items()},
+        "rate_limits": {name: each.model_dump(exclude_none=True) for name, each in law.rate_limits.items()},
+        "circuit_breakers": {name: each.model_dump() for name, each in law.circuit_breakers.items()},
         "locations": _locations(mesh, law),
     }
     return {
@@ -81,6 +83,8 @@ def _locations(mesh: Document, law: SecurityMesh) -> dict[str, str]:
     found = {f"conditions:{name}": _line(mesh, "conditions", name) for name in law.conditions}
     found |= {f"guardrails:{name}": _line(mesh, "guardrails", name) for name in law.guardrails}
     found |= {f"masks:{name}": _line(mesh, "masks", name) for name in law.masks}
+    found |= {f"rate_limits:{name}": _line(mesh, "rate_limits", name) for name in law.rate_limits}
+    found |= {f"circuit_breakers:{name}": _line(mesh, "circuit_breakers", name) for name in law.circuit_breakers}
     if law.tenants:
         found["tenants"] = _line(mesh, "tenants")
     if law.zones:
@@ -98,6 +102,8 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "when": list(domain.when),
         "masks": list(domain.masks),
         "guardrails": list(domain.guardrails),
+        "rate_limit": domain.rate_limit,
+        "circuit_breaker": domain.circuit_breaker,
     }
     optional = {key: value for key, value in optional.items() if value}
     if domain.tools is not None:

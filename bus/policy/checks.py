@@ -101,6 +101,12 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
             ("guardrails", list(law.guardrails)),
         ):
             yield from _each_known(document, (*path, key), key, getattr(domain, key), known)
+        for key, rule, given in (
+            ("rate_limit", domain.rate_limit, list(law.rate_limits)),
+            ("circuit_breaker", domain.circuit_breaker, list(law.circuit_breakers)),
+        ):
+            if rule is not None and rule not in given:
+                yield _unknown(document, (*path, key), key, rule, given)
 
 
 def _narrowing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:

@@ -16,7 +16,17 @@ from bus.codes import Code
 from bus.errors import WireError
 from bus.policy.conditions import Condition
 from bus.policy.labels import BOTTOM, Label, Scheme
-from bus.policy.model import AgentPolicy, DeclassifyRule, DomainPolicy, FlowRule, GuardrailRule, MaskRule, Policy
+from bus.policy.model import (
+    AgentPolicy,
+    BreakerRule,
+    DeclassifyRule,
+    DomainPolicy,
+    FlowRule,
+    GuardrailRule,
+    MaskRule,
+    Policy,
+    RateRule,
+)
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 
@@ -133,6 +143,18 @@ class _Parts:
         self._scheme = scheme
         self._conditions = {name: Condition(name, text) for name, text in value.get("conditions", {}).items()}
         self._masks = {name: _mask(name, each) for name, each in value.get("masks", {}).items()}
+        # A bucket of each partition has its share: exact where records spread over all, as they do without a key.
+        parts = self._topics["partitions"]
+        self._rates = {
+            name: RateRule(
+                name, each["per"], max(each["rate"] // parts, 1), max(each["burst"] // parts, 1), each.get("max_bytes")
+            )
+            for name, each in value.get("rate_limits", {}).items()
+        }
+        self._breakers = {
+            name: BreakerRule(name, each["per"], each["open_after"][0], each["open_after"][1], each["half_open_after"])
+            for name, each in value.get("circuit_breakers", {}).items()
+        }
         self._guardrails = {
             name: GuardrailRule(
                 name, frozenset(each["detect"]), "payload" in each["on"], "metadata" in each["on"], each["then"]
@@ -158,5 +180,7 @@ class _Parts:
             label=_label(self._scheme, each["label"]) if "label" in each else BOTTOM,
             when=tuple(self._conditions[condition] for condition in each.get("when", ())),
             masks=tuple(self._masks[mask] for mask in each.get("masks", ())),
+            rate=self._rates[each["rate_limit"]] if "rate_limit" in each else None,
+            breaker=self._breakers[each["circuit_breaker"]] if "circuit_breaker" in each else None,
             guardrails=tuple(self._guardrails[rule] for rule in each.get("guardrails", ())),
         )

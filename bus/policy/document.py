@@ -16,7 +16,10 @@ from bus.policy.values import (
     Expression,
     LowerName,
     Percent,
+    RecordRate,
+    Refusals,
     RoleText,
+    Size,
     Strict,
     TierText,
     ToolText,
@@ -117,6 +120,23 @@ class Guardrail(Strict):
     then: Literal["redact", "deny", "flag"]
 
 
+class RateLimit(Strict):
+    """How many records of whom, and how large each: a token bucket, divided over the partitions of a domain."""
+
+    per: Literal["agent", "role", "tenant", "domain"]
+    rate: RecordRate
+    burst: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_bytes: Size | None = None
+
+
+class CircuitBreaker(Strict):
+    """After so many refusals nothing goes, until one record may try again."""
+
+    per: Literal["agent", "role", "tenant", "domain"]
+    open_after: Refusals
+    half_open_after: Duration
+
+
 class Domain(Strict):
     """One data domain. ``produce`` and ``consume`` may only narrow ``allowed_roles``."""
 
@@ -134,6 +154,8 @@ class Domain(Strict):
     when: Names = []
     masks: Names = []
     guardrails: Names = []
+    rate_limit: LowerName | None = None
+    circuit_breaker: LowerName | None = None
 
 
 class SecurityMesh(Strict):
@@ -151,6 +173,8 @@ class SecurityMesh(Strict):
     conditions: Annotated[dict[LowerName, Expression], Field(max_length=1024)] = {}
     masks: Annotated[dict[LowerName, Mask], Field(max_length=256)] = {}
     guardrails: Annotated[dict[LowerName, Guardrail], Field(max_length=256)] = {}
+    rate_limits: Annotated[dict[LowerName, RateLimit], Field(max_length=256)] = {}
+    circuit_breakers: Annotated[dict[LowerName, CircuitBreaker], Field(max_length=256)] = {}
     domains: Annotated[list[Domain], Field(min_length=1, max_length=256)]
 
 

@@ -45,6 +45,28 @@ class GuardrailRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RateRule:
+    """A token bucket per ``per`` ("agent", "role", "tenant", "domain") and input partition."""
+
+    name: str
+    per: str
+    per_hour: int
+    burst: int
+    max_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """Opens at ``count`` refusals ``within_ms``; lets one try after ``half_open_ms``. Per input partition."""
+
+    name: str
+    per: str
+    count: int
+    within_ms: int
+    half_open_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlowRule:
     """The one way of records of ``domains`` from ``source`` to ``target``, up to ``ceiling``'s level."""
 
@@ -96,6 +118,8 @@ class DomainPolicy:
     when: tuple[Condition, ...] = ()
     masks: tuple[MaskRule, ...] = ()
     guardrails: tuple[GuardrailRule, ...] = ()
+    rate: RateRule | None = None
+    breaker: BreakerRule | None = None
 
     def location(self, rule: str) -> str:
         """file:line of ``produce``, ``consume`` or ``tier`` in the files that were loaded."""

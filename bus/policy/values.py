@@ -38,10 +38,18 @@ def _percent(value: Any) -> Any:
     raise ValueError("expected a share of one of the broker's threads, as in 20%")
 
 
-def _per_minute(value: Any) -> Any:
+def _per_hour(value: Any) -> Any:
     if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,6})/(s|m|h)", value)):
         return int(match[1]) * 3_600_000 // _UNITS[match[2]]
     raise ValueError("expected records in a time, as in 50/s, 20/m or 100/h")
+
+
+def _refusals(value: Any) -> Any:
+    if isinstance(value, str) and (
+        match := re.fullmatch(r"([1-9][0-9]?) refusals? in ([1-9][0-9]{0,8})(ms|s|m|h)", value)
+    ):
+        return int(match[1]), int(match[2]) * _UNITS[match[3]]
+    raise ValueError("expected refusals in a time, as in 5 refusals in 30s, at most 64")
 
 
 def _first_version(value: Any) -> Any:
@@ -52,10 +60,13 @@ def _first_version(value: Any) -> Any:
 
 Duration = Annotated[int, BeforeValidator(_milliseconds), Field(le=_LONGEST)]
 
+Size = Annotated[int, BeforeValidator(_bytes)]
 ByteRate = Annotated[int, BeforeValidator(_bytes_a_second), Field(ge=1024)]
 Percent = Annotated[int, BeforeValidator(_percent)]
-RecordRate = Annotated[int, BeforeValidator(_per_minute)]
+RecordRate = Annotated[int, BeforeValidator(_per_hour)]
 """Records an hour."""
+Refusals = Annotated[tuple[Annotated[int, Field(le=64)], int], BeforeValidator(_refusals)]
+"""How many, in how many ms."""
 Version = Annotated[int, BeforeValidator(_first_version)]
 LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]

@@ -17,8 +17,11 @@ from bus.wire.schemas import schema
 SUITE: Final = (1).to_bytes(2, "big")
 SIGNATURE_LENGTH: Final = 64
 MAX_WINDOW_ENTRIES: Final = 4000
+MAX_LIMIT_ENTRIES: Final = 400
 """Entries of one window record: 4,000 x 171 bytes stays under the broker's 1 MiB."""
 MAX_BITMAP: Final = 128
+MAX_FAILURES: Final = 8 * 64
+"""Bytes of the times of refusals of one limit."""
 MAX_WINDOW: Final = 1_000_000
 
 
@@ -100,6 +103,17 @@ class WindowEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitEntry:
+    """A rate's bucket or a circuit breaker by its name; ``tokens`` in millionths, times in ms since 1970."""
+
+    name: str
+    tokens: int
+    at: int
+    failures: tuple[int, ...] = ()
+    opened: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Windows of one input partition up to (not including) input offset ``upto``; ``signed`` is what is signed."""
 
@@ -110,6 +124,7 @@ class Window:
     parts: int
     snapshot: bool
     entries: tuple[WindowEntry, ...]
+    limits: tuple[LimitEntry, ...] = ()
     signed: bytes = b""
     signature: bytes = b""
 
@@ -135,6 +150,16 @@ class Window:
                     }
                     for each in self.entries
                 ],
+                "limits": [
+                    {
+                        "name": each.name,
+                        "tokens": each.tokens.to_bytes(8, "big"),
+                        "at": each.at.to_bytes(8, "big"),
+                        "failures": b"".join(time.to_bytes(8, "big") for time in each.failures),
+                        "opened": each.opened.to_bytes(8, "big"),
+                    }
+                    for each in self.limits
+                ],
                 "signature": bytes(SIGNATURE_LENGTH),
             },
         )
@@ -149,6 +174,8 @@ def parse_window(data: bytes) -> Window:
     _suite("window", value)
     if any(len(each["bitmap"]) > MAX_BITMAP or each["bitmap"][:1] == b"\0" for each in value["entries"]):
         raise WireError("window: a bitmap is too long or begins with a zero", code=Code.DECODE)
+    if any(len(each["failures"]) % 8 or len(each["failures"]) > MAX_FAILURES for each in value["limits"]):
+        raise WireError("window: times of refusals are cut or too many", code=Code.DECODE)
     return Window(
         enforcer_key_id=value["enforcer_key_id"],
         upto=_u(value["upto"]),
@@ -159,6 +186,16 @@ def parse_window(data: bytes) -> Window:
         entries=tuple(
             WindowEntry(each["key_id"], each["instance"], _u(each["highest"]), _u(each["bitmap"]))
             for each in value["entries"]
+        ),
+        limits=tuple(
+            LimitEntry(
+                each["name"],
+                _u(each["tokens"]),
+                _u(each["at"]),
+                tuple(_u(each["failures"][at : at + 8]) for at in range(0, len(each["failures"]), 8)),
+                _u(each["opened"]),
+            )
+            for each in value["limits"]
         ),
         signed=data[:-SIGNATURE_LENGTH],
         signature=value["signature"],

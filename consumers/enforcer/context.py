@@ -21,7 +21,7 @@ from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
-from consumers.enforcer.decided import DecidedProfile, Findings
+from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Findings, Moment
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
 from consumers.enforcer.shapes import Shape
@@ -221,16 +221,20 @@ class EnforcerContext:
         return context, decide_constant(key.agent, Action.PRODUCE, state.domain, context, self.policy)
 
     def variant(
-        self, state: PartitionState, key: AgentKey, decided: DecidedProfile, decision: Decision, findings: Findings
+        self,
+        state: PartitionState,
+        key: AgentKey,
+        decided: DecidedProfile,
+        decision: Decision,
+        findings: Findings,
+        moment: Moment,
     ) -> DecidedProfile:
         """``decided`` as it holds for one record: with what conditions of the moment and guardrails say of it."""
-        inspector = state.inspector
-        load = f"{self.load:.2f}" if inspector is not None and inspector.moment else ""
 
-        def tail(decision: Decision, findings: Findings, load: str) -> bytes:
-            return encode_tail(self.hop_tail(state, key, decided.profile, decision, findings, load))
+        def tail(decision: Decision, findings: Findings, moment: Moment) -> bytes:
+            return encode_tail(self.hop_tail(state, key, decided.profile, decision, findings, moment))
 
-        return decided.variant(decision, findings, load, tail)
+        return decided.variant(decision, findings, moment, tail)
 
     def hop_tail(
         self,
@@ -239,7 +243,7 @@ class EnforcerContext:
         profile: Profile | None,
         decision: Decision,
         findings: Findings = NONE,
-        load: str = "",
+        moment: Moment = NO_MOMENT,
     ) -> HopTail:
         """The constant part of the hops of a decision; an ALLOW of an OUTPUT_ONLY domain says less."""
         obligations: Obligations | None = decision.obligations
@@ -269,7 +273,9 @@ class EnforcerContext:
             on_behalf_of=profile.on_behalf_of if profile else b"",
             delegation=profile.delegation if profile else b"",
             guardrails=findings,
-            facts=_facts(agent, told, labels, load),
+            facts=_facts(agent, told, labels, moment.load),
+            breaker=moment.breaker,
+            reopens=moment.reopens.to_bytes(8, "big") if moment.breaker else b"",
         )
 
 

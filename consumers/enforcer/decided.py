@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from bus.policy.decide import Decision
 from bus.policy.question import Context
 from bus.wire.envelope import Profile
 from bus.wire.names import AgentId
 
+
+class Moment(NamedTuple):
+    """What of the moment a hop keeps: the machine's load, an open breaker and when it lets one try (ms)."""
+
+    load: str = ""
+    breaker: str = ""
+    reopens: int = 0
+
+
+NO_MOMENT: Final = Moment()
 Findings = tuple[tuple[str, str, int], ...]
 """What guardrails found: rule, type, count."""
 MAX_VARIANTS: Final = 64
@@ -69,12 +79,16 @@ class DecidedProfile:
         )
 
     def variant(
-        self, decision: Decision, findings: Findings, load: str, tail: Callable[[Decision, Findings, str], bytes]
+        self,
+        decision: Decision,
+        findings: Findings,
+        moment: Moment,
+        tail: Callable[[Decision, Findings, Moment], bytes],
     ) -> DecidedProfile:
         """The same profile with what was decided or found for one record; records of one variant share its tail."""
-        if decision is self.decision and findings == () and not load:
+        if decision is self.decision and findings == () and moment == NO_MOMENT:
             return self
-        name = (decision, findings, load)
+        name = (decision, findings, moment)
         found = self.variants.get(name)
         if found is None:
             if len(self.variants) >= MAX_VARIANTS:
@@ -85,7 +99,7 @@ class DecidedProfile:
                 self.profile,
                 decision,
                 self.masked,
-                tail(decision, together, load),
+                tail(decision, together, moment),
                 self.readers,
                 self.policy_digest,
                 self.agent,

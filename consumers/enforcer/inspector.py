@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from bus.codes import Code
 from bus.guardrails.inspect import Inspection, Unclear
+from bus.kafka.limits import PartitionLimits
 from bus.policy.decide import Decision, decide_moment
 from bus.policy.masking import mask_payload
 from bus.policy.model import DomainPolicy, Policy
 from bus.policy.question import Action
 from bus.wire import codec
 from bus.wire.envelope import Profile
+from bus.wire.names import AgentId
 from consumers.enforcer.decided import DecidedProfile, Findings
 
 NONE: Findings = ()
@@ -23,10 +25,11 @@ NONE: Findings = ()
 class Denied(Exception):  # an outcome, not a fault
     """The record is refused; ``decision`` says by which rule, ``findings`` what guardrails found."""
 
-    def __init__(self, decision: Decision, findings: Findings = NONE) -> None:
+    def __init__(self, decision: Decision, findings: Findings = NONE, reopens: int = 0) -> None:
         super().__init__(decision.why)
         self.decision = decision
         self.findings = findings
+        self.reopens = reopens
 
 
 class Inspector:
@@ -42,11 +45,12 @@ class Inspector:
         rules = [rule for rule in domain.guardrails if rule.metadata]
         self._metadata = Inspection(rules) if rules else None
         self._masks = [mask for mask in domain.masks if mask.payload]
+        self._limited = domain.rate is not None or domain.breaker is not None
 
     @property
     def by_record(self) -> bool:
         """Whether records must be looked at one by one, and not by their profile alone."""
-        return self.moment or self._payload is not None or bool(self._masks)
+        return self.moment or self._limited or self._payload is not None or bool(self._masks)
 
     @property
     def by_value(self) -> bool:
@@ -95,6 +99,43 @@ class Inspector:
                 why = "payload fields are masked here: expected JSON, found none"
                 raise Denied(Decision(Code.MASK, name, where, why=why), counts) from None
         return (None if payload is before else payload), counts
+
+    def admit(self, agent: AgentId, size: int, now: int, limits: PartitionLimits) -> None:
+        """Rate, then breaker, for a record that is allowed so far; ``now`` is the effective time. Raises Denied."""
+        rate, breaker, locations = self._domain.rate, self._domain.breaker, self._policy.locations
+        if rate is not None:
+            where = locations.get(f"rate_limits:{rate.name}", "")
+            if rate.max_bytes is not None and size > rate.max_bytes:
+                why = f"expected at most {rate.max_bytes} bytes, found {size}"
+                raise Denied(Decision(Code.TOO_LARGE, f"{rate.name}.max_bytes", where, why=why))
+            name = f"rate|{rate.name}|{self._whom(rate.per, agent)}"
+            if not limits.take(name, rate.per_hour, rate.burst, now):
+                raise Denied(Decision(Code.THROTTLED, rate.name, where, why=f"too many records per {rate.per}"))
+        if breaker is not None:
+            name = f"breaker|{breaker.name}|{self._whom(breaker.per, agent)}"
+            if not limits.closed(name, breaker.half_open_ms, now):
+                where = locations.get(f"circuit_breakers:{breaker.name}", "")
+                decision = Decision(Code.BREAKER_OPEN, breaker.name, where, why="too many refusals: wait")
+                raise Denied(decision, reopens=limits.reopens(name, breaker.half_open_ms))
+
+    def settle(self, decision: Decision, agent: AgentId, now: int, limits: PartitionLimits) -> None:
+        """Tell the breaker how a record ended."""
+        breaker = self._domain.breaker
+        if breaker is None or decision.code in (Code.THROTTLED, Code.BREAKER_OPEN):
+            return
+        name = f"breaker|{breaker.name}|{self._whom(breaker.per, agent)}"
+        if decision.allowed:
+            limits.passed(name)
+        else:
+            limits.failed(name, breaker.count, breaker.within_ms, now)
+
+    def _whom(self, per: str, agent: AgentId) -> str:
+        held = self._policy.agents.get(agent)
+        if per == "domain" or held is None:
+            return self._domain.name
+        if per == "tenant":
+            return held.tenant
+        return agent if per == "agent" else min(held.roles & self._domain.produce, default="")
 
     def _refusal(self, name: str, why: str = "") -> Decision:
         where = self._policy.locations.get(f"guardrails:{name}", "")

@@ -11,7 +11,7 @@ The steps, in the order in which ``enforce_batch`` runs them for each record:
  7. decide: identity, domain, policy (`unverified`, `wrong-domain`, rules, `tier-unavailable`, `tier-floor`), then
     conditions of the moment (`condition`)
  8. guardrails over payload and metadata (`guardrail`)
- 9. mask metadata, and fields of the payload (`mask`)
+ 9. mask metadata, and fields of the payload (`mask`); rate and circuit breaker (`throttled`, `breaker-open`)
 10. protect for the tier, and
 11. hand over output and hop: both in ``derive``, where records share a bundle.
 
@@ -37,7 +37,7 @@ from bus.policy.decide import Decision
 from bus.wire import codec, envelope, sealed
 from bus.wire.hop import NO_INSTANCE
 from consumers.enforcer.context import EnforcerContext, PartitionState
-from consumers.enforcer.decided import DecidedProfile
+from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment
 from consumers.enforcer.inspector import NONE, Denied, Inspector
 
 if TYPE_CHECKING:
@@ -250,15 +250,21 @@ def _inspect(
 ) -> tuple[DecidedProfile, bytes | None]:
     """A record that is looked at by itself: what holds for it, and its payload where that changes."""
     released, findings, decision = None, NONE, decided.decision
+    moment = Moment(load=f"{context.load:.2f}") if inspector.moment else NO_MOMENT
+    limits = state.windows.limits
     try:
         if inspector.moment:
             inspector.judge(decided, effective_ms, size, context.load)
         if decision.allowed:
             content_type = decided.profile.content_type if decided.profile is not None else ""
             released, findings = inspector.payload(plain, payload, content_type, key.domain_epoch.masking.reveal())
+            inspector.admit(key.agent, size, effective_ms, limits)
     except Denied as denied:
-        decision, findings = denied.decision, denied.findings
-    return context.variant(state, key, decided, decision, findings), released
+        decision, findings = denied.decision, denied.findings or findings
+        if denied.reopens:
+            moment = moment._replace(breaker=decision.rule, reopens=denied.reopens)
+    inspector.settle(decision, key.agent, effective_ms, limits)
+    return context.variant(state, key, decided, decision, findings, moment), released
 
 
 def _refused(

@@ -108,8 +108,8 @@ agents:
 LOWER = "a lower-case letter, then up to 62 of a-z, 0-9, _ or -; `bus` is reserved"
 UPPER = "an upper-case letter, then up to 62 of A-Z, 0-9 or _"
 DOMAIN_KEYS = (
-    "allowed_roles, attestation_required, audit_level, consume, guardrails, kinds, label, masks, metadata_masking, "
-    "name, produce, tier, tools, when"
+    "allowed_roles, attestation_required, audit_level, circuit_breaker, consume, guardrails, kinds, label, masks, "
+    "metadata_masking, name, produce, rate_limit, tier, tools, when"
 )
 KNOWN_ROLES = "ANALYST, EXECUTOR, ORCHESTRATOR, RETRIEVER"
 
@@ -266,8 +266,8 @@ ROWS = [
     Row("root", "security_mesh:", "security_mash:", (1, 1),
         "unknown key 'security_mash'; expected one of security_mesh", "security_mesh"),
     Row("law", "  domains:\n", "  domans:\n", (6, 3),
-        "unknown key 'domans'; expected one of broker_quotas, conditions, domains, flows, global, guardrails, "
-        "labels, masks, roles, tenants, topics, version, zones", "domains"),
+        "unknown key 'domans'; expected one of broker_quotas, circuit_breakers, conditions, domains, flows, "
+        "global, guardrails, labels, masks, rate_limits, roles, tenants, topics, version, zones", "domains"),
     Row("global", "audit_scope", "audit_scop", (5, 5), "unknown key 'audit_scop'; expected one of audit_scope, "
         "credential_rotation_interval_ms, tls_min_version", "audit_scope"),
     Row("topics", "  domains:\n", topics("partition: 4"), (6, 12), "unknown key 'partition'; expected one of "

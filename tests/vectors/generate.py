@@ -532,7 +532,12 @@ def window(keys: Json, *, snapshot: bool) -> Json:
         records.WindowEntry(key_id, fixed("agent instance"), 5, 0b11_0111),
         records.WindowEntry(key_id, fixed("agent instance 2"), 2000, (1 << 1023) | 1),
     )
-    value = records.Window(ENFORCER_KEY_ID, 902, APPENDED, 0, 1, snapshot, () if snapshot else entries)
+    limits = (
+        records.LimitEntry("breaker|worker|agent-1", 0, APPENDED, (APPENDED - 7, APPENDED), APPENDED),
+        records.LimitEntry("rate|normal|agent-1", 24_500_000, APPENDED),
+    )
+    told = ((), ()) if snapshot else (entries, limits)
+    value = records.Window(ENFORCER_KEY_ID, 902, APPENDED, 0, 1, snapshot, *told)
     return {"topic": TOPICS.windows, "partition": PARTITION} | signed_window(value.encode_unsigned())
 
 
@@ -1016,6 +1021,8 @@ def malformed_window(vector: Json) -> list[Variant]:
     content = value[:-64]
     bitmap = 53 + 1 + 40
     assert content[bitmap : bitmap + 2] == b"\x02\x37"
+    times = codec.prefixed(u64(APPENDED - 7) + u64(APPENDED))
+    assert times in content
 
     def signed(data: bytes) -> bytes:
         return signed_window(data)["value"]  # type: ignore[no-any-return]
@@ -1032,6 +1039,8 @@ def malformed_window(vector: Json) -> list[Variant]:
         ("count one more", signed(at(content, 53, b"\x06")), Code.DECODE),
         ("bitmap with a leading zero", signed(at(content, bitmap, b"\x04\x00\x37", 2)), Code.DECODE),
         ("bitmap of 129 bytes", signed(at(content, bitmap, codec.prefixed(b"\x01" + bytes(128)), 2)), Code.DECODE),
+        ("a time of a refusal that is cut", signed(content.replace(times, codec.prefixed(bytes(15)))), Code.DECODE),
+        ("65 times of refusals", signed(content.replace(times, codec.prefixed(bytes(8 * 65)))), Code.DECODE),
         ("flipped bit in upto", flip(value, 35), Code.UNVERIFIED),
         ("flipped bit in the key id", flip(value, 12), Code.UNVERIFIED),
         ("flipped bit in a bitmap", flip(value, bitmap + 1), Code.UNVERIFIED),

@@ -93,7 +93,7 @@ def test_no_vector_has_vanished() -> None:
         "hop": 9,
         "hop_block": 22,
         "dead_letter": 14,
-        "window": 17,
+        "window": 19,
         "verdict": 5,
         "notice": 10,
         "claim": 4,

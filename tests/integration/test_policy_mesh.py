@@ -1,0 +1,224 @@
+"""The whole language on the real path: tenants, zones, labels, masks, guardrails, rates, breakers, a live edit."""
+
+import shutil
+import time
+
+import pytest
+
+from bus import Bus, Denied
+from bus.cli.audit import hop_document, open_query
+from tests.integration.conftest import POLICIES, start_stack
+from tests.integration.oracle import account, bus_command, read_topic, verified
+
+pytestmark = pytest.mark.broker
+
+LIMITS = """  rate_limits:
+    normal: {per: agent, rate: 4/h, burst: 8, max_bytes: 4KiB}
+  circuit_breakers:
+    worker: {per: agent, open_after: 3 refusals in 10m, half_open_after: 2h}
+  domains:
+    - {name: scarce, tier: RETRIEVAL, allowed_roles: [ORCHESTRATOR], metadata_masking: true, audit_level: FULL_MESH,
+       rate_limit: normal}
+    - {name: fragile, tier: RETRIEVAL, allowed_roles: [ORCHESTRATOR], metadata_masking: true, audit_level: FULL_MESH,
+       guardrails: [no-keys], circuit_breaker: worker}
+"""
+AGENTS = """  orchestrator-2: {role: ORCHESTRATOR, tenant: accounting, zone: us}
+  orchestrator-3: {role: ORCHESTRATOR, tenant: hr, zone: eu}
+"""
+KEY = "AKIAIOSFODNN7EXAMPLE"
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory):
+    home = tmp_path_factory.mktemp("mesh")
+    policies = home / "policies"
+    shutil.copytree(POLICIES / "example", policies)
+    law = policies / "mesh.yaml"
+    before, domains, after = law.read_text().partition("  domains:")
+    rest = after.partition("\n")[2]
+    assert domains
+    # The machine that tests run on may be as busy as it likes.
+    law.write_text((before + LIMITS + rest).replace("context.load < 0.9", "context.load < 1000.0"))
+    with (policies / "agents.yaml").open("a") as out:
+        out.write(AGENTS)
+    local = start_stack(home / "state", policies=policies, enforcers=2)
+    yield local
+    local.down(lambda _: None, purge=True)
+
+
+def published(stack, agent, domain, payload, **more):
+    """What a record became: its hop."""
+    return told(stack, send(stack, agent, domain, payload, **more))
+
+
+def told(stack, sent):
+    """The hop of a message, once the ledger has it."""
+    query = open_query(stack.settings)
+    deadline = time.monotonic() + 30
+    while not (found := query.search({"message": sent.id.hex})):
+        assert time.monotonic() < deadline, "no hop"
+    return hop_document(found[0].hop)
+
+
+def opened(stack, agent, domain, sent):
+    """The delivery of ``sent`` to ``agent``; None where what the agent wrote behind it came and ``sent`` did not.
+
+    Both are on one partition, and partitions are read in order.
+    """
+    with Bus(agent, settings=stack.settings) as me:
+        reading = me.subscribe(domain, observe=True)
+        behind = me.publish(domain, {"behind": str(sent.id)}, partition_key="one") if domain == "coordination" else None
+        while (got := reading.get(30)) is not None:
+            if got.id == sent.id:
+                return got
+            if behind is not None and got.id == behind.id:
+                return None
+    raise AssertionError("neither came")
+
+
+def send(stack, agent, domain, payload, **more):
+    with Bus(agent, settings=stack.settings) as me:
+        return me.publish(domain, payload, **{"partition_key": "one", **more})
+
+
+def test_a_record_is_opened_in_its_tenant_and_zone_and_nowhere_else(mesh):
+    sent = send(mesh, "orchestrator-1", "coordination", {"status": "green"})
+    hop = told(mesh, sent)
+    assert (hop["decision"], hop["tenant"], hop["zone"]) == ("ALLOW", "hr", "us")
+    assert opened(mesh, "executor-1", "coordination", sent).value() == {"status": "green"}
+    for elsewhere in ("orchestrator-2", "orchestrator-3"):  # another tenant; a zone into which no flow leads
+        assert opened(mesh, elsewhere, "coordination", sent) is None
+
+
+def test_status_crosses_by_its_flow_where_its_label_may(mesh):
+    # An orchestrator lowers what it may have read, behind no-pii: internal, which the flow lets go.
+    sent = send(mesh, "orchestrator-3", "coordination", {"status": "eu is green"})
+    assert told(mesh, sent)["decision"] == "ALLOW"
+    assert opened(mesh, "orchestrator-1", "coordination", sent).value() == {"status": "eu is green"}
+
+
+def test_what_an_agent_could_have_read_stays_with_those_who_may_read_it(mesh):
+    # executor-2 drops every ticket and causation: its record has the label of the highest that it could have read.
+    sent = send(mesh, "executor-2", "coordination", {"note": "copied from pii_inference"})
+    assert told(mesh, sent)["decision"] == "ALLOW"
+    for below in (
+        "orchestrator-3",
+        "orchestrator-1",
+    ):  # same zone, not cleared for pii; the zone that the flow leads to
+        assert opened(mesh, below, "coordination", sent) is None
+    with pytest.raises(Denied) as denied:
+        send(mesh, "executor-2", "coordination", {"note": 1}, target="orchestrator-3")
+    assert denied.value.rule == "coordination.label"
+
+
+def test_a_target_in_another_tenant_or_zone_is_refused(mesh):
+    for target, rule in (("orchestrator-2", "tenants"), ("orchestrator-3", "zones")):
+        with pytest.raises(Denied) as denied:
+            send(mesh, "orchestrator-1", "coordination", {}, target=target)
+        assert denied.value.rule == rule
+
+
+def test_what_guardrails_find_is_redacted_and_counted_and_stands_nowhere(mesh):
+    sent = send(
+        mesh, "orchestrator-1", "coordination", {"ask": "write to joe@example.com", "args": '{"cc":"joe@example.com"}'}
+    )
+    assert opened(mesh, "executor-1", "coordination", sent).value() == {
+        "ask": "write to [EMAIL]",
+        "args": '{"cc":"[EMAIL]"}',
+    }
+    hop = told(mesh, sent)
+    assert hop["guardrails"] == (("no-pii", "EMAIL", 2),)
+    assert "joe@example.com" not in str(hop)
+
+
+def test_a_key_is_refused_by_its_guardrail_and_the_agent_is_told(mesh):
+    with Bus("orchestrator-1", settings=mesh.settings) as me:
+        sent = me.publish("coordination", {"env": {"aws": KEY}}, partition_key="one")
+        with pytest.raises(Denied) as denied:
+            sent.decision(timeout=20)
+        assert (denied.value.rule, denied.value.code) == ("no-keys", "guardrail")
+    hop = told(mesh, sent)
+    assert (hop["code"], hop["rule"], hop["guardrails"]) == ("guardrail", "no-keys", (("no-keys", "API_KEY", 1),))
+    assert hop["location"].startswith("mesh.yaml:")
+    assert opened(mesh, "executor-1", "coordination", sent) is None
+
+
+def test_fields_are_masked_before_anyone_reads_them(mesh):
+    note = {"text": "prefers mail", "email": "joe@example.com", "phone": "+1 212 555 0142"}
+    sent = send(
+        mesh, "retriever-1", "agent_memory", note, metadata={"locale": "en", "via_agent": "x", "sender_ip": "10.1.2.3"}
+    )
+    got = opened(mesh, "retriever-1", "agent_memory", sent)
+    assert got.value()["text"] == "prefers mail"
+    assert got.value()["phone"] == "********0142"
+    assert len(bytes.fromhex(got.value()["email"])) == 16
+    assert dict(got.metadata) == {"locale": "en"}
+
+
+def test_a_rate_holds_over_a_restart_and_a_hand_over_and_says_so(mesh):
+    with Bus("orchestrator-1", settings=mesh.settings) as me:
+        first = [me.publish("scarce", {"n": n}, partition_key="one") for n in range(3)]
+    codes = [told(mesh, each)["code"] for each in first]
+    assert codes == ["", "", "throttled"]  # a burst of 8 over 4 partitions
+    mesh.restart_service("bus-enforcer-1")
+    mesh.restart_service("bus-enforcer-2")
+    with Bus("orchestrator-1", settings=mesh.settings) as me:  # connected anew: nothing is reset
+        again = me.publish("scarce", {"n": 4}, partition_key="one")
+        with pytest.raises(Denied, match="normal"):
+            again.decision(timeout=20)
+    assert told(mesh, again)["rule"] == "normal"
+    large = published(mesh, "orchestrator-1", "scarce", {"text": "x" * 5000}, partition_key="two")
+    assert (large["code"], large["rule"]) == ("too-large", "normal.max_bytes")
+
+
+def test_a_breaker_opens_after_refusals_and_stays_open_for_the_next_enforcer(mesh):
+    with Bus("orchestrator-1", settings=mesh.settings) as me:
+        sent = [me.publish("fragile", {"key": KEY}, partition_key="one") for _ in range(3)]
+        sent.append(me.publish("fragile", {"fine": True}, partition_key="one"))
+    assert [told(mesh, each)["code"] for each in sent] == ["guardrail", "guardrail", "guardrail", "breaker-open"]
+    mesh.restart_service("bus-enforcer-1")
+    mesh.restart_service("bus-enforcer-2")
+    assert published(mesh, "orchestrator-1", "fragile", {"fine": True}, partition_key="one")["code"] == "breaker-open"
+    hop = published(mesh, "orchestrator-1", "fragile", {"fine": True}, partition_key="one")
+    assert hop["breaker"] == "worker"
+    with Bus("orchestrator-1", settings=mesh.settings) as me:
+        others = [told(mesh, me.publish("fragile", {"fine": True}, partition_key=f"other {n}")) for n in range(6)]
+    elsewhere = [each for each in others if each["partition"] != hop["partition"]]
+    assert {each["code"] for each in elsewhere} == {""}  # a breaker of each partition
+
+
+def test_a_guardrail_that_is_edited_holds_for_the_next_records_without_a_restart(mesh):
+    law = mesh.settings.policies / "mesh.yaml"
+    text = law.read_text()
+    before = published(mesh, "orchestrator-1", "coordination", {"ssn": "078-05-1120"})
+    assert before["guardrails"] == (("no-pii", "SSN", 1),)
+    law.write_text(
+        text.replace(
+            "no-pii:  {detect: [PERSON, EMAIL, PHONE, SSN], on: [payload], then: redact}",
+            "no-pii:  {detect: [PERSON, EMAIL, PHONE, SSN], on: [payload], then: deny}",
+        )
+    )
+    try:
+        bus_command(mesh, "policy", "apply", str(mesh.settings.policies), "--yes")
+        deadline = time.monotonic() + 30
+        while (after := published(mesh, "orchestrator-1", "coordination", {"ssn": "078-05-1120"}))[
+            "code"
+        ] != "guardrail":
+            assert time.monotonic() < deadline
+        assert after["rule"] == "no-pii"
+    finally:
+        law.write_text(text)
+        bus_command(mesh, "policy", "apply", str(mesh.settings.policies), "--yes")
+
+
+def test_every_input_has_one_outcome_and_one_hop_and_the_ledger_verifies(mesh):
+    for domain in ("coordination", "fragile"):
+        assert len(account(mesh, domain)) == len(read_topic(mesh, f"{domain}.in"))
+    assert verified(mesh)["problems"] == []
+    stored = b"".join(
+        value
+        for topic in ("coordination.out", "agent_memory.out", "bus.audit")
+        for _, _, value in read_topic(mesh, topic)
+    )
+    assert b"joe@example.com" not in stored
+    assert KEY.encode() not in stored
