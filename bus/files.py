@@ -53,6 +53,11 @@ class Layout:
         return self.state / "policy" / "snapshot"
 
     @property
+    def history(self) -> Path:
+        """Every signed policy that was applied from here, by number (public)."""
+        return self.state / "policy" / "history"
+
+    @property
     def trust(self) -> Path:
         """Anchors and enforcer certificates (public)."""
         return self.state / "trust.json"

@@ -154,3 +154,4 @@ def _publish(plan: Plan, connection: Connection, layout: Layout, signer: Signer,
     # The local issuer and `bus stack` read the applied policy here; the topic is the truth.
     make_folder(layout.snapshot.parent, 0o711)
     write_file(layout.snapshot, value)
+    write_file(make_folder(layout.history, 0o711) / f"{snapshot.number:08d}", value)

@@ -13,6 +13,7 @@ from bus.admin.actual import Actual
 from bus.admin.desired import Acl, Desired, Quota, Topic, desired_state
 from bus.codes import Code
 from bus.errors import Refused
+from bus.policy.diff import AccessChange, access_changes
 from bus.policy.model import Policy
 
 RENEW_BEFORE_MS = 30 * 86_400_000
@@ -59,8 +60,14 @@ class Plan:
     set_quotas: tuple[Quota, ...]
     remove_quotas: tuple[Quota, ...]
     drift: tuple[Change, ...]
+    access: tuple[AccessChange, ...] = ()
     publish: str = ""
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def widens(self) -> list[AccessChange]:
+        """Changes that let something go on, or be read, that the live policy stops. A first policy widens nothing."""
+        return [each for each in self.access if each.widens]
 
     @property
     def changes(self) -> list[Change]:
@@ -120,6 +127,7 @@ def make_plan(
         set_quotas=tuple(sorted(wanted.quotas - actual.quotas)),
         remove_quotas=tuple(lifted),
         drift=tuple(drift),
+        access=tuple(access_changes(live.policy, draft)) if live is not None else (),
         publish=_publish(draft, actual, now_ms),
         notes=tuple(f"topic {name} is no longer in the policy; it stays with its data" for name in sorted(gone)),
     )

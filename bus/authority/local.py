@@ -81,6 +81,13 @@ def read_applied(layout: Layout, trust: TrustFile, held: LiveSnapshot | None = N
     return open_snapshot(layout.snapshot.read_bytes(), trust, held)
 
 
+def read_history(layout: Layout, trust: TrustFile) -> list[LiveSnapshot]:
+    """Every policy that was applied from here, verified, oldest first. Raises Unverified or WireError for another's."""
+    if not layout.history.is_dir():
+        return []
+    return [open_snapshot(path.read_bytes(), trust) for path in sorted(layout.history.iterdir())]
+
+
 def now_ms() -> int:
     """This machine's clock, ms since 1970."""
     return time.time_ns() // 1_000_000

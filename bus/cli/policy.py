@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from bus import settings as settings_module
 from bus.admin.apply import apply_plan
-from bus.admin.plan import Plan, Verb
+from bus.admin.saved import check_same, read_draft, save_plan
 from bus.authority.local import load_signer
-from bus.cli import law
-from bus.cli.output import EXIT_CHANGES, EXIT_NO, emit, out, say
+from bus.cli import law, past
+from bus.cli.output import EXIT_CHANGES, emit, out, say
+from bus.cli.plans import confirm, show
 from bus.policy.loader import load_policy
 from bus.settings import Mode, Settings
 from bus.stack.local import Stack
-
-COLOURS = {Verb.REMOVE: "red", Verb.ADD: "green", Verb.CHANGE: "yellow", Verb.DRIFT: "magenta"}
 
 
 @click.group()
@@ -46,59 +43,60 @@ def check(directory: Path | None, as_json: bool) -> None:
         out.print(f"ok: {len(loaded.domains)} domains, {len(loaded.agents)} agents, digest {digest[:12]}")
 
 
-def show(plan: Plan, *, as_json: bool) -> None:
-    """Print a plan."""
-    if as_json:
-        rows = [{"verb": c.verb.value, "kind": c.kind, "name": c.name, "detail": c.detail} for c in plan.changes]
-        drift = [{"kind": c.kind, "name": c.name, "detail": c.detail} for c in plan.drift]
-        emit("plan", {"digest": plan.policy.digest.hex(), "changes": rows, "drift": drift, "notes": list(plan.notes)})
-        return
-    live = plan.live_digest.hex()[:12] if plan.live_digest else "none"
-    out.print(f"live {live}  ->  draft {plan.policy.digest.hex()[:12]}   cluster {plan.cluster}, {plan.brokers} broker")
-    for change in [*plan.changes, *plan.drift]:
-        out.print(f"[{COLOURS[change.verb]}]{change.verb.value}[/] {escape(str(change)[2:])}")
-    for note in plan.notes:
-        out.print(f"note: {escape(note)}")
-    counts = f"{len(plan.changes)} changes, {len(plan.drift)} drift" if plan.changes or plan.drift else "no changes"
-    out.print(f"Plan: {counts}.")
-
-
 @policy.command(name="plan")
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--prune", is_flag=True, help="Plan the removal of drift too.")
 @click.option("--fail-on-changes", is_flag=True, help="Exit 3 when there are changes or drift.")
-def plan_command(directory: Path | None, as_json: bool, prune: bool, fail_on_changes: bool) -> None:
-    """Compare the policy files with the broker; changes nothing."""
+@click.option(
+    "--out", "file", type=click.Path(path_type=Path, dir_okay=False), help="Save it: `bus policy apply FILE`."
+)
+def plan_command(directory: Path | None, as_json: bool, prune: bool, fail_on_changes: bool, file: Path | None) -> None:
+    """Compare the policy files with the broker; changes nothing.
+
+    \b
+    bus policy plan --out plan.json
+    """
     local = _stack(settings_module.load(), directory)
     plan = local.plan(local.load_policy(), prune=prune)
     show(plan, as_json=as_json)
+    if file is not None:
+        save_plan(plan, file)
+        say(f"saved {file}")
     if fail_on_changes and (plan.changes or plan.drift):
         raise SystemExit(EXIT_CHANGES)
 
 
 @policy.command()
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument("source", metavar="[DIRECTORY|FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--prune", is_flag=True, help="Remove drift too.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def apply(directory: Path | None, as_json: bool, prune: bool, yes: bool) -> None:
-    """Plan, print, ask on a terminal, and carry the plan out."""
+@click.option("--allow-widening", is_flag=True, help="Changes that widen what may go on or be read are meant.")
+def apply(source: Path | None, as_json: bool, prune: bool, yes: bool, allow_widening: bool) -> None:
+    """Plan, print, ask on a terminal, and carry the plan out; with the file of a saved plan exactly that one.
+
+    \b
+    bus policy apply
+    bus policy apply plan.json --allow-widening
+    """
     settings = settings_module.load()
-    local = _stack(settings, directory)
-    loaded = local.load_policy()
+    saved = source is not None and source.is_file()
+    local = _stack(settings, None if saved else source)
+    loaded, told = read_draft(source) if saved and source is not None else (local.load_policy(), None)
     settings.check_interval(loaded.rotation_interval_ms)
     plan = local.plan(loaded, prune=prune)
     show(plan, as_json=as_json)
+    if told is not None:
+        check_same(plan, told)
     if not plan.changes:
         return
-    if not yes and sys.stdin.isatty() and not click.confirm("Apply?", err=True):
-        raise SystemExit(EXIT_NO)
+    confirm(plan, yes=yes, allow_widening=allow_widening)
     trust = local.ensure_identities(loaded)
     signer = load_signer(local.layout.signer("policy"))
     apply_plan(plan, local.admin_connection(), local.layout, signer, trust, settings.owners)
     say(f"applied: {len(plan.changes)} changes")
 
 
-for command in law.COMMANDS:
+for command in (*law.COMMANDS, *past.COMMANDS):
     policy.add_command(command)

@@ -1,5 +1,8 @@
 """Policy while everything runs: a pause ends, a role leaves, a domain comes and goes, and no enforcer is restarted."""
 
+import json
+import re
+import shutil
 import time
 
 import pytest
@@ -78,7 +81,7 @@ def test_a_policy_that_ended_pauses_and_a_valid_one_resumes_with_a_hop_each_and_
 
 
 def apply(stack, folder):
-    done = bus_command(stack, "policy", "apply", str(folder), "--yes")
+    done = bus_command(stack, "policy", "apply", str(folder), "--yes", "--allow-widening")
     assert "changes" in done.stdout
 
 
@@ -111,3 +114,54 @@ def test_a_role_that_leaves_is_refused_at_once_and_a_domain_comes_and_goes(live,
     until(lambda: wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW")
     assert live._daemon("bus-enforcer-1").find().pid == pid
     assert verified(live)["problems"] == []
+
+
+def test_a_plan_is_saved_widened_on_purpose_told_by_history_rolled_back_and_replayed(live, tmp_path):
+    folder, plan = tmp_path / "draft", tmp_path / "plan.json"
+    shutil.copytree(POLICIES, folder)
+    law = folder / "mesh.yaml"
+    published = '["ORCHESTRATOR", "EXECUTOR"]'
+    law.write_text(law.read_text().replace(published, '["ORCHESTRATOR", "EXECUTOR", "ANALYST"]'))
+    bus_command(live, "policy", "apply", "--yes", "--allow-widening")
+    before = json.loads(bus_command(live, "policy", "history", "--json").stdout)["policies"][0]["number"]
+
+    # 1. The plan names who gains; nothing that widens is applied unless it is meant.
+    planned = bus_command(live, "policy", "plan", str(folder), "--out", str(plan)).stdout
+    assert re.search(r"\+ may produce coordination: analyst-1  mesh\.yaml:[0-9]+  WIDENS\n", planned)
+    refused = bus_command(live, "policy", "apply", str(plan), "--yes", check=False)
+    assert (refused.returncode, "add --allow-widening" in refused.stderr) == (1, True)
+    bus_command(live, "policy", "apply", str(plan), "--yes", "--allow-widening")
+
+    # 2. The same file again: the cluster moved.
+    moved = bus_command(live, "policy", "apply", str(plan), "--yes", "--allow-widening", check=False)
+    assert moved.returncode == 1
+    assert "the cluster is not as it was planned: live policy" in moved.stderr
+    broken = tmp_path / "broken.json"
+    broken.write_text(plan.read_text()[:-40])
+    assert bus_command(live, "policy", "apply", str(broken), "--yes", check=False).returncode == 2
+
+    # 3. An analyst writes; under the law as it was, that decision would be another.
+    raw = RawClient(live)
+    sealer = raw.sealer("analyst-1", "coordination")
+    until(lambda: wait_for_hop(live, write(raw, sealer, "coordination", "analyst-1"))["decision"] == "ALLOW")
+    sealer = raw.sealer("retriever-1", "agent_memory")
+    until(lambda: wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW")
+    narrowed = folder / "mesh.yaml"
+    roles = '["RETRIEVER", "ORCHESTRATOR"]\n'
+    narrowed.write_text(narrowed.read_text().replace(roles, f'{roles}      produce: ["ORCHESTRATOR"]\n'))
+    told = bus_command(live, "policy", "replay", str(folder), "--json", "--fail-on-flips", check=False)
+    assert told.returncode == 3
+    flips = json.loads(told.stdout)["flips"]
+    assert {(f["agent"], f["domain"], f["before"], f["after"], f["rule"]) for f in flips} == {
+        ("retriever-1", "agent_memory", "ALLOW", "DENY", "agent_memory.produce")
+    }
+    assert json.loads(told.stdout)["without_facts"] > 0  # coordination keeps its ALLOW hops without facts
+
+    # 4. History tells both; the older one is applied again under a new number.
+    held = json.loads(bus_command(live, "policy", "history", "--json").stdout)["policies"]
+    assert held[0]["number"] == before + 1
+    assert any("may produce coordination: analyst-1" in change for change in held[0]["changes"])
+    bus_command(live, "policy", "rollback", str(before), "--yes")
+    again = json.loads(bus_command(live, "policy", "history", "--json").stdout)["policies"]
+    assert (again[0]["number"], again[0]["digest"]) == (before + 2, again[2]["digest"])
+    assert bus_command(live, "policy", "rollback", "999", "--yes", check=False).returncode == 1

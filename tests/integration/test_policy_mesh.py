@@ -208,7 +208,7 @@ def test_a_guardrail_that_is_edited_holds_for_the_next_records_without_a_restart
         assert after["rule"] == "no-pii"
     finally:
         law.write_text(text)
-        bus_command(mesh, "policy", "apply", str(mesh.settings.policies), "--yes")
+        bus_command(mesh, "policy", "apply", str(mesh.settings.policies), "--yes", "--allow-widening")
 
 
 def test_every_input_has_one_outcome_and_one_hop_and_the_ledger_verifies(mesh):

@@ -1,4 +1,4 @@
-"""Rates and breakers of a partition: exact buckets in the broker's time; breakers that open, try, close; all restored."""
+"""Rates and breakers of a partition: exact buckets in the broker's time; breakers that open, try, close; restored."""
 
 from __future__ import annotations
 

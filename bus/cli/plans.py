@@ -1,0 +1,49 @@
+"""How a plan is shown, and what it takes to carry it out: widening that is meant, a yes on a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rich.markup import escape
+
+from bus.admin.plan import Plan, Verb
+from bus.cli.output import EXIT_NO, emit, out
+from bus.codes import Code
+from bus.errors import Refused
+
+COLOURS = {Verb.REMOVE: "red", Verb.ADD: "green", Verb.CHANGE: "yellow", Verb.DRIFT: "magenta"}
+
+
+def show(plan: Plan, *, as_json: bool) -> None:
+    """Print a plan."""
+    if as_json:
+        rows = [{"verb": c.verb.value, "kind": c.kind, "name": c.name, "detail": c.detail} for c in plan.changes]
+        drift = [{"kind": c.kind, "name": c.name, "detail": c.detail} for c in plan.drift]
+        access = [{"sign": a.sign, "text": a.text, "location": a.location, "widens": a.widens} for a in plan.access]
+        digest, notes = plan.policy.digest.hex(), list(plan.notes)
+        emit("plan", {"digest": digest, "access": access, "changes": rows, "drift": drift, "notes": notes})
+        return
+    live = plan.live_digest.hex()[:12] if plan.live_digest else "none"
+    out.print(f"live {live}  ->  draft {plan.policy.digest.hex()[:12]}   cluster {plan.cluster}, {plan.brokers} broker")
+    for each in plan.access:
+        out.print(f"[{COLOURS[Verb(each.sign)]}]{each.sign}[/] {escape(str(each)[2:])}")
+    for change in [*plan.changes, *plan.drift]:
+        out.print(f"[{COLOURS[change.verb]}]{change.verb.value}[/] {escape(str(change)[2:])}")
+    for note in plan.notes:
+        out.print(f"note: {escape(note)}")
+    counts = f"{len(plan.changes)} changes, {len(plan.drift)} drift" if plan.changes or plan.drift else "no changes"
+    widens = f", {len(plan.widens)} widen" if plan.widens else ""
+    out.print(f"Plan: {counts}{widens}.")
+
+
+def confirm(plan: Plan, *, yes: bool, allow_widening: bool) -> None:
+    """Raises Refused for widening that is not meant; asks on a terminal."""
+    if plan.widens and not allow_widening:
+        raise Refused(
+            f"{len(plan.widens)} changes widen what may go on or be read, first: {plan.widens[0].text}",
+            code=Code.POLICY,
+            hint="look at the plan; where it is meant, add --allow-widening",
+        )
+    if not yes and sys.stdin.isatty() and not click.confirm("Apply?", err=True):
+        raise SystemExit(EXIT_NO)

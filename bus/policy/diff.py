@@ -1,0 +1,177 @@
+"""What a draft changes for agents: who gains and loses what, which rules weaken. Pure.
+
+*Widens* means that something could go on, or be read, that the live policy would have stopped. Where a change cannot be
+judged (a condition's text, a guardrail's detectors swapped) it counts as widening: somebody has to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bus.policy.model import DomainPolicy, GuardrailRule, MaskRule, Policy, RateRule
+
+_THEN = ("flag", "redact", "deny")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessChange:
+    """One line: ``sign`` + - or ~, what, where it is written in the draft, and whether it widens."""
+
+    sign: str
+    text: str
+    location: str
+    widens: bool
+
+    def __str__(self) -> str:
+        place = f"  {self.location}" if self.location else ""
+        return f"{self.sign} {self.text}{place}{'  WIDENS' if self.widens else ''}"
+
+
+def access_changes(live: Policy, draft: Policy) -> list[AccessChange]:
+    """Every change of access or of a rule, by domain."""
+    return [*_access(live, draft), *_domains(live, draft), *_policy(live, draft)]
+
+
+def _access(live: Policy, draft: Policy) -> Iterator[AccessChange]:
+    for action in ("produce", "consume"):
+        before, after = _allowed(live, action), _allowed(draft, action)
+        for name in sorted({*before, *after}):
+            gained, lost = (
+                after.get(name, set()) - before.get(name, set()),
+                before.get(name, set()) - after.get(name, set()),
+            )
+            domain = draft.domains.get(name) or live.domains.get(name)  # type: ignore[call-overload]  # names of domains
+            where = domain.location(action) if domain is not None and name in draft.domains else ""
+            if gained:
+                yield AccessChange("+", f"may {action} {name}: {', '.join(sorted(gained))}", where, widens=True)
+            if lost:
+                text = f"may not {action} {name} any more: {', '.join(sorted(lost))}"
+                yield AccessChange("-", text, where, widens=False)
+
+
+def _allowed(policy: Policy, action: str) -> dict[str, set[str]]:
+    made: dict[str, set[str]] = {}
+    for agent in policy.agents:
+        for domain in policy.may_produce(agent) if action == "produce" else policy.may_consume(agent):
+            made.setdefault(domain.name, set()).add(agent)
+    return made
+
+
+def _domains(live: Policy, draft: Policy) -> Iterator[AccessChange]:
+    for name in sorted({*live.domains} & {*draft.domains}):
+        before, after = live.domains[name], draft.domains[name]
+        for key in ("guardrails", "when", "masks"):
+            old, new = ([each.name for each in getattr(domain, key)] for domain in (before, after))
+            if old != new:
+                text = f"{name} {key} [{', '.join(old)}] -> [{', '.join(new)}]"
+                yield AccessChange("~", text, after.location(key), widens=not set(old) <= set(new))
+        yield from _scalars(name, before, after, live, draft)
+        if before.kinds != after.kinds:
+            old, new = (sorted(each) if each is not None else ["any"] for each in (before.kinds, after.kinds))
+            widens = before.kinds is not None and (after.kinds is None or not after.kinds <= before.kinds)
+            text = f"{name} kinds [{', '.join(old)}] -> [{', '.join(new)}]"
+            yield AccessChange("~", text, after.location("kinds"), widens=widens)
+        if before.tools != after.tools:
+            widens = before.tools is not None and (
+                after.tools is None
+                or any(not roles <= before.tools.get(tool, set()) for tool, roles in after.tools.items())
+            )
+            yield AccessChange("~", f"{name} tools", after.location("tools"), widens=widens)
+
+
+def _scalars(
+    name: str, before: DomainPolicy, after: DomainPolicy, live: Policy, draft: Policy
+) -> Iterator[AccessChange]:
+    rows = [
+        ("tier", before.tier.name, after.tier.name, after.tier < before.tier),
+        ("metadata_masking", before.metadata_masking, after.metadata_masking, before.metadata_masking),
+        ("audit in full", before.audit_full, after.audit_full, before.audit_full),
+        ("attestation_required", before.attestation_required, after.attestation_required, before.attestation_required),
+        ("rate_limit", _rate(before.rate), _rate(after.rate), _wider(before.rate, after.rate)),
+        ("circuit_breaker", str(before.breaker), str(after.breaker), before.breaker is not None),
+        (
+            "label",
+            "+".join(live.scheme.names(before.label)),
+            "+".join(draft.scheme.names(after.label)),
+            live.scheme != draft.scheme or not after.label.covers(before.label),
+        ),
+    ]
+    for key, old, new, widens in rows:
+        if old != new:
+            yield AccessChange("~", f"{name} {key} {old} -> {new}", after.location(key), widens=widens)
+
+
+def _rate(rate: RateRule | None) -> str:
+    return "none" if rate is None else f"{rate.per_hour}/h per {rate.per} and partition, burst {rate.burst}"
+
+
+def _wider(before: RateRule | None, after: RateRule | None) -> bool:
+    if before is None:
+        return False
+    return after is None or after.per != before.per or after.per_hour > before.per_hour or after.burst > before.burst
+
+
+def _policy(live: Policy, draft: Policy) -> Iterator[AccessChange]:
+    yield from _named("condition", _conditions(live), _conditions(draft), draft, "conditions")
+    yield from _guardrails(live, draft)
+    yield from _named("mask", _masks(live), _masks(draft), draft, "masks")
+    for role in sorted({*live.clearances, *draft.clearances}):
+        old, new = live.clearance(role), draft.clearance(role)
+        if old != new or (live.scheme != draft.scheme and draft.scheme.levels):
+            names = "+".join(live.scheme.names(old)) or "nothing", "+".join(draft.scheme.names(new)) or "nothing"
+            yield AccessChange("~", f"{role} is cleared for {names[0]} -> {names[1]}", "", widens=not old.covers(new))
+    flows = {each.id: each for each in live.flows}
+    for flow in draft.flows:
+        if flows.get(flow.id) != flow:
+            sign = "~" if flow.id in flows else "+"
+            yield AccessChange(sign, f"flow {flow.id} from {flow.source} to {flow.target}", flow.location, widens=True)
+    for gone in sorted({*flows} - {each.id for each in draft.flows}):
+        yield AccessChange("-", f"flow {gone}", "", widens=False)
+    for key in ("tenants", "zones"):
+        old_names, new_names = getattr(live, key), getattr(draft, key)
+        if old_names != new_names:
+            text = f"{key} [{', '.join(sorted(old_names))}] -> [{', '.join(sorted(new_names))}]"
+            yield AccessChange("~", text, draft.locations.get(key, ""), widens=bool(old_names) and not new_names)
+    if live.declassify != draft.declassify:
+        yield AccessChange("~", "declassifiers", "", widens=not set(draft.declassify) <= set(live.declassify))
+    if live.propagate != draft.propagate:
+        yield AccessChange("~", f"labels follow the data: {live.propagate} -> {draft.propagate}", "", live.propagate)
+
+
+def _conditions(policy: Policy) -> dict[str, str]:
+    return {each.name: each.text for domain in policy.domains.values() for each in domain.when}
+
+
+def _masks(policy: Policy) -> dict[str, MaskRule]:
+    return {mask.name: mask for domain in policy.domains.values() for mask in domain.masks}
+
+
+def _named(
+    what: str, old: Mapping[str, object], new: Mapping[str, object], draft: Policy, section: str
+) -> Iterator[AccessChange]:
+    """A definition that changed under its name; whoever stopped using it is told by domain."""
+    for name in sorted({*old} & {*new}):
+        if old[name] != new[name]:
+            yield AccessChange(
+                "~", f"{what} {name} reads otherwise", draft.locations.get(f"{section}:{name}", ""), True
+            )
+
+
+def _guardrails(live: Policy, draft: Policy) -> Iterator[AccessChange]:
+    old, new = ({each.name: each for d in policy.domains.values() for each in d.guardrails} for policy in (live, draft))
+    for name in sorted({*old} & {*new}):
+        if old[name] != new[name]:
+            where = draft.locations.get(f"guardrails:{name}", "")
+            yield AccessChange(
+                "~", f"guardrail {name}: {_told(new[name])}", where, widens=_weaker(old[name], new[name])
+            )
+
+
+def _told(rule: GuardrailRule) -> str:
+    return f"{', '.join(sorted(rule.detect))} then {rule.then}"
+
+
+def _weaker(old: GuardrailRule, new: GuardrailRule) -> bool:
+    less = not old.detect <= new.detect or (old.payload and not new.payload) or (old.metadata and not new.metadata)
+    return less or _THEN.index(new.then) < _THEN.index(old.then)

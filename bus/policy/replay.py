@@ -1,0 +1,87 @@
+"""Recorded decisions under a draft: each hop is decided again from the facts that it keeps; nothing is invented. Pure.
+
+What a hop does not keep is not guessed: hops of OUTPUT_ONLY domains, and records that were refused before they were
+decided, are counted and left out. Guardrail, mask, rate and breaker verdicts are recorded, not computed again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bus.codes import Code
+from bus.policy.decide import decide
+from bus.policy.model import Policy
+from bus.policy.question import Action, Context
+from bus.wire.envelope import Kind
+from bus.wire.hop import Hop, Verdict
+from bus.wire.names import AgentId, DomainName, Tier
+
+RECORDED = frozenset({Code.GUARDRAIL, Code.MASK, Code.THROTTLED, Code.BREAKER_OPEN, Code.TOO_LARGE})
+"""Refusals behind the decision: they stand, whatever the draft decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Decisions that would be others: from whom to where, by which rule of the draft."""
+
+    agent: str
+    domain: str
+    before: str
+    after: str
+    rule: str
+    location: str
+
+
+@dataclass(slots=True)
+class Replay:
+    """``decided`` again, of which ``flips`` by kind; ``unknown`` have no facts; ``example``: a decision id of each."""
+
+    decided: int = 0
+    unknown: int = 0
+    flips: Counter[Flip] = field(default_factory=Counter)
+    example: dict[Flip, str] = field(default_factory=dict)
+
+
+def replay(hops: Iterable[Hop], draft: Policy) -> Replay:
+    """Decide ``hops`` again under ``draft``."""
+    made = Replay()
+    for hop in hops:
+        tail = hop.tail
+        if tail.decision is Verdict.RETRY:
+            continue
+        context = _context(hop, draft)
+        if context is None:
+            made.unknown += 1
+            continue
+        made.decided += 1
+        decision = decide(AgentId(tail.agent), Action.PRODUCE, DomainName(tail.domain), context, draft)
+        after = "ALLOW" if decision.allowed and tail.code not in RECORDED else "DENY"
+        if after != tail.decision.value:
+            flip = Flip(tail.agent, tail.domain, tail.decision.value, after, decision.rule, decision.location)
+            made.flips[flip] += 1
+            made.example.setdefault(flip, hop.decision_id)
+    return made
+
+
+def _context(hop: Hop, draft: Policy) -> Context | None:
+    """What was decided on, or None where the hop does not keep it."""
+    tail, facts = hop.tail, hop.tail.facts
+    if "roles" not in facts or not tail.kind:
+        return None
+    claimed = tuple(facts["labels"].split(",")) if facts.get("labels") else ()
+    known = tuple(name for name in claimed if draft.scheme.parse((name,)) is not None)
+    return Context(
+        kind=Kind(tail.kind),
+        target=tail.target,
+        tier_floor=Tier[facts["tier_floor"]] if facts.get("tier_floor") else None,
+        tool=tail.tool,
+        task_type=facts.get("task_type", ""),
+        purpose=tail.purpose,
+        user=tail.on_behalf_of.hex(),
+        labels=(*known, *draft.floor(AgentId(tail.agent))),
+        time_ms=hop.append_time,
+        load=float(facts.get("load", "0")),
+        size=hop.size,
+    )
