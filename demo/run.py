@@ -30,6 +30,7 @@ from bus.tiers.base import TIERS
 from bus.wire import derived
 from bus.wire.hop import Hop
 from bus.wire.names import AgentId, domain_topics
+from demo.edited import redacted, refused, switched
 from demo.observer import look
 from demo.raw import RawClient, plaintext
 from demo.traces import Say, load_traces
@@ -65,7 +66,7 @@ def run(*, keep: bool = False) -> int:
     try:
         secure = _stack(home / "sealed", BUNDLED_POLICIES)
         with _configured(secure):
-            _secured(secure, narrator)
+            _secured(secure, narrator, home)
         control = _stack(home / "plain", _plaintext_policies(home))
         with _configured(control):
             _control(control, narrator)
@@ -169,13 +170,17 @@ def _private() -> set[str]:
     return {item for trace in load_traces() for item in trace.private}
 
 
-def _secured(stack: Stack, narrator: Narrator) -> None:
+def _secured(stack: Stack, narrator: Narrator, home: Path) -> None:
     messages, shown = _replay(narrator)
     out.print(f"      a reader sees   source={shown['source']} metadata={shown['metadata']} {shown['decision']}")
     _one_record(stack, narrator)
     _refusals(stack, narrator)
     _broker_refuses(stack, narrator)
     _observer(stack, narrator)
+    narrator.expect("the law is edited while agents write", *switched(stack, home))
+    narrator.expect("an address in a message, and in a tool's arguments, is redacted", *redacted())
+    narrator.expect("a record for another tenant is refused", *refused("analyst-1", "tenants"))
+    narrator.expect("a record for another zone without a flow is refused", *refused("executor-2", "zones"))
     _ledger(stack, narrator, len(messages))
 
 
