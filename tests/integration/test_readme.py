@@ -54,6 +54,7 @@ def test_readme_shows_no_command_that_is_not_run_here():
         ("sh", "terminal-2"),
         ("sh", "terminal-3"),
         ("python", ""),
+        ("sh", "law"),
     ]
     assert [text.strip() for kind, title, text in BLOCKS if (kind, title) == ("sh", "")] == ["make demo", "make test"]
 
@@ -64,6 +65,13 @@ def test_make_demo_meets_every_expectation():
     told = re.search(r"(\d+) of (\d+) as expected", done)
     assert told is not None
     assert told[1] == told[2] != "0"
+
+
+def test_the_example_law_is_tested_explained_and_drawn(checkout):
+    told = finished(shell(block("sh", "law"), checkout))
+    assert re.search(r"[0-9]+ cases, 0 failed, [0-9]+ mutants, 0 survive", told)
+    assert "ALLOW if executor-1 also held RETRIEVER" in told
+    assert (checkout / "mesh.svg").read_text().startswith("<svg")
 
 
 @pytest.mark.timeout(300)
