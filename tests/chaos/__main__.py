@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> int:
     if rounds:
         last = rounds[-1].findings
         summary |= {name: getattr(last, name) for name in (*TOTALS, *COUNTS)}
-    summary |= {"ended_by_themselves": dict(site.ended), "problems": problems}
+    summary |= {"ended_by_themselves": dict(site.ended), "broker_once_more": chaos.restarts, "problems": problems}
     print(json.dumps(summary) if asked.json else _text(summary), flush=True)
     if problems or asked.keep:
         print(f"kept: {folder}", file=progress)
