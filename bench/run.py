@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench import opening, report
+from bench import law, opening, report
 from bench.latency import latency, rolling
 from bench.load import load, make_target
 from bench.memory import memory
@@ -25,7 +25,7 @@ from bus.errors import Refused
 from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 
-OTHERS: Final = ("latency", "restart", "scaling", "recorder", "opening", "memory")
+OTHERS: Final = ("policy", "latency", "restart", "scaling", "recorder", "opening", "memory")
 NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
@@ -45,25 +45,28 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
         "rows": {},
     }
     home = Path(tempfile.mkdtemp(prefix="sealbus-bench-"))
+    if "policy" in wanted:
+        document["policy"] = law.measure()
     try:
-        with _Site(home / "a", "a") as stack:
-            make_target(stack)
-            for row in (BY_NAME[name] for name in wanted if name in BY_NAME and name != "publish"):
-                document["rows"][row.name] = _row(stack, row, pairs, records)
-            if "latency" in wanted:
-                document["latency"] = _latency(stack, min(pairs, 5))
-            if quix is not None:
-                document["quix"] = _quix(stack, quix, records)
-            if "restart" in wanted:
-                document["restart"] = rolling(stack, 15.0)
-            if "scaling" in wanted:
-                document["scaling"] = _scaling(stack, records)
-            if "recorder" in wanted:
-                document["recorder"] = _recorder(stack, records)
-            if "opening" in wanted:
-                document["opening"] = opening.measure(stack, records)
-            if "publish" in wanted:  # last: no enforcer reads what it leaves in the input
-                document["rows"]["publish"] = _row(stack, BY_NAME["publish"], pairs, records)
+        if {*wanted} - {"policy", "memory"}:
+            with _Site(home / "a", "a") as stack:
+                make_target(stack)
+                for row in (BY_NAME[name] for name in wanted if name in BY_NAME and name != "publish"):
+                    document["rows"][row.name] = _row(stack, row, pairs, records)
+                if "latency" in wanted:
+                    document["latency"] = _latency(stack, min(pairs, 5))
+                if quix is not None:
+                    document["quix"] = _quix(stack, quix, records)
+                if "restart" in wanted:
+                    document["restart"] = rolling(stack, 15.0)
+                if "scaling" in wanted:
+                    document["scaling"] = _scaling(stack, records)
+                if "recorder" in wanted:
+                    document["recorder"] = _recorder(stack, records)
+                if "opening" in wanted:
+                    document["opening"] = opening.measure(stack, records)
+                if "publish" in wanted:  # last: no enforcer reads what it leaves in the input
+                    document["rows"]["publish"] = _row(stack, BY_NAME["publish"], pairs, records)
         if "memory" in wanted:
             with _Site(home / "b", "b", EPOCH_MS) as stack:
                 make_target(stack)

@@ -11,16 +11,18 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from bus.guardrails.scanner import Scanner, default_scanner
 
 MAX_DEPTH: Final = 64
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}\Z")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{10,}={0,2}\Z")
 _DIGITS: Final = 7
 """A number of fewer digits is no card, telephone or social security number."""
+_BETWEEN: Final = "\n\0"
+"""Stands between texts that are scanned together: no pattern reaches over it but to the end of all."""
 
 
 class Rule(Protocol):
@@ -70,18 +72,18 @@ class Inspection:
     def payload(self, payload: bytes, content_type: str) -> Inspected:
         """A payload; ``value`` is the very bytes that came in where nothing was redacted. Raises Unclear."""
         told = Inspected(payload)
-        if "json" in content_type:
+        if "json" in content_type.lower():
             try:
                 parsed = json.loads(payload, object_pairs_hook=_once)
             except (ValueError, RecursionError) as error:
                 raise Unclear(f"not the JSON that it says: {type(error).__name__}") from None
             texts: list[str] = []
             _collect(parsed, texts, 0, packed=False)
-            if not self._scanner.scan("\n".join(texts)):
+            if not self._scanner.scan(_BETWEEN.join(texts)):
                 return told  # nothing anywhere: no need to know where
             walked = self._walk(parsed, told, 0, packed=False)
             if walked is not parsed:
-                told.value = json.dumps(walked, ensure_ascii=False, separators=(",", ":")).encode()
+                told.value = _dumped(walked).encode("utf-8", "replace")
             return told
         text = payload.decode("utf-8", "surrogateescape")
         made = self._text(text, told, packed=False)
@@ -92,7 +94,10 @@ class Inspection:
     def metadata(self, metadata: Mapping[str, str]) -> Inspected:
         """Metadata; ``value`` is a dict."""
         told = Inspected(dict(metadata))
-        told.value = {key: self._text(value, told, packed=False) for key, value in metadata.items()}
+        told.value = _apart(
+            (self._text(key, told, packed=False), self._text(value, told, packed=False))
+            for key, value in metadata.items()
+        )
         return told
 
     def _walk(self, value: Any, told: Inspected, depth: int, *, packed: bool) -> Any:
@@ -110,7 +115,7 @@ class Inspection:
                 for key, each in value.items()
             ]
             if any(key is not old or each is not before for key, each, old, before in pairs):
-                return {key: each for key, each, _, _ in pairs}
+                return _apart((key, each) for key, each, _, _ in pairs)
             return value
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10 ** (_DIGITS - 1):
             text = str(value)
@@ -119,10 +124,25 @@ class Inspection:
         return value
 
     def _text(self, text: str, told: Inspected, *, packed: bool) -> str:
-        made = self._scanned(text, told)
-        if packed or made is not text or len(text) < 2 * _DIGITS:
-            return made
-        return self._json(text, told) if text[0] in "[{ \t\r\n" else self._base64(text, told)
+        """What is packed in ``text`` is looked into first: the same places are never counted in both forms."""
+        if packed or len(text) < _DIGITS:
+            return self._scanned(text, told)
+        if (parsed := _parsed(text)) is not None:
+            walked = self._walk(parsed, told, 1, packed=True)
+            return text if walked is parsed else _dumped(walked)
+        if (inner := _decoded(text)) is not None:
+            made = self._inner(inner, told)
+            if made is not inner:
+                return base64.b64encode(made.encode("utf-8", "replace")).decode()
+        return self._scanned(text, told)
+
+    def _inner(self, text: str, told: Inspected) -> str:
+        """What was behind base64."""
+        parsed = _parsed(text)
+        if parsed is None:
+            return self._scanned(text, told)
+        walked = self._walk(parsed, told, 1, packed=True)
+        return text if walked is parsed else _dumped(walked)
 
     def _scanned(self, text: str, told: Inspected) -> str:
         spans = self._scanner.scan(text)
@@ -142,21 +162,24 @@ class Inspection:
                 at, changed = span.end, True
         return "".join([*pieces, text[at:]]) if changed else text
 
-    def _json(self, text: str, told: Inspected) -> str:
-        parsed = _parsed(text)
-        if parsed is None:
-            return text
-        made = self._walk(parsed, told, 1, packed=True)
-        return text if made is parsed else json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
-    def _base64(self, text: str, told: Inspected) -> str:
-        inner = _decoded(text)
-        if inner is None:
-            return text
-        made = self._scanned(inner, told)
-        if made is inner:
-            made = self._json(inner, told)
-        return text if made is inner else base64.b64encode(made.encode()).decode()
+def _apart(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys may have become the same: none takes another's place."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        name, number = key, 1
+        while name in made:
+            number += 1
+            name = f"{key} {number}"
+        made[name] = value
+    return made
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise Unclear("a number that JSON has no word for") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -175,8 +198,10 @@ def _parsed(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_once)
     except Unclear:
         raise
-    except (ValueError, RecursionError):
+    except json.JSONDecodeError:
         return None
+    except (ValueError, RecursionError) as error:
+        raise Unclear(f"packed JSON that cannot be read: {type(error).__name__}") from None
 
 
 def _decoded(text: str) -> str | None:
@@ -191,19 +216,18 @@ def _decoded(text: str) -> str | None:
 
 
 def _collect(value: Any, texts: list[str], depth: int, *, packed: bool) -> None:
-    """Every text that ``Inspection._walk`` would scan. No pattern reaches over a line's end but to the end of all."""
+    """Every text that ``Inspection._walk`` would scan."""
     if depth > MAX_DEPTH:
         raise Unclear(f"nested more than {MAX_DEPTH} deep")
     if isinstance(value, str):
         texts.append(value)
-        if packed or len(value) < 2 * _DIGITS:
+        if packed or len(value) < _DIGITS:
             return
-        inner = _decoded(value) if value[0] not in "[{ \t\r\n" else value
-        if inner is not None:
-            if inner is not value:
-                texts.append(inner)
-            if (parsed := _parsed(inner)) is not None:
-                _collect(parsed, texts, 1, packed=True)
+        if (parsed := _parsed(value)) is None and (inner := _decoded(value)) is not None:
+            texts.append(inner)
+            parsed = _parsed(inner)
+        if parsed is not None:
+            _collect(parsed, texts, 1, packed=True)
     elif isinstance(value, dict):
         for key, each in value.items():
             _collect(key, texts, depth + 1, packed=packed)

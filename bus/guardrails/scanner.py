@@ -5,13 +5,19 @@ One RE2 set says which patterns match at all; only those look for their places, 
 
 from __future__ import annotations
 
+import bisect
 import functools
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, Protocol
 
 import re2
 
 from bus.guardrails.types import CONTEXT, DETECTORS
+
+_HALVES: Final = re.compile("[\ud800-\udfff]")
+"""Half characters: what is no UTF-8 in bytes, and escapes in JSON that stand alone."""
+_GROUP: Final = re.compile(r"[^ -]+")
 
 
 class Span(NamedTuple):
@@ -44,19 +50,30 @@ class PatternScanner:
 
     def scan(self, text: str) -> list[Span]:
         """See ``Scanner``."""
-        matching = self._set.Match(text)
-        if not matching:
-            return []
+        text = _HALVES.sub("\ufffd", text)  # RE2 takes UTF-8; every place stays where it is
         found: list[Span] = []
-        for index in sorted(matching):
+        for index in sorted(self._set.Match(text) or ()):
             detector = self._detectors[index]
             for match in self._patterns[index].finditer(text):
-                start, end = match.span(detector.group)
-                if any(start < each.end and each.start < end for each in found):
-                    continue
-                if detector.accepts(text[start:end], text[max(0, start - CONTEXT) : start]):
-                    found.append(Span(start, end, detector.type))
-        return sorted(found)
+                for start, end in _parts(text, *match.span(detector.group), groups=detector.groups):
+                    place = bisect.bisect_left(found, (start, end, ""))
+                    if (place and found[place - 1].end > start) or (place < len(found) and found[place].start < end):
+                        continue
+                    if detector.accepts(text[start:end], text[max(0, start - CONTEXT) : start]):
+                        found.insert(place, Span(start, end, detector.type))
+                        break
+        return found
+
+
+def _parts(text: str, start: int, end: int, *, groups: bool) -> Iterator[tuple[int, int]]:
+    """A match, then with ``groups`` the longest runs of its groups: a date behind a card belongs to the match alone."""
+    yield start, end
+    if not groups:
+        return
+    places = [(start + each.start(), start + each.end()) for each in _GROUP.finditer(text[start:end])]
+    for size in range(len(places) - 1, 0, -1):
+        for first in range(len(places) - size + 1):
+            yield places[first][0], places[first + size - 1][1]
 
 
 @functools.lru_cache(64)

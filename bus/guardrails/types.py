@@ -25,6 +25,8 @@ class Detector:
     pattern: str
     accepts: Callable[[str, str], bool]
     group: int = 0
+    groups: bool = False
+    """Whether a part of what matched, some of its groups, may be what is looked for."""
 
 
 def luhn(digits: str) -> bool:
@@ -42,15 +44,24 @@ def _any(_found: str, _before: str) -> bool:
     return True
 
 
-def _card(found: str, _before: str) -> bool:
+def _card(found: str, before: str) -> bool:
     digits = re.sub(r"[ -]", "", found)
-    return 12 <= len(digits) <= 19 and digits[0] in "123456" and len(set(digits)) > 2 and luhn(digits)
+    return (
+        not before.endswith("+")
+        and 12 <= len(digits) <= 19
+        and digits[0] in "123456"
+        and len(set(digits)) > 1
+        and luhn(digits)
+    )
+
+
+_IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}")
 
 
 def _iban(found: str, _before: str) -> bool:
     """ISO 13616: the number moved behind the country, letters as 10 to 35, is 1 modulo 97."""
     text = found.replace(" ", "").upper()
-    if not 15 <= len(text) <= 34:
+    if not _IBAN.fullmatch(text):
         return False
     return int("".join(str(int(each, 36)) for each in text[4:] + text[:4])) % 97 == 1
 
@@ -83,7 +94,9 @@ _NO_PHONE_WORDS = re.compile(
     r"[^.!?\n]{0,24}$"
 )
 _DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}\b.*|\d{1,2}[-./]\d{1,2}[-./](?:\d{2}|\d{4})")
-_SEPARATED = re.compile(r"\d[ .-]{1,2}\(?\d|\(\d")
+_GROUPS: Final = frozenset({"3-3-4", "1-3-3-4", "3-4-4", "4-3-3", "4-3-4", "2-2-2-2", "2-2-2-2-2", "3-3-3"})
+_EXTENSION = re.compile(r"\s?(?:x|ext\.?)\s?\d+\Z")
+_SPACED = re.compile(r"[(]?\d{2,5}[)]?(?: \d{2,4})+")
 _REGIONS: Final = ("US", "GB", "DE", "FR", "IT", "ES", "IN", "AU", "BR", "CA")
 
 
@@ -91,15 +104,26 @@ def _phone(found: str, before: str) -> bool:
     digits = re.sub(r"\D", "", found)
     if not 7 <= len(digits) <= 20 or _DATE.fullmatch(found):
         return False
-    if found.startswith(("+", "00")):
-        return _possible("+" + found.removeprefix("+").removeprefix("00"), None)
+    if found.startswith("+"):
+        return _possible(found, None)
+    if found.startswith("00") and _valid("+" + found.removeprefix("00")):
+        return True
     if _NO_PHONE_WORDS.search(before):
         return False
     if _PHONE_WORDS.search(before):
         return True
-    # Without a word for it, only what is grouped as telephone numbers are, and is as long as one somewhere.
-    groups = len(_SEPARATED.findall(found))
-    return groups >= 2 and len(digits) >= 8 and any(_possible(found, region) for region in _REGIONS)
+    # Without a word for it, only what is grouped as telephone numbers are, and is as long as one somewhere. Versions,
+    # lots and social security numbers are grouped otherwise.
+    groups = "-".join(str(len(each)) for each in re.findall(r"\d+", _EXTENSION.sub("", found)))
+    grouped = groups in _GROUPS or (_SPACED.fullmatch(found) is not None and groups.count("-") >= 2)
+    return grouped and len(digits) >= 8 and any(_possible(found, region) for region in _REGIONS)
+
+
+def _valid(text: str) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(text, None))
+    except phonenumbers.NumberParseException:
+        return False
 
 
 def _possible(text: str, region: str | None) -> bool:
@@ -113,9 +137,7 @@ def _key(found: str, _before: str) -> bool:
     return len(set(found)) >= 10 and any(each.isdigit() for each in found) and any(each.isalpha() for each in found)
 
 
-_NAME = (
-    r"\p{Lu}[\p{L}'’-]*\p{L}(?:[ \t]+(?:\p{Lu}\.?|(?:van|von|de|da|di|del|la|le|bin|al)|\p{Lu}[\p{L}'’-]*\p{L})){0,3}"
-)
+_NAME = r"\p{Lu}[\p{L}'’-]*\p{L}(?:[ \t]+(?:(?:van|von|de|da|di|del|la|le|bin|al)[ \t]+)?(?:\p{Lu}[\p{L}'’-]*\p{L}|\p{Lu}\.?)){0,3}"
 
 DETECTORS: Final = (
     Detector("PRIVATE_KEY", r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.+?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)", _any),
@@ -127,14 +149,14 @@ DETECTORS: Final = (
     Detector("API_KEY", r"\bAIza[A-Za-z0-9_-]{35}", _any),
     Detector("API_KEY", r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", _any),
     Detector("API_KEY", r"(?i)\b(?:api[_ -]?key|secret|access[_ -]?token|auth[_ -]?token|password|passwd)\b[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"']?([A-Za-z0-9_+/=.-]{16,})", _key, 1),
-    Detector("EMAIL", r"[\p{L}0-9._%+-]+@[\p{L}0-9-]+(?:\.[\p{L}0-9-]+)+", _any),
+    Detector("EMAIL", r"[\p{L}0-9._%+-]+@(?:[\p{L}0-9-]+\.)+(?:xn--[A-Za-z0-9-]+|\p{L}{2,})", _any),
     Detector("URL", r"(?i)\bhttps?://[^\s\"'<>|]+", _any),
     Detector("IBAN", r"(?i)\b[A-Z]{2}\d{2}[A-Z0-9]{11,30}\b", _iban),
-    Detector("IBAN", r"\b[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b", _iban),
-    Detector("CREDIT_CARD", r"\b\d(?:[ -]?\d){11,18}\b", _card),
-    Detector("SSN", r"\b\d{3}[- ]?\d{2}[- ]?\d{4}\b", _ssn),
+    Detector("IBAN", r"\b[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b", _iban, groups=True),
+    Detector("CREDIT_CARD", r"\b\d(?:[ -]?\d){11,18}\b", _card, groups=True),
+    Detector("SSN", r"\b\d{3}(?:-\d{2}-| \d{2} |\d{2})\d{4}\b", _ssn),
     Detector("IP_ADDRESS", r"\b(?:\d{1,3}\.){3}\d{1,3}\b", _address),
-    Detector("IP_ADDRESS", r"(?i)(?:[0-9a-f]{1,4}:){2,7}(?::?[0-9a-f]{1,4}){1,6}|(?:[0-9a-f]{1,4}:){1,7}:", _address),
+    Detector("IP_ADDRESS", r"(?i)\b[0-9a-f]{1,4}:[0-9a-f:.]*[0-9a-f:]", _address),
     Detector("MAC_ADDRESS", r"(?i)\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b", _any),
     Detector("PHONE", r"(?:\+|\b00|\(|\b)\d[\d \t().-]{4,20}\d(?:\s?(?:x|ext\.?)\s?\d{1,5})?\b", _phone),
     Detector("PERSON", rf"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.?[ \t]+({_NAME})", _any, 1),

@@ -75,7 +75,16 @@ class DecidedProfile:
     def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:
         """A profile of the same shape."""
         return DecidedProfile(
-            prefixed, self.profile, self.decision, masked, self.tail, self.readers, self.policy_digest, self.agent
+            prefixed,
+            self.profile,
+            self.decision,
+            masked,
+            self.tail,
+            self.readers,
+            self.policy_digest,
+            self.agent,
+            self.context,
+            self.findings,
         )
 
     def variant(

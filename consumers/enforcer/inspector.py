@@ -72,7 +72,10 @@ class Inspector:
         """A profile with its metadata redacted. Raises Denied."""
         if self._metadata is None:
             return profile, NONE
-        told = self._metadata.metadata(profile.metadata)
+        try:
+            told = self._metadata.metadata(profile.metadata)
+        except Unclear as error:
+            raise Denied(self._unclear(error, "metadata")) from None
         if told.denied:
             raise Denied(self._refusal(told.denied), told.counts)
         return replace(profile, metadata=told.value), told.counts
@@ -86,7 +89,7 @@ class Inspector:
             try:
                 told = self._payload.payload(payload, content_type)
             except Unclear as error:
-                raise Denied(self._refusal(self._domain.guardrails[0].name, str(error))) from None
+                raise Denied(self._unclear(error, "payload")) from None
             if told.denied:
                 raise Denied(self._refusal(told.denied), told.counts)
             payload, counts = told.value, told.counts
@@ -136,6 +139,10 @@ class Inspector:
         if per == "tenant":
             return held.tenant
         return agent if per == "agent" else min(held.roles & self._domain.produce, default="")
+
+    def _unclear(self, error: Unclear, part: str) -> Decision:
+        first = next(rule.name for rule in self._domain.guardrails if getattr(rule, part))
+        return self._refusal(first, f"{part}: {error}")
 
     def _refusal(self, name: str, why: str = "") -> Decision:
         where = self._policy.locations.get(f"guardrails:{name}", "")
