@@ -12,12 +12,13 @@ from rich.markup import escape
 
 from bus import settings as settings_module
 from bus.cli.output import EXIT_NO, emit, out, say
+from bus.policy.casechecks import check_cases, parse_time
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
 from bus.policy.cases import Result, rules_of, run_cases
 from bus.policy.decide import Decision
 from bus.policy.explain import Explanation, explain
 from bus.policy.graph import FORMATS
-from bus.policy.loader import load_policy, validate
+from bus.policy.loader import load_policy, raise_first, validate
 from bus.policy.model import Policy
 from bus.policy.mutants import survivors
 from bus.policy.question import Action, Context
@@ -51,6 +52,7 @@ def test_command(directory: Path | None, as_json: bool, only: str, mutate: bool)
     place, policy = load_files(directory)
     document = read_cases(place / CASES_FILE)
     file = validate(document, CasesFile)
+    raise_first(check_cases(document, file, policy))
     results = run_cases(policy, document, file, only)
     decided = {each.decision.rule for each in results if each.decision is not None}
     uncovered = sorted(rules_of(policy) - decided)
@@ -124,14 +126,14 @@ def explain_command(
         tool=tool,
         task_type=task_type,
         purpose=purpose,
-        labels=(*labels, *policy.floor(AgentId(agent))) if produced is not None else labels,
+        labels=labels,
         time_ms=_time(at),
         load=load,
         size=size,
     )
     action = Action.PRODUCE if produced is not None else Action.CONSUME
     domain = DomainName(produced or consumed or "")
-    told = explain(AgentId(agent), action, domain, context, policy)
+    told = explain(AgentId(agent), action, domain, context, policy, floor=action is Action.PRODUCE)
     if as_json:
         emit("policy-explain", {"digest": policy.digest.hex(), **_explained(told)})
     else:
@@ -144,10 +146,9 @@ def _time(text: str) -> int:
     if not text:
         return int(dt.datetime.now(dt.UTC).timestamp() * 1000)
     try:
-        at = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return parse_time(text)
+    except (ValueError, OverflowError):
         raise click.UsageError(f"--time: expected ISO 8601, found {text!r}") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() * 1000)
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def _print(told: Explanation, policy: Policy, agent: str) -> None:
     if told.roles:
         out.print(f"ALLOW if {agent} also held {' or '.join(told.roles)}")
     if told.purposes:
-        out.print(f"ALLOW with purpose {' or '.join(told.purposes)}")
+        out.print(f"ALLOW with purpose {escape(' or '.join(told.purposes))}")
     if told.sharing:
         out.print(f"{len(told.sharing)} other agents share this refusal: {', '.join(told.sharing[:8])}")
     out.print("(All rules are shown; the enforcer stops at the first NO.)")

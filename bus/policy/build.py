@@ -81,6 +81,7 @@ def _clearances(law: SecurityMesh) -> dict[str, list[str]]:
 
 def _locations(mesh: Document, law: SecurityMesh) -> dict[str, str]:
     found = {f"conditions:{name}": _line(mesh, "conditions", name) for name in law.conditions}
+    found |= {f"roles:{name}": _line(mesh, "roles", name) for name in law.roles}
     found |= {f"guardrails:{name}": _line(mesh, "guardrails", name) for name in law.guardrails}
     found |= {f"masks:{name}": _line(mesh, "masks", name) for name in law.masks}
     found |= {f"rate_limits:{name}": _line(mesh, "rate_limits", name) for name in law.rate_limits}

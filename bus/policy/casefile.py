@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bus.errors import PolicyError
 from bus.policy.document import KindText
@@ -14,6 +14,15 @@ from bus.policy.yamldoc import Document, read
 
 CASES_FILE: Final = "cases.yaml"
 Question = Annotated[str, Field(pattern=r"^(produce|consume) [a-z][a-z0-9_-]{0,62}$")]
+
+
+def _chosen(value: Any) -> Any:
+    if value != "all" and not isinstance(value, list):
+        raise ValueError("expected all, or a list of agents")
+    return value
+
+
+Chosen = Annotated[Literal["all"] | list[LowerName], BeforeValidator(_chosen)]
 
 
 class Double(Strict):
@@ -64,7 +73,7 @@ class Matrix(Facts):
     """The same question for many agents and domains: one case per cell."""
 
     name: str
-    who: Literal["all"] | list[LowerName] = "all"  # type: ignore[assignment]  # many, where a case has one
+    who: Chosen = "all"  # type: ignore[assignment]  # many, where a case has one
     except_: list[LowerName] = Field(default=[], alias="except")
     do: Annotated[list[Question], Field(min_length=1)]
     expect: Literal["ALLOW", "DENY"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bus.codes import Code
 from bus.guardrails.inspect import Inspection, Unclear
+from bus.policy.casechecks import parse_time
 from bus.policy.casefile import Case, CasesFile, Double, Never
 from bus.policy.decide import Decision, decide
-from bus.policy.labels import BOTTOM
 from bus.policy.model import AgentPolicy, DomainPolicy, Policy
 from bus.policy.question import Action, Context
+from bus.policy.rules import record_label
 from bus.policy.yamldoc import Document, Path_
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
@@ -30,9 +31,13 @@ class Result:
 
 
 def run_cases(policy: Policy, document: Document, file: CasesFile, only: str = "") -> list[Result]:
-    """Every case whose name holds ``only``, in the order of the file."""
-    runner = _Runner(policy, document, file)
-    return [each for each in runner.run() if only in each.name]
+    """Every case whose name holds ``only``, in the order of the file; the file must hold together with the policy."""
+    return [each for each in each_case(policy, document, file) if only in each.name]
+
+
+def each_case(policy: Policy, document: Document, file: CasesFile) -> Iterator[Result]:
+    """Cases one by one, run as they are asked for."""
+    return _Runner(policy, document, file).run()
 
 
 def rules_of(policy: Policy) -> frozenset[str]:
@@ -77,56 +82,18 @@ class _Runner:
 
     def _case(self, case: Case, name: str, question: str, path: Path_) -> Result:
         facts = {**self._file.base.model_dump(exclude_none=True), **case.model_dump(exclude_none=True)}
-        who = AgentId(facts.get("who", ""))
-        if who not in self._policy.agents:
-            raise self._document.error((*path, "who"), f"who: expected an agent, found {who or None!r}")
-        action, domain = question.split()
-        decision, found = self._ask(who, Action(action), DomainName(domain), facts, path)
-        failure = _failure(case, decision, found) or self._label(case, DomainName(domain))
-        return Result(name, self._where(path), failure, decision)
-
-    def _ask(
-        self, who: AgentId, action: Action, domain: DomainName, facts: Mapping[str, Any], path: Path_
-    ) -> tuple[Decision, frozenset[str]]:
+        who = AgentId(facts["who"])
+        action, domain = Action(question.split()[0]), DomainName(question.split()[1])
         policy = self._policy
-        agent = policy.agents[who]
         if "zone" in facts:
-            agent = replace(agent, zone=facts["zone"])
+            agent = replace(policy.agents[who], zone=facts["zone"])
             policy = replace(policy, agents={**policy.agents, who: agent})
-        context = Context(
-            kind=Kind(facts.get("kind", "MESSAGE")),
-            target=facts.get("target", ""),
-            tool=facts.get("tool", ""),
-            task_type=facts.get("task_type", ""),
-            purpose=facts.get("purpose", ""),
-            user=facts.get("user", ""),
-            labels=tuple(facts.get("labels", ())),
-            tenant=facts.get("tenant", ""),
-            to=facts.get("to", ""),
-            time_ms=self._time(facts.get("time", ""), path),
-            load=facts.get("load", 0.0),
-            size=facts.get("size", 0),
-        )
-        decision = decide(who, action, domain, context, policy)
-        if not decision.allowed or action is not Action.PRODUCE:
-            return decision, frozenset()
-        return _guarded(decision, policy.domains[domain], facts, policy)
-
-    def _label(self, case: Case, domain: DomainName) -> str:
-        if case.label is None:
-            return ""
-        scheme, there = self._policy.scheme, self._policy.domains[domain]
-        found = scheme.names(there.label.join(scheme.parse(case.labels or ()) or BOTTOM))
-        return "" if set(found) == set(case.label) else f"expected label {case.label}, found {list(found)}"
-
-    def _time(self, text: str, path: Path_) -> int:
-        if not text:
-            return 0
-        try:
-            at = dt.datetime.fromisoformat(text)
-        except ValueError:
-            raise self._document.error((*path, "time"), f"time: expected ISO 8601, found {text!r}") from None
-        return int((at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() * 1000)
+        context = _context(facts)
+        decision, found = decide(who, action, domain, context, policy), frozenset[str]()
+        if decision.allowed and action is Action.PRODUCE:
+            decision, found = _guarded(decision, policy.domains[domain], facts, policy)
+        label = policy.scheme.names(record_label(policy.agents[who], policy.domains[domain], context, policy))
+        return Result(name, self._where(path), _failure(case, decision, found, label), decision)
 
     def _never(self, never: Never, path: Path_) -> Result:
         # Conditions and tiers are taken to hold: what is not possible then is never possible.
@@ -135,8 +102,6 @@ class _Runner:
             for name, each in self._policy.domains.items()
         }
         policy = replace(self._policy, domains=domains)
-        if policy.scheme.parse(never.labels) is None:
-            raise self._document.error((*path, "labels"), f"labels: expected the policy's, found {never.labels}")
         for name in never.who or self._names:
             for question in never.do or [f"produce {each}" for each in sorted(domains)]:
                 action, domain = question.split()
@@ -160,6 +125,23 @@ class _Runner:
                     yield Context(kind=kind, target=target, tool=tool, labels=tuple(never.labels))
 
 
+def _context(facts: Mapping[str, Any]) -> Context:
+    return Context(
+        kind=Kind(facts.get("kind", "MESSAGE")),
+        target=facts.get("target", ""),
+        tool=facts.get("tool", ""),
+        task_type=facts.get("task_type", ""),
+        purpose=facts.get("purpose", ""),
+        user=facts.get("user", ""),
+        labels=tuple(facts.get("labels", ())),
+        tenant=facts.get("tenant", ""),
+        to=facts.get("to", ""),
+        time_ms=parse_time(facts["time"]) if facts.get("time") else 0,
+        load=facts.get("load", 0.0),
+        size=facts.get("size", 0),
+    )
+
+
 def _roles(policy: Policy, double: Double) -> frozenset[RoleName]:
     """The double's roles with what they inherit."""
     given = map(RoleName, ([double.role] if double.role else []) + (double.roles or []))
@@ -172,8 +154,8 @@ def _guarded(
     """What guardrails make of the case's payload and metadata."""
     found: set[str] = set()
     for part, rules in (
-        ("payload", [each for each in domain.guardrails if each.payload]),
         ("metadata", [each for each in domain.guardrails if each.metadata]),
+        ("payload", [each for each in domain.guardrails if each.payload]),
     ):
         if not rules or facts.get(part) is None:
             continue
@@ -190,11 +172,11 @@ def _guarded(
             from_rule, why = told.denied, "found in the case's " + part
         if from_rule:
             location = policy.locations.get(f"guardrails:{from_rule}", "")
-            return replace(decision, obligations=None, rule=from_rule, location=location, why=why), frozenset(found)
+            return Decision(Code.GUARDRAIL, from_rule, location, why=why), frozenset(found)
     return decision, frozenset(found)
 
 
-def _failure(case: Case, decision: Decision, found: frozenset[str]) -> str:
+def _failure(case: Case, decision: Decision, found: frozenset[str], label: tuple[str, ...]) -> str:
     verdict = "ALLOW" if decision.allowed else "DENY"
     told = f"{verdict} by {decision.rule} ({decision.location or '-'})" + (f": {decision.why}" if decision.why else "")
     if verdict != case.expect:
@@ -206,7 +188,10 @@ def _failure(case: Case, decision: Decision, found: frozenset[str]) -> str:
     if missing:
         return f"expected obligations {missing}, found {list(names)}"
     absent = [each for each in case.redacts if each not in found]
-    return f"expected findings {absent}, found {sorted(found)}" if absent else ""
+    if absent:
+        return f"expected findings {absent}, found {sorted(found)}"
+    wrong = case.label is not None and set(case.label) != set(label)
+    return f"expected label {case.label}, found {list(label)}" if wrong else ""
 
 
 def _crossing(never: Never, agent: AgentPolicy, decision: Decision, policy: Policy) -> str:

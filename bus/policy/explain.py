@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bus.policy.decide import Decision, decide, findings
+from bus.policy.decide import Decision, findings
+from bus.policy.decide import decide as pdp
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context, Finding
 from bus.wire.names import AgentId, DomainName
+
+Decides = Callable[[AgentId, Action, DomainName, Context, Policy], Decision]
+_QUOTED = re.compile(r"""["]([^"]*)["]|[']([^']*)[']""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +27,17 @@ class Explanation:
     sharing: tuple[AgentId, ...]
 
 
-def explain(principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy) -> Explanation:
-    """Explain one decision, as it is or as it would be."""
+def explain(
+    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy, *, floor: bool = False
+) -> Explanation:
+    """Explain one decision, as it is or as it would be. With ``floor`` as the enforcer decides on a record that proves
+    nothing of what it builds on: each agent that is asked about has its own floor."""
+
+    def decide(agent: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy) -> Decision:
+        return pdp(agent, action, resource, _floored(agent, context, policy, floor=floor), policy)
+
     decision = decide(principal, action, resource, context, policy)
-    told = tuple(findings(principal, action, resource, context, policy))
+    told = tuple(findings(principal, action, resource, _floored(principal, context, policy, floor=floor), policy))
     if decision.allowed:
         return Explanation(decision, told, (), (), ())
     sharing = tuple(
@@ -37,14 +50,18 @@ def explain(principal: AgentId, action: Action, resource: DomainName, context: C
     return Explanation(
         decision,
         told,
-        _roles_that_allow(principal, action, resource, context, policy),
-        _words_that_allow(principal, action, resource, context, policy),
+        _roles_that_allow(principal, action, resource, context, policy, decide),
+        _words_that_allow(principal, action, resource, context, policy, decide),
         sharing,
     )
 
 
+def _floored(agent: AgentId, context: Context, policy: Policy, *, floor: bool) -> Context:
+    return replace(context, labels=(*context.labels, *policy.floor(agent))) if floor else context
+
+
 def _roles_that_allow(
-    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy
+    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy, decide: Decides
 ) -> tuple[str, ...]:
     agent, domain = policy.agents.get(principal), policy.domains.get(resource)
     if agent is None or domain is None:
@@ -59,12 +76,12 @@ def _roles_that_allow(
 
 
 def _words_that_allow(
-    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy
+    principal: AgentId, action: Action, resource: DomainName, context: Context, policy: Policy, decide: Decides
 ) -> tuple[str, ...]:
     """Purposes that stand in the conditions and would allow: words in quotes, tried one by one."""
     domain = policy.domains.get(resource)
     texts = [each.text for each in domain.when] if domain is not None else []
-    words = sorted({word for text in texts if "purpose" in text for word in text.split('"')[1::2]})
+    words = sorted({a or b for text in texts if "purpose" in text for a, b in _QUOTED.findall(text)})
     return tuple(
         word for word in words if decide(principal, action, resource, replace(context, purpose=word), policy).allowed
     )

@@ -127,7 +127,7 @@ def _box(x: int, y: int, fill: str, name: str, told: str) -> list[str]:
 
 
 def _id(name: str) -> str:
-    return name.replace("-", "_")
+    return name.replace("_", "_u").replace("-", "_m")
 
 
 FORMATS: Final = {"mermaid": mermaid, "dot": dot, "svg": svg}

@@ -26,6 +26,12 @@ from bus.wire.names import LOWER_NAME, ROLE_NAME
 MESH_FILE: Final = "mesh.yaml"
 AGENTS_FILE: Final = "agents.yaml"
 
+PATTERNS: Final = {
+    r"^[a-z][a-z0-9_-]{0,62}$": LOWER_NAME,
+    r"^(produce|consume) [a-z][a-z0-9_-]{0,62}$": "`produce DOMAIN` or `consume DOMAIN`",
+    r"^[a-z][a-z0-9_-]{0,30}(\.[a-z][a-z0-9_-]{0,30}){0,3}$": "a tool, as in sql.read",
+    r"^[A-Za-z0-9_.-]{1,64}$": "a key, as in locale or payload.email",
+}
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -34,11 +40,12 @@ def load_policy(directory: Path, *, development: bool = True) -> Policy:
     mesh, agents = read(directory / MESH_FILE), read(directory / AGENTS_FILE)
     mesh_model, agents_model = validate(mesh, MeshFile), validate(agents, AgentsFile)
     law = mesh_model.security_mesh
-    _raise_first(check_files(mesh, agents, law, agents_model, development=development))
+    raise_first(check_files(mesh, agents, law, agents_model, development=development))
     return compile_policy(canonical(build_document(mesh, law, agents_model)))
 
 
-def _raise_first(errors: Iterable[PolicyError]) -> None:
+def raise_first(errors: Iterable[PolicyError]) -> None:
+    """Raise the first in file order, with the others as its notes."""
     ordered = sorted(errors, key=lambda each: (each.file, each.line, each.column))
     if ordered:
         for other in ordered[1:]:
@@ -55,7 +62,7 @@ def validate(document: Document, model: type[M]) -> M:
         # A misspelt key is also a missing one: say it once, at the key that is there.
         near = {(each["loc"][:-1], _nearest(model, each["loc"])) for each in found if each["type"] == "extra_forbidden"}
         kept = [each for each in found if (each["loc"][:-1], each["loc"][-1] if each["loc"] else "") not in near]
-        _raise_first([_placed(document, model, each) for each in kept])
+        raise_first([_placed(document, model, each) for each in kept])
         raise  # unreachable: a ValidationError has at least one error
 
 
@@ -94,7 +101,7 @@ def _expected(error: dict[str, Any]) -> str:
         case "literal_error":
             return str(context["expected"])
         case "string_pattern_mismatch":
-            return LOWER_NAME if context["pattern"].startswith("^[a-z]") else ROLE_NAME
+            return PATTERNS.get(context["pattern"], ROLE_NAME)
         case "string_type":
             return "text (in quotes where YAML would read something else)"
         case "greater_than_equal":

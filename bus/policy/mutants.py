@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bus.errors import WireError
 from bus.policy.casefile import CasesFile
-from bus.policy.cases import run_cases
+from bus.policy.cases import each_case, run_cases
 from bus.policy.compiling import canonical, compile_policy
 from bus.policy.model import Policy
 from bus.policy.yamldoc import Document
@@ -43,9 +43,11 @@ def mutants(policy: Policy) -> Iterator[Mutant]:
 def survivors(policy: Policy, document: Document, file: CasesFile) -> tuple[list[Mutant], int]:
     """Mutants that no case notices, and how many there were."""
     count, left = 0, []
+    failing = {each.name for each in run_cases(policy, document, file) if each.failure}
     for mutant in mutants(policy):
         count += 1
-        if not any(each.failure for each in run_cases(mutant.policy, document, file)):
+        told = each_case(mutant.policy, document, file)
+        if not any(each.failure and each.name not in failing for each in told):
             left.append(mutant)
     return left, count
 
@@ -92,7 +94,7 @@ def _changed(origin: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
         if set(origin["clearances"][role]) != set(highest):
             made = copy.deepcopy(origin)
             made["clearances"][role] = highest
-            yield f"{role}: cleared for everything", "", made
+            yield f"{role}: cleared for everything", origin["locations"].get(f"roles:{role}", ""), made
     for name in origin.get("conditions", {}):
         made = copy.deepcopy(origin)
         made["conditions"][name] = "true"

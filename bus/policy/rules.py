@@ -183,11 +183,18 @@ def facts(case: Case) -> dict[str, Any]:
             "purpose": context.purpose,
             "user": context.user,
             "labels": list(scheme.names(case.label)),
-            "time": dt.datetime.fromtimestamp(context.time_ms / 1000, dt.UTC),
+            "time": _moment(context.time_ms),
             "load": float(context.load),
             "size": context.size,
         },
     }
+
+
+def _moment(time_ms: int) -> dt.datetime:
+    try:
+        return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
+    except (OverflowError, ValueError, OSError):
+        return dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 def _conditions(case: Case, *, moment: bool) -> Iterator[Finding]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 _LONGEST: Final = 3650 * 86_400_000
+_DURATION: Final = r"([1-9][0-9]{0,8})(ms|s|m|h|d)"
+_SIZE: Final = r"([1-9][0-9]{0,8})(B|KiB|MiB)"
+_PERCENT: Final = r"([1-9][0-9]{0,4})%"
+_RECORD_RATE: Final = r"([1-9][0-9]{0,6})/(s|m|h)"
+_REFUSALS: Final = r"([1-9][0-9]?) refusals? in ([1-9][0-9]{0,8})(ms|s|m|h)"
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES: Final = {"B": 1, "KiB": 1024, "MiB": 1024 * 1024}
 MAX_EXPRESSION: Final = 1000
@@ -15,39 +20,37 @@ MAX_EXPRESSION: Final = 1000
 
 
 def _milliseconds(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", value)):
+    if isinstance(value, str) and (match := re.fullmatch(_DURATION, value)):
         return min(int(match[1]) * _UNITS[match[2]], _LONGEST + 1)
     raise ValueError('expected a duration, as in "90s", 24h or 7d')
 
 
 def _bytes(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(B|KiB|MiB)", value)):
+    if isinstance(value, str) and (match := re.fullmatch(_SIZE, value)):
         return int(match[1]) * _SIZES[match[2]]
     raise ValueError("expected a size, as in 256KiB or 4MiB")
 
 
 def _bytes_a_second(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,8})(B|KiB|MiB)/s", value)):
+    if isinstance(value, str) and (match := re.fullmatch(f"{_SIZE}/s", value)):
         return int(match[1]) * _SIZES[match[2]]
     raise ValueError("expected bytes a second, as in 256KiB/s or 4MiB/s")
 
 
 def _percent(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,4})%", value)):
+    if isinstance(value, str) and (match := re.fullmatch(_PERCENT, value)):
         return int(match[1])
     raise ValueError("expected a share of one of the broker's threads, as in 20%")
 
 
 def _per_hour(value: Any) -> Any:
-    if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,6})/(s|m|h)", value)):
+    if isinstance(value, str) and (match := re.fullmatch(_RECORD_RATE, value)):
         return int(match[1]) * 3_600_000 // _UNITS[match[2]]
     raise ValueError("expected records in a time, as in 50/s, 20/m or 100/h")
 
 
 def _refusals(value: Any) -> Any:
-    if isinstance(value, str) and (
-        match := re.fullmatch(r"([1-9][0-9]?) refusals? in ([1-9][0-9]{0,8})(ms|s|m|h)", value)
-    ):
+    if isinstance(value, str) and (match := re.fullmatch(_REFUSALS, value)):
         return int(match[1]), int(match[2]) * _UNITS[match[3]]
     raise ValueError("expected refusals in a time, as in 5 refusals in 30s, at most 64")
 
@@ -58,16 +61,36 @@ def _first_version(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[int, BeforeValidator(_milliseconds), Field(le=_LONGEST)]
+def _written(pattern: str, description: str) -> WithJsonSchema:
+    """What the published schema says of a number that the file has as text; the last annotation of its type."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "description": description})
 
-Size = Annotated[int, BeforeValidator(_bytes)]
-ByteRate = Annotated[int, BeforeValidator(_bytes_a_second), Field(ge=1024)]
-Percent = Annotated[int, BeforeValidator(_percent)]
-RecordRate = Annotated[int, BeforeValidator(_per_hour)]
+
+Duration = Annotated[
+    int,
+    BeforeValidator(_milliseconds),
+    Field(le=_LONGEST),
+    _written(_DURATION, "A duration, as in 90s, 24h or 7d; at most 3650d."),
+]
+Size = Annotated[int, BeforeValidator(_bytes), _written(_SIZE, "A size, as in 256KiB or 4MiB.")]
+ByteRate = Annotated[
+    int,
+    BeforeValidator(_bytes_a_second),
+    Field(ge=1024),
+    _written(f"{_SIZE}/s", "Bytes a second, as in 256KiB/s or 4MiB/s; at least 1KiB/s."),
+]
+Percent = Annotated[int, BeforeValidator(_percent), _written(_PERCENT, "A share of one of the broker's threads: 20%.")]
+RecordRate = Annotated[
+    int, BeforeValidator(_per_hour), _written(_RECORD_RATE, "Records in a time, as in 50/s, 20/m or 100/h.")
+]
 """Records an hour."""
-Refusals = Annotated[tuple[Annotated[int, Field(le=64)], int], BeforeValidator(_refusals)]
+Refusals = Annotated[
+    tuple[Annotated[int, Field(le=64)], int],
+    BeforeValidator(_refusals),
+    _written(_REFUSALS, "Refusals in a time, as in 5 refusals in 30s; at most 64."),
+]
 """How many, in how many ms."""
-Version = Annotated[int, BeforeValidator(_first_version)]
+Version = Annotated[int, BeforeValidator(_first_version), WithJsonSchema({"type": "integer", "const": 1})]
 LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
 ToolText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}(\.[a-z][a-z0-9_-]{0,30}){0,3}$")]
