@@ -89,7 +89,7 @@ class _Checks:
     def _places(self, path: Path_, **places: str | None) -> Iterator[PolicyError]:
         for key, found in places.items():
             known = self._policy.tenants if key == "tenant" else self._policy.zones
-            if found and found not in known:
+            if found and known and found not in known:  # where the policy has none, none counts
                 yield from self._known((*path, key), key, found, sorted(known))
 
     def _facts(self, path: Path_, facts: Facts) -> Iterator[PolicyError]:
