@@ -29,6 +29,11 @@ def say(text: str) -> None:
     err.print(escape(text))
 
 
+def warn(text: str) -> None:
+    """A line on stderr: something to look at."""
+    err.print(f"[yellow]bus: warning:[/] {escape(text)}")
+
+
 def exit_code(error: BusError) -> int:
     """The documented exit code of an error."""
     if isinstance(error, AccessRefused) or error.code is Code.CREDENTIAL:

@@ -12,9 +12,12 @@ from bus.admin.apply import apply_plan
 from bus.admin.saved import check_same, read_draft, save_plan
 from bus.authority.local import load_signer
 from bus.cli import law, past
-from bus.cli.output import EXIT_CHANGES, emit, out, say
+from bus.cli.output import EXIT_CHANGES, emit, out, say, warn
 from bus.cli.plans import confirm, show
-from bus.policy.loader import load_policy
+from bus.policy.casechecks import check_cases
+from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
+from bus.policy.lint import lint, lint_cases
+from bus.policy.loader import load_policy, raise_first, validate
 from bus.settings import Mode, Settings
 from bus.stack.local import Stack
 
@@ -32,14 +35,24 @@ def _stack(settings: Settings, directory: Path | None) -> Stack:
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def check(directory: Path | None, as_json: bool) -> None:
-    """Read and check mesh.yaml and agents.yaml; exit 1 when refused, 2 when they cannot be read."""
+    """Read and check the files, and warn of what is probably not meant; exit 1 when refused, 2 when unreadable."""
     settings = settings_module.load()
     loaded = load_policy(directory or settings.policies, development=settings.mode is Mode.DEVELOPMENT)
     settings.check_interval(loaded.rotation_interval_ms)
     digest = loaded.digest.hex()
+    warnings = [str(each) for each in lint(loaded)]
+    cases = (directory or settings.policies) / CASES_FILE
+    if cases.exists():
+        document = read_cases(cases)
+        file = validate(document, CasesFile)
+        raise_first(check_cases(document, file, loaded))
+        warnings += [str(each) for each in lint_cases(loaded, document, file)]
     if as_json:
-        emit("policy-check", {"digest": digest, "domains": sorted(loaded.domains), "agents": sorted(loaded.agents)})
+        names = {"domains": sorted(loaded.domains), "agents": sorted(loaded.agents)}
+        emit("policy-check", {"digest": digest, **names, "warnings": warnings})
     else:
+        for each in warnings:
+            warn(each)
         out.print(f"ok: {len(loaded.domains)} domains, {len(loaded.agents)} agents, digest {digest[:12]}")
 
 

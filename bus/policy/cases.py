@@ -11,7 +11,7 @@ from bus.codes import Code
 from bus.guardrails.inspect import Inspection, Unclear
 from bus.policy.casechecks import parse_time
 from bus.policy.casefile import Case, CasesFile, Double, Never
-from bus.policy.decide import Decision, decide
+from bus.policy.decide import Decision, decide, findings
 from bus.policy.model import AgentPolicy, DomainPolicy, Policy
 from bus.policy.question import Action, Context
 from bus.policy.rules import record_label
@@ -40,6 +40,14 @@ def each_case(policy: Policy, document: Document, file: CasesFile) -> Iterator[R
     return _Runner(policy, document, file).run()
 
 
+def seen_conditions(policy: Policy, document: Document, file: CasesFile) -> dict[str, set[bool]]:
+    """What each condition was over the cases of the domains that ask it."""
+    runner = _Runner(policy, document, file)
+    for _ in runner.run():
+        pass
+    return runner.conditions
+
+
 def rules_of(policy: Policy) -> frozenset[str]:
     """Names of the rules that a case can be decided by."""
     names = {f"{domain}.{action}" for domain in policy.domains for action in Action}
@@ -62,6 +70,7 @@ class _Runner:
         self._names = sorted(doubles) or sorted(policy.agents)
         self._document = document
         self._file = file
+        self.conditions: dict[str, set[bool]] = {}
 
     def run(self) -> Iterator[Result]:
         for index, case in enumerate(self._file.cases):
@@ -92,6 +101,9 @@ class _Runner:
         decision, found = decide(who, action, domain, context, policy), frozenset[str]()
         if decision.allowed and action is Action.PRODUCE:
             decision, found = _guarded(decision, policy.domains[domain], facts, policy)
+        for finding in findings(who, action, domain, context, policy):
+            if finding.rule in {each.name for each in policy.domains[domain].when}:
+                self.conditions.setdefault(finding.rule, set()).add(finding.refusal is None)
         label = policy.scheme.names(record_label(policy.agents[who], policy.domains[domain], context, policy))
         return Result(name, self._where(path), _failure(case, decision, found, label), decision)
 

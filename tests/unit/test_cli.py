@@ -165,12 +165,14 @@ def test_an_unknown_setting_is_told_on_stderr_with_the_nearest_one(run):
 
 def test_a_good_policy_is_told_as_such(run):
     ran = run("policy", "check", POLICIES)
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert [line.partition(": mesh.yaml:")[0] for line in ran.err.splitlines()] == ["bus: warning"] * 2
     assert ran.out.startswith("ok: 4 domains, 4 agents, digest ")
     told = run("policy", "check", POLICIES, "--json").document()
     assert told["format"] == "bus.policy-check/1"
     assert told["agents"] == ["analyst-1", "executor-1", "orchestrator-1", "retriever-1"]
     assert str(told["digest"]).startswith(ran.out.split()[-1])
+    assert [f"bus: warning: {each}" for each in told["warnings"]] == ran.err.splitlines()
 
 
 def broken(folder: Path, change: Callable[[str], str]) -> Path:
