@@ -1,12 +1,20 @@
 """The whole language on the real path: tenants, zones, labels, masks, guardrails, rates, breakers, a live edit."""
 
 import shutil
+import threading
 import time
 
 import pytest
 
 from bus import Bus, Denied
+from bus.authority.local import load_signer, read_applied
+from bus.authority.trust import read_trust
 from bus.cli.audit import hop_document, open_query
+from bus.crypto.signing import sign_object
+from bus.files import write_file
+from bus.policy.loader import load_policy
+from bus.wire.objects import SignedSnapshot
+from demo.raw import RawClient
 from tests.integration.conftest import POLICIES, start_stack
 from tests.integration.oracle import account, bus_command, read_topic, verified
 
@@ -44,6 +52,15 @@ def mesh(tmp_path_factory):
     local = start_stack(home / "state", policies=policies, enforcers=2)
     yield local
     local.down(lambda _: None, purge=True)
+
+
+def _without(policies, name):
+    """The law without a guardrail in coordination, in a folder of its own."""
+    folder = policies.parent / "other"
+    shutil.copytree(policies, folder)
+    law = folder / "mesh.yaml"
+    law.write_text(law.read_text().replace(f"guardrails: [{name}no-keys]", "guardrails: [no-keys]"))
+    return law
 
 
 def published(stack, agent, domain, payload, **more):
@@ -209,6 +226,38 @@ def test_a_guardrail_that_is_edited_holds_for_the_next_records_without_a_restart
     finally:
         law.write_text(text)
         bus_command(mesh, "policy", "apply", str(mesh.settings.policies), "--yes", "--allow-widening")
+
+
+def test_fifty_switches_under_load_lose_and_refuse_nothing(mesh):
+    trust, signer = read_trust(mesh.layout.trust), load_signer(mesh.layout.signer("policy"))
+    laws = [mesh.load_policy(), load_policy(_without(mesh.settings.policies, "no-pii, ").parent)]
+    first = read_applied(mesh.layout, trust).signed.number + 1
+    raw, now = RawClient(mesh), int(time.time() * 1000)
+    sent, done = [], threading.Event()
+
+    def write():
+        with Bus("orchestrator-1", settings=mesh.settings) as me:
+            while not done.wait(0.005):
+                sent.append(me.publish("coordination", {"n": len(sent)}, confirm="queued"))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for number in range(first, first + 50):
+        law = laws[number % 2]
+        signed = SignedSnapshot(trust.deployment, number, law.digest, now - 60_000, now + 86_400_000, law.document)
+        raw.produce("bus.policy", sign_object(signer, signed), key=b"policy")
+        held = len(sent)
+        while len(sent) < held + 4:  # some records under each
+            assert thread.is_alive()
+    done.set()
+    thread.join()
+    hops = [told(mesh, each) for each in sent]
+    assert {hop["decision"] for hop in hops} == {"ALLOW"}
+    assert len({hop["snapshot"] for hop in hops} & set(range(first, first + 50))) > 10
+    for partition in range(4):
+        seen = [hop["snapshot"] for hop in sorted(hops, key=lambda hop: hop["offset"]) if hop["partition"] == partition]
+        assert seen == sorted(seen)
+    write_file(mesh.layout.snapshot, sign_object(signer, signed))  # what `bus policy apply` compares with
 
 
 def test_every_input_has_one_outcome_and_one_hop_and_the_ledger_verifies(mesh):
