@@ -99,7 +99,7 @@ class Transactor:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _start(self) -> None:
-        self._work: queue.SimpleQueue[Staged | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Producer, Staged] | None] = queue.SimpleQueue()
         self._done = threading.Event()
         self._done.set()
         self._thread = threading.Thread(target=self._run, args=(self._work, self._done), name="transactor", daemon=True)
@@ -113,7 +113,7 @@ class Transactor:
     def submit(self, staged: Staged) -> None:
         """Start a transaction; the last one must have ended."""
         self._done.clear()
-        self._work.put(staged)
+        self._work.put((self._producer, staged))
 
     def wait(self, timeout: float = STEP_DEADLINE_S) -> None:
         """Until no transaction is under way; raises TransactionFailed when the last one failed."""
@@ -185,11 +185,12 @@ class Transactor:
                 self._fresh_began = 0.0
                 return producer
 
-    def _run(self, work: queue.SimpleQueue[Staged | None], done: threading.Event) -> None:
-        while (staged := work.get()) is not None:
+    def _run(self, work: queue.SimpleQueue[tuple[Producer, Staged] | None], done: threading.Event) -> None:
+        while (given := work.get()) is not None:
+            producer, staged = given
             began = time.monotonic()
             try:
-                self._commit(self._producer, staged)
+                self._commit(producer, staged)
                 staged.seconds = time.monotonic() - began
                 if staged.seconds > SLOW_S and done is self._done:
                     log.warning("transaction took %.1f s: producer renewed", staged.seconds)

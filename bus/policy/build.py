@@ -64,7 +64,9 @@ def build_document(mesh: Document, law: SecurityMesh, who: AgentsFile) -> dict[s
 
 
 def _line(mesh: Document, *path: str | int) -> str:
-    return f"{mesh.file}:{mesh.at((LAW, *path))[0]}"
+    place = (LAW, *path)
+    line, _ = mesh.marks.get((*place, "~key"), mesh.at(place))
+    return f"{mesh.file}:{line}"
 
 
 def _clearances(law: SecurityMesh) -> dict[str, list[str]]:

@@ -104,7 +104,7 @@ class _Runner:
         for finding in findings(who, action, domain, context, policy):
             if finding.rule in {each.name for each in policy.domains[domain].when}:
                 self.conditions.setdefault(finding.rule, set()).add(finding.refusal is None)
-        label = policy.scheme.names(record_label(policy.agents[who], policy.domains[domain], context, policy))
+        label = policy.scheme.names(record_label(policy.agents[who], action, policy.domains[domain], context, policy))
         return Result(name, self._where(path), _failure(case, decision, found, label), decision)
 
     def _never(self, never: Never, path: Path_) -> Result:

@@ -208,7 +208,7 @@ def _downward(document: Document, law: SecurityMesh, scheme: Scheme) -> Iterator
             if above is None or below is None or below.covers(above):
                 continue
             carriers = _common(law, high, low)
-            bad = [role for role in carriers if not _may_lower(law, role, above, below, scheme)]
+            bad = [role for role in carriers if not _may_lower(law, role, above, below, scheme, low)]
             if bad:
                 message = (
                     f"label: {bad[0]} may read {high.name} ({'+'.join(scheme.names(above))}) and write {low.name} "
@@ -227,10 +227,16 @@ def _common(law: SecurityMesh, high: Domain, low: Domain) -> list[str]:
     return [role for role in known_roles(law) if (held := set(closure(law, [role]))) & reads and held & writes]
 
 
-def _may_lower(law: SecurityMesh, role: str, above: Label, below: Label, scheme: Scheme) -> bool:
+def _may_lower(law: SecurityMesh, role: str, above: Label, below: Label, scheme: Scheme, low: Domain) -> bool:
     for each in law.labels.declassify if law.labels else []:
+        if not {each.from_, each.to} <= {*scheme.levels} or not {*each.after} <= {*low.guardrails}:
+            continue
         lowered = Label(scheme.levels.index(each.to), above.categories - set(each.drop))
-        if each.role == role and scheme.levels.index(each.from_) >= above.level and below.covers(lowered):
+        if (
+            each.role in closure(law, [role])
+            and scheme.levels.index(each.from_) >= above.level
+            and below.covers(lowered)
+        ):
             return True
     return False
 

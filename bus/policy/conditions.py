@@ -17,8 +17,9 @@ from bus.wire.envelope import Kind
 
 MAX_MACROS: Final = 2
 """Calls of all, exists, exists_one, map and filter: what they run over multiplies, and nothing else in CEL loops."""
-_MACRO: Final = re.compile(r"\b(?:all|exists|exists_one|map|filter)\s*\(")
-_MOMENT: Final = re.compile(r"\b(?:time|load|size)\b")
+_MACRO: Final = re.compile(r"\b(?:all|exists|exists_one|existsOne|map|filter)\b")
+_CONSTANT: Final = re.compile(r"\bcontext\s*\.\s*(?:kind|target|tool|task_type|purpose|user|labels)\b")
+"""What of the context is the same for all records of a profile. Whoever goes another way to it may look at more."""
 
 SAMPLE: Final[Mapping[str, Any]] = {
     "principal": {
@@ -48,14 +49,14 @@ SAMPLE: Final[Mapping[str, Any]] = {
 
 
 class Condition:
-    """A compiled condition. ``moment`` says that it looks at time, load or size, which differ from record to record."""
+    """A compiled condition. ``moment``: it may look at time, load or size, which differ from record to record."""
 
     __slots__ = ("_program", "moment", "name", "text")
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.moment = _MOMENT.search(text) is not None
+        self.moment = "context" in _CONSTANT.sub("", text)
         self._program = cel.compile(text)
 
     def __repr__(self) -> str:

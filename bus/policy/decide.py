@@ -80,7 +80,7 @@ def decide_constant(
     if unknown is not None:
         return Decision(unknown.refusal or Code.INTERNAL, unknown.rule, unknown.location, why=unknown.why)
     domain, agent = policy.domains[resource], policy.agents[principal]
-    case = Case(agent, action, domain, context, policy, record_label(agent, domain, context, policy))
+    case = Case(agent, action, domain, context, policy, record_label(agent, action, domain, context, policy))
     for rule in RULES:
         for finding in rule(case):
             if finding.refusal is not None:
@@ -110,7 +110,7 @@ def decide_moment(
     if domain is None or not domain.moment or not (decision.allowed or decision.rule == f"{resource}.tier"):
         return decision
     agent = policy.agents[principal]
-    case = Case(agent, action, domain, context, policy, record_label(agent, domain, context, policy))
+    case = Case(agent, action, domain, context, policy, record_label(agent, action, domain, context, policy))
     for finding in moment_conditions(case):
         if finding.refusal is not None:
             return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
@@ -125,7 +125,7 @@ def findings(
     if unknown is not None:
         return [unknown]
     domain, agent = policy.domains[resource], policy.agents[principal]
-    case = Case(agent, action, domain, context, policy, record_label(agent, domain, context, policy))
+    case = Case(agent, action, domain, context, policy, record_label(agent, action, domain, context, policy))
     found = [finding for rule in RULES[:-1] for finding in rule(case)]
     found += moment_conditions(case)
     return found + list(RULES[-1](case))

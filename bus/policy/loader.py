@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -125,15 +126,23 @@ def _expected(error: dict[str, Any]) -> str:
             return str(names.get(kind, error["msg"]))
 
 
+def _given(annotation: Any) -> Any:
+    """What stands there where something stands there: ``Labels | None`` is Labels."""
+    choices = [each for each in get_args(annotation) if each is not type(None)]
+    return choices[0] if get_origin(annotation) in (UnionType, Union) and len(choices) == 1 else annotation
+
+
 def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
     """Keys of the model that stands at ``path`` under ``model``."""
     at: Any = model
     for part in path:
+        at = _given(at)
         if get_origin(at) in (list, dict):  # list[Domain] by index, dict[str, Agent] by name
             at = get_args(at)[-1]
         else:
             fields = {each.alias or name: each for name, each in at.model_fields.items()}
             at = fields[str(part)].annotation
+    at = _given(at)
     if isinstance(at, type) and issubclass(at, BaseModel):
         return sorted(each.alias or name for name, each in at.model_fields.items())
     return []

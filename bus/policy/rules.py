@@ -14,16 +14,17 @@ from bus.codes import Code
 from bus.policy.labels import BOTTOM, Label
 from bus.policy.model import AgentPolicy, DomainPolicy, FlowRule, Policy, reader_group
 from bus.policy.question import Action, Case, Context, Finding
+from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, Tier
 
 AVAILABLE_TIERS: Final = frozenset({Tier.PLAINTEXT, Tier.RETRIEVAL})
 """Tiers that this release can protect for; a domain of another tier is refused, never weakened."""
 
 
-def record_label(agent: AgentPolicy, domain: DomainPolicy, context: Context, policy: Policy) -> Label:
-    """The domain's own label, joined with what the record builds on as far as the agent may not lower it."""
-    built_on = policy.scheme.parse(context.labels) or BOTTOM
-    return domain.label.join(policy.lowered(agent, domain, built_on))
+def record_label(agent: AgentPolicy, action: Action, domain: DomainPolicy, context: Context, policy: Policy) -> Label:
+    """The domain's own label, joined with what the record builds on as far as its writer may not lower it."""
+    label = policy.scheme.parse(context.labels) or BOTTOM
+    return domain.label.join(policy.lowered(agent, domain, label) if action is Action.PRODUCE else label)
 
 
 def readers(case: Case) -> tuple[str, ...]:
@@ -41,8 +42,8 @@ def readers(case: Case) -> tuple[str, ...]:
 
 
 def _reader(case: Case) -> AgentPolicy | None:
-    """The agent that a targeted record is for, where there is such an agent."""
-    return case.policy.agents.get(AgentId(case.context.target))
+    """The agent that a written record is for, where it is for one and there is such an agent."""
+    return case.policy.agents.get(AgentId(case.context.target)) if case.action is Action.PRODUCE else None
 
 
 def _tenants(case: Case) -> Iterator[Finding]:
@@ -109,14 +110,14 @@ def _kinds(case: Case) -> Iterator[Finding]:
     if domain.kinds is not None and context.kind not in domain.kinds:
         why = f"{context.kind} not in [{', '.join(sorted(domain.kinds))}]"
         yield Finding(f"{domain.name}.kinds", why, domain.location("kinds"), Code.KINDS)
-    if not context.tool:
+    if not context.tool and (context.kind is not Kind.TOOL_CALL or domain.tools is None):
         return
     rule, where = f"{domain.name}.tools", domain.location("tools")
     granted = (domain.tools or {}).get(context.tool)
     if domain.tools is None:
         yield Finding(rule, f"{domain.name} names no tools: {context.tool} as any", where)
     elif granted is None or not granted & case.agent.roles:
-        why = f"{', '.join(sorted(case.agent.roles))} may not call {context.tool}"
+        why = f"{', '.join(sorted(case.agent.roles))} may not call {context.tool or 'without naming a tool'}"
         yield Finding(rule, why, where, Code.TOOLS)
     else:
         yield Finding(rule, f"{', '.join(sorted(granted & case.agent.roles))} may call {context.tool}", where)
@@ -190,11 +191,12 @@ def facts(case: Case) -> dict[str, Any]:
     }
 
 
-def _moment(time_ms: int) -> dt.datetime:
+def _moment(time_ms: int) -> dt.datetime | None:
+    """None beyond the calendar: a condition on it cannot be evaluated then."""
     try:
         return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
     except (OverflowError, ValueError, OSError):
-        return dt.datetime.max.replace(tzinfo=dt.UTC)
+        return None
 
 
 def _conditions(case: Case, *, moment: bool) -> Iterator[Finding]:

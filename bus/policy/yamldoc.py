@@ -108,6 +108,8 @@ def _refuse_tricks(text: str, name: str) -> None:
 
 
 def _bounded(value: Any) -> Any:
+    if isinstance(value, str):
+        value.encode()  # half characters are written as escapes: no text
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ValueError(f"a number of {value.bit_length()} bits")
     return value

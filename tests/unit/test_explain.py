@@ -172,7 +172,7 @@ def test_rules_are_told_behind_the_first_refusal_too():
     ]
     assert [each.location for each in told.findings] == [
         line_of("tenants: ["),
-        line_of("us: {residency"),
+        line_of("zones:  "),
         line_of("name: pii_inference"),
         line_of("mail.send"),
         line_of("label: [confidential, pii]"),

@@ -378,7 +378,7 @@ def test_an_allowed_record_is_explained_rule_by_rule_with_its_obligations(run):
     condition = 'context.load < 0.9 || context.task_type == "incident"'
     assert rules == [
         f"  yes  tenants               hr = hr ({line_of('tenants: [')})",
-        f"  yes  zones                 us -> us, no flow needed ({line_of('us: {res')})",
+        f"  yes  zones                 us -> us, no flow needed ({line_of('zones:  ')})",
         f"  yes  coordination.produce  EXECUTOR in [EXECUTOR, ORCHESTRATOR] ({line_of('name: coordination')})",
         f"  yes  coordination.label    confidential+pii: EXECUTOR ({line_of('label: [internal]')})",
         f"  yes  not-overloaded        {condition} ({line_of('not-overloaded: context')})",
