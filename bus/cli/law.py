@@ -11,7 +11,10 @@ import click
 from rich.markup import escape
 
 from bus import settings as settings_module
+from bus.cli.audit import open_query
 from bus.cli.output import EXIT_NO, emit, out, say
+from bus.codes import Code
+from bus.errors import Refused
 from bus.policy.casechecks import check_cases, parse_time
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
 from bus.policy.cases import Result, rules_of, run_cases
@@ -22,8 +25,10 @@ from bus.policy.loader import load_policy, raise_first, validate
 from bus.policy.model import Policy
 from bus.policy.mutants import survivors
 from bus.policy.question import Action, Context
+from bus.policy.replay import context_of
 from bus.settings import Mode
 from bus.wire.envelope import Kind
+from bus.wire.hop import parse_decision_id
 from bus.wire.names import AgentId, DomainName
 
 DIRECTORY = click.argument("directory", required=False, type=click.Path(path_type=Path))
@@ -84,7 +89,8 @@ def _rule(result: Result) -> str:
 @click.command(name="explain")
 @DIRECTORY
 @JSON
-@click.option("--agent", required=True, help="Who asks.")
+@click.option("--decision", default="", metavar="ID", help="A decision of the ledger, instead of what follows.")
+@click.option("--agent", default="", help="Who asks.")
 @click.option("--produce", "produced", metavar="DOMAIN", help="May it write there?")
 @click.option("--consume", "consumed", metavar="DOMAIN", help="May it read there?")
 @click.option("--kind", type=click.Choice([each.value for each in Kind]), default="MESSAGE")
@@ -99,6 +105,7 @@ def _rule(result: Result) -> str:
 def explain_command(
     directory: Path | None,
     as_json: bool,
+    decision: str,
     agent: str,
     produced: str | None,
     consumed: str | None,
@@ -116,10 +123,16 @@ def explain_command(
 
     \b
     bus policy explain --agent executor-1 --produce agent_memory --purpose care
+    bus policy explain --decision 7vzoe2egjd7f2d6t
     """
+    _, policy = load_files(directory)
+    if decision:
+        _explain_past(decision, policy, as_json=as_json)
+        return
+    if not agent:
+        raise click.UsageError("expected --agent, or --decision")
     if (produced is None) == (consumed is None):
         raise click.UsageError("expected one of --produce and --consume")
-    _, policy = load_files(directory)
     context = Context(
         kind=Kind(kind),
         target=target,
@@ -133,13 +146,43 @@ def explain_command(
     )
     action = Action.PRODUCE if produced is not None else Action.CONSUME
     domain = DomainName(produced or consumed or "")
-    told = explain(AgentId(agent), action, domain, context, policy, floor=action is Action.PRODUCE)
+    _tell(
+        explain(AgentId(agent), action, domain, context, policy, floor=action is Action.PRODUCE), policy, agent, as_json
+    )
+
+
+def _tell(told: Explanation, policy: Policy, agent: str, as_json: bool, **more: object) -> None:
     if as_json:
-        emit("policy-explain", {"digest": policy.digest.hex(), **_explained(told)})
+        emit("policy-explain", {"digest": policy.digest.hex(), **more, **_explained(told)})
     else:
         _print(told, policy, agent)
     if not told.decision.allowed:
         raise SystemExit(EXIT_NO)
+
+
+def _explain_past(name: str, policy: Policy, *, as_json: bool) -> None:
+    """What was decided, and rule by rule what these files would decide on the same facts."""
+    parse_decision_id(name)
+    found = open_query(settings_module.load()).search({"decision": name}, 1)
+    if not found:
+        raise Refused(f"no decision {name!r} in the ledger", code=Code.LEDGER, hint="`bus audit search` lists them")
+    hop = found[0].hop
+    tail = hop.tail
+    recorded = {"decision": tail.decision.value, "code": tail.code.value, "rule": tail.rule, "location": tail.location}
+    if not as_json:
+        place = f" ({tail.location})" if tail.location else ""
+        told = f"{tail.decision.value} by {tail.rule or tail.code.value}{place}"
+        out.print(escape(f"then: {told}, snapshot {tail.snapshot}, {tail.agent} -> {tail.domain}"))
+        for rule, kind, count in tail.guardrails:
+            out.print(escape(f"  {rule} found {kind}, {count} times"))
+    context = context_of(hop, policy)
+    if context is None:
+        raise Refused(
+            f"decision {name!r} has no facts: it was refused before it was decided, or its domain is OUTPUT_ONLY",
+            code=Code.LEDGER,
+        )
+    told_now = explain(AgentId(tail.agent), Action.PRODUCE, DomainName(tail.domain), context, policy)
+    _tell(told_now, policy, tail.agent, as_json=as_json, recorded=recorded)
 
 
 def _time(text: str) -> int:

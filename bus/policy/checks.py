@@ -227,9 +227,14 @@ def _common(law: SecurityMesh, high: Domain, low: Domain) -> list[str]:
     return [role for role in known_roles(law) if (held := set(closure(law, [role]))) & reads and held & writes]
 
 
+def _stopping(law: SecurityMesh, domain: Domain) -> set[str]:
+    """Guardrails of a domain that do more than flag."""
+    return {name for name in domain.guardrails if name in law.guardrails and law.guardrails[name].then != "flag"}
+
+
 def _may_lower(law: SecurityMesh, role: str, above: Label, below: Label, scheme: Scheme, low: Domain) -> bool:
     for each in law.labels.declassify if law.labels else []:
-        if not {each.from_, each.to} <= {*scheme.levels} or not {*each.after} <= {*low.guardrails}:
+        if not {each.from_, each.to} <= {*scheme.levels} or not {*each.after} <= _stopping(law, low):
             continue
         lowered = Label(scheme.levels.index(each.to), above.categories - set(each.drop))
         if (

@@ -8,7 +8,7 @@ The same function answers the SDK's early check, the enforcer and `bus policy te
  4. produce or consume
  5. kind and tools
  6. labels: somebody who is cleared may read; the target is one of them
- 7. conditions (`when`); those that look at time, load or size last
+ 7. conditions (`when`) of what is written; those that look at time, load or size last
  8. the tier can be had and is high enough
 
 Guardrails, rates and breakers follow where the record's bytes are (the enforcer). A decision names its rule and where

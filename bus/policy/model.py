@@ -204,7 +204,7 @@ class Policy:
 
     def lowered(self, agent: AgentPolicy, domain: DomainPolicy, label: Label) -> Label:
         """``label`` as ``agent`` may write it to ``domain``: lowered where it is a declassifier."""
-        guarded = {rule.name for rule in domain.guardrails}
+        guarded = {rule.name for rule in domain.guardrails if rule.then != "flag"}
         for each in self.declassify:
             if each.role in agent.roles and label.level <= each.above and each.after <= guarded:
                 label = Label(min(label.level, each.to), label.categories - each.drop)

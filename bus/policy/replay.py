@@ -51,7 +51,7 @@ def replay(hops: Iterable[Hop], draft: Policy) -> Replay:
         tail = hop.tail
         if tail.decision is Verdict.RETRY:
             continue
-        context = _context(hop, draft)
+        context = context_of(hop, draft)
         if context is None:
             made.unknown += 1
             continue
@@ -65,8 +65,8 @@ def replay(hops: Iterable[Hop], draft: Policy) -> Replay:
     return made
 
 
-def _context(hop: Hop, draft: Policy) -> Context | None:
-    """What was decided on, or None where the hop does not keep it."""
+def context_of(hop: Hop, draft: Policy) -> Context | None:
+    """What a hop's record was decided on, its agent's floor under ``draft`` with it; None where it keeps too little."""
     tail, facts = hop.tail, hop.tail.facts
     if "roles" not in facts or not tail.kind:
         return None

@@ -201,7 +201,7 @@ def _moment(time_ms: int) -> dt.datetime | None:
 
 def _conditions(case: Case, *, moment: bool) -> Iterator[Finding]:
     wanted = [each for each in case.domain.when if each.moment is moment]
-    if not wanted:
+    if not wanted or case.action is not Action.PRODUCE:  # they are about a record; who reads has none yet
         return
     known = facts(case)
     for each in wanted:

@@ -71,12 +71,8 @@ def break_offsets():
         def send_offsets_to_transaction(self, positions, _group, _timeout):
             consumers[0].commit(offsets=positions, asynchronous=False)
 
-    def outside(self, staged):
-        real, self._producer = self._producer, Outside(self._producer)
-        try:
-            commit(self, staged)
-        finally:
-            self._producer = real
+    def outside(self, producer, staged):
+        commit(self, Outside(producer), staged)
 
     transaction.Transactor._commit = outside
     restored = worker.restored

@@ -1,5 +1,6 @@
 """The whole language on the real path: tenants, zones, labels, masks, guardrails, rates, breakers, a live edit."""
 
+import json
 import shutil
 import threading
 import time
@@ -158,6 +159,22 @@ def test_a_key_is_refused_by_its_guardrail_and_the_agent_is_told(mesh):
     assert (hop["code"], hop["rule"], hop["guardrails"]) == ("guardrail", "no-keys", (("no-keys", "API_KEY", 1),))
     assert hop["location"].startswith("mesh.yaml:")
     assert opened(mesh, "executor-1", "coordination", sent) is None
+
+
+def test_a_past_decision_is_explained_from_its_facts(mesh):
+    law = str(mesh.settings.policies)
+    with Bus("orchestrator-1", settings=mesh.settings) as me:
+        refused = told(mesh, me.publish("coordination", {"env": KEY}, partition_key="one"))
+        allowed = told(mesh, me.publish("fragile", {"fine": True}, partition_key="facts"))
+    done = bus_command(mesh, "policy", "explain", law, "--decision", refused["decision_id"], check=False)
+    assert done.stdout.startswith("then: DENY by no-keys (mesh.yaml:")
+    assert "  no-keys found API_KEY, 1 times" in done.stdout
+    assert "ALLOW by coordination.produce" in done.stdout  # its rules allow; what was in it did not
+    done = bus_command(mesh, "policy", "explain", law, "--json", "--decision", allowed["decision_id"])
+    document = json.loads(done.stdout)
+    assert (document["recorded"]["decision"], document["decision"]) == ("ALLOW", "ALLOW")
+    absent = bus_command(mesh, "policy", "explain", law, "--decision", "a" * 16, check=False)
+    assert (absent.returncode, "no decision" in absent.stderr) == (1, True)
 
 
 def test_fields_are_masked_before_anyone_reads_them(mesh):
