@@ -49,7 +49,8 @@ def profiles() -> Iterator[bytes]:
 
 def sealed() -> Iterator[bytes]:
     for plain in frames():
-        yield enforcer.SEALER.seal(PARTITION, plain)[1][:-1] + b"\0"
+        value = enforcer.SEALER.seal(PARTITION, plain)[1]
+        yield value[:-1] + bytes([value[-1] ^ 1])
 
 
 def bundles() -> Iterator[bytes]:
