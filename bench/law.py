@@ -118,10 +118,9 @@ def _guarded() -> Figures:
     inspection = Inspection(rules)
     text = "a note of an agent to another about something ordinary, with no name in it; "
     items = [{"id": number, "value": f"value {number}"} for number in range(12)]
-    payload = json.dumps({"text": text * 7, "items": items}).encode()[:1024].ljust(1024)
-    return _median(lambda _: inspection.payload(payload, "text/plain"), [(AgentId(""), DomainName(""))] * 2000) | {
-        "bytes": len(payload)
-    }
+    payload = json.dumps({"items": items, "text": (text * 12)[: 1024 - 12 * 34]}).encode()
+    asked = [(AgentId(""), DomainName(""))] * 2000
+    return _median(lambda _: inspection.payload(payload, "application/json"), asked) | {"bytes": len(payload)}
 
 
 def _cedar(policy: Policy, questions: list[Question]) -> Figures:

@@ -62,13 +62,21 @@ class Condition:
     def __repr__(self) -> str:
         return f"Condition({self.name})"
 
-    def holds(self, facts: dict[str, Any]) -> bool | None:
+    def holds(self, facts: cel.Context | dict[str, Any]) -> bool | None:
         """Whether it is true of ``facts`` (the names of ``SAMPLE``); None where it cannot be evaluated."""
         try:
             found = self._program.execute(facts)
         except Exception:  # the library raises many kinds; all of them mean: no answer, which denies
             return None
         return found if isinstance(found, bool) else None
+
+
+def prepared(facts: dict[str, Any]) -> cel.Context | dict[str, Any]:
+    """``facts`` converted once for several conditions; as they are where they cannot be, so that each says so."""
+    try:
+        return cel.Context(facts)
+    except Exception:  # whatever the library does not take, no condition can be evaluated on
+        return facts
 
 
 def compile_condition(name: str, text: str) -> Condition:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from bus.codes import Code
+from bus.policy.conditions import prepared
 from bus.policy.labels import BOTTOM, Label
 from bus.policy.model import AgentPolicy, DomainPolicy, FlowRule, Policy, reader_group
 from bus.policy.question import Action, Case, Context, Finding
@@ -203,7 +204,7 @@ def _conditions(case: Case, *, moment: bool) -> Iterator[Finding]:
     wanted = [each for each in case.domain.when if each.moment is moment]
     if not wanted or case.action is not Action.PRODUCE:  # they are about a record; who reads has none yet
         return
-    known = facts(case)
+    known = prepared(facts(case))
     for each in wanted:
         holds = each.holds(known)
         text = each.text if holds is not None else f"{each.text}: cannot be evaluated"
