@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from bus.admin.apply import apply_plan
-from bus.authority.local import load_signer
 from bus.cli.audit import open_query
 from bus.client.bus import Bus
 from bus.client.sent import Sent
@@ -29,11 +27,8 @@ def edit_law(stack: Stack, folder: Path) -> int:
     # This machine may be as busy as it likes while it shows the rest.
     law.write_text(law.read_text().replace("context.load < 0.9", "context.load < 1000.0"))
     edited = Stack(replace(stack.settings, policies=folder))
-    policy = edited.load_policy()
-    plan = edited.plan(policy)
-    trust = edited.ensure_identities(policy)
-    signer = load_signer(edited.layout.signer("policy"))
-    apply_plan(plan, edited.admin_connection(), edited.layout, signer, trust, edited.settings.owners)
+    plan = edited.plan(edited.load_policy())
+    edited.apply(plan)
     return plan.live_number + 1
 
 

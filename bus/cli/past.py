@@ -11,8 +11,7 @@ import click
 from rich.markup import escape
 
 from bus import settings as settings_module
-from bus.admin.apply import apply_plan
-from bus.authority.local import load_signer, read_history
+from bus.authority.local import read_history
 from bus.authority.trust import read_trust
 from bus.cli.audit import open_query
 from bus.cli.law import DIRECTORY, JSON, load_files
@@ -77,9 +76,7 @@ def rollback(number: int, as_json: bool, yes: bool, allow_widening: bool) -> Non
     if not plan.changes:
         return
     confirm(plan, yes=yes, allow_widening=allow_widening)
-    trust = local.ensure_identities(plan.policy)
-    signer = load_signer(local.layout.signer("policy"))
-    apply_plan(plan, local.admin_connection(), local.layout, signer, trust, settings.owners)
+    local.apply(plan)
     say(f"applied: {len(plan.changes)} changes; the files in {settings.policies} are as they were")
 
 

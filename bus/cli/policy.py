@@ -8,9 +8,7 @@ from pathlib import Path
 import click
 
 from bus import settings as settings_module
-from bus.admin.apply import apply_plan
 from bus.admin.saved import check_same, read_draft, save_plan
-from bus.authority.local import load_signer
 from bus.cli import law, past
 from bus.cli.output import EXIT_CHANGES, emit, out, say, warn
 from bus.cli.plans import confirm, show
@@ -105,9 +103,7 @@ def apply(source: Path | None, as_json: bool, prune: bool, yes: bool, allow_wide
     if not plan.changes:
         return
     confirm(plan, yes=yes, allow_widening=allow_widening)
-    trust = local.ensure_identities(loaded)
-    signer = load_signer(local.layout.signer("policy"))
-    apply_plan(plan, local.admin_connection(), local.layout, signer, trust, settings.owners)
+    local.apply(plan)
     say(f"applied: {len(plan.changes)} changes")
 
 

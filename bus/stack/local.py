@@ -201,10 +201,7 @@ class Stack:
         policy = self.load_policy()
         connection = self.start_broker(policy, say)
         trust = self.ensure_identities(policy)
-        plan = self.plan(policy, connection, trust)
-        apply_plan(
-            plan, connection, self.layout, load_signer(self.layout.signer("policy")), trust, self.settings.owners
-        )
+        self.apply(self.plan(policy, connection, trust), connection, trust)
         say(f"policy  {policy.digest.hex()[:12]} live: {len(policy.domains)} domains, {len(policy.agents)} agents")
         if services:
             for name in service_names(self.settings):
@@ -257,6 +254,12 @@ class Stack:
         actual = read_actual(connection, trust or read_trust(self.layout.trust))
         settings = self.settings
         return make_plan(policy, actual, settings.enforcers, now_ms(), brokers=settings.brokers, prune=prune)
+
+    def apply(self, plan: Plan, connection: Connection | None = None, trust: TrustFile | None = None) -> None:
+        """Carry ``plan`` out, with the identities that its policy needs."""
+        trust = trust or self.ensure_identities(plan.policy)
+        signer = load_signer(self.layout.signer("policy"))
+        apply_plan(plan, connection or self.admin_connection(), self.layout, signer, trust, self.settings.owners)
 
     def start_service(self, name: str) -> None:
         """Start one service and wait for it."""
