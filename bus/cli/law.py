@@ -258,8 +258,8 @@ def who(directory: Path | None, as_json: bool, agent: str, domain: str) -> None:
         {
             "domain": each.name,
             "tier": each.tier.name,
-            "produce": [name for name in sorted(policy.agents) if each in policy.may_produce(name)],
-            "consume": [name for name in sorted(policy.agents) if each in policy.may_consume(name)],
+            "produce": policy.writers(each),
+            "consume": policy.openers(each),
         }
         for _, each in sorted(policy.domains.items())
         if domain in ("", each.name)

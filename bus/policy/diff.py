@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bus.policy.model import DomainPolicy, GuardrailRule, MaskRule, Policy, RateRule
+from bus.wire.names import AgentId, DomainName
 
 _THEN = ("flag", "redact", "deny")
 
@@ -35,27 +36,21 @@ def access_changes(live: Policy, draft: Policy) -> list[AccessChange]:
 
 def _access(live: Policy, draft: Policy) -> Iterator[AccessChange]:
     for action in ("produce", "consume"):
-        before, after = _allowed(live, action), _allowed(draft, action)
-        for name in sorted({*before, *after}):
-            gained, lost = (
-                after.get(name, set()) - before.get(name, set()),
-                before.get(name, set()) - after.get(name, set()),
-            )
-            domain = draft.domains.get(name) or live.domains.get(name)  # type: ignore[call-overload]  # names of domains
-            where = domain.location(action) if domain is not None and name in draft.domains else ""
-            if gained:
-                yield AccessChange("+", f"may {action} {name}: {', '.join(sorted(gained))}", where, widens=True)
-            if lost:
-                text = f"may not {action} {name} any more: {', '.join(sorted(lost))}"
+        for name in sorted({*live.domains, *draft.domains}):
+            before, after = _allowed(live, name, action), _allowed(draft, name, action)
+            where = draft.domains[name].location(action) if name in draft.domains else ""
+            if after - before:
+                yield AccessChange("+", f"may {action} {name}: {', '.join(sorted(after - before))}", where, widens=True)
+            if before - after:
+                text = f"may not {action} {name} any more: {', '.join(sorted(before - after))}"
                 yield AccessChange("-", text, where, widens=False)
 
 
-def _allowed(policy: Policy, action: str) -> dict[str, set[str]]:
-    made: dict[str, set[str]] = {}
-    for agent in policy.agents:
-        for domain in policy.may_produce(agent) if action == "produce" else policy.may_consume(agent):
-            made.setdefault(domain.name, set()).add(agent)
-    return made
+def _allowed(policy: Policy, name: DomainName, action: str) -> set[AgentId]:
+    domain = policy.domains.get(name)
+    if domain is None:
+        return set()
+    return set(policy.writers(domain) if action == "produce" else policy.openers(domain))
 
 
 def _domains(live: Policy, draft: Policy) -> Iterator[AccessChange]:

@@ -61,8 +61,8 @@ def lint_cases(policy: Policy, document: Document, file: CasesFile) -> Iterator[
 
 def _domain(policy: Policy, domain: DomainPolicy) -> Iterator[Doubt]:
     for action, agents in (
-        ("read", [each for each in policy.agents if domain in policy.may_consume(each)]),
-        ("write", [each for each in policy.agents if domain in policy.may_produce(each)]),
+        ("read", policy.openers(domain)),
+        ("write", policy.writers(domain)),
     ):
         if not agents:
             where = domain.location("consume" if action == "read" else "produce")

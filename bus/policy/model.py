@@ -175,6 +175,15 @@ class Policy:
         """Domains of which ``agent`` may read what has the domain's own label, by name."""
         return [each for each in self._domains() if self.readers(each, each.label) & self._roles(agent)]
 
+    def writers(self, domain: DomainPolicy) -> list[AgentId]:
+        """Agents that may write ``domain``, by name: ``may_produce`` asked from the other side."""
+        return sorted(name for name, each in self.agents.items() if each.roles & domain.produce)
+
+    def openers(self, domain: DomainPolicy) -> list[AgentId]:
+        """Agents that may read what has the domain's own label, by name: ``may_consume`` from the other side."""
+        roles = self.readers(domain, domain.label)
+        return sorted(name for name, each in self.agents.items() if each.roles & roles)
+
     def readers(self, domain: DomainPolicy, label: Label) -> frozenset[RoleName]:
         """Roles that may read records of ``domain`` with this label."""
         return frozenset(role for role in domain.consume if self.clearance(role).covers(label))
