@@ -74,7 +74,7 @@ class Inspection:
         told = Inspected(payload)
         if "json" in content_type.lower():
             try:
-                parsed = json.loads(payload, object_pairs_hook=_once)
+                parsed = json.loads(payload, object_pairs_hook=once)
             except (ValueError, RecursionError) as error:
                 raise Unclear(f"not the JSON that it says: {type(error).__name__}") from None
             texts: list[str] = []
@@ -182,8 +182,8 @@ def _dumped(value: Any) -> str:
         raise Unclear("a number that JSON has no word for") from None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. What stands under a key that comes again would be seen by some readers and not here."""
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object for ``json.loads``. Raises Unclear: what stands under a key that comes again, some readers see."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise Unclear("a key is given twice")
@@ -195,7 +195,7 @@ def _parsed(text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=once)
     except Unclear:
         raise
     except json.JSONDecodeError:

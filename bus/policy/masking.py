@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from bus.guardrails.inspect import once
 from bus.policy.model import MaskRule
 from bus.wire.envelope import Profile
 
@@ -92,16 +93,9 @@ def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes
 
     A path goes through objects by key and through arrays into each element; a field that is not there is no fault.
     """
-    value = json.loads(payload, object_pairs_hook=_once)
+    value = json.loads(payload, object_pairs_hook=once)
     changed = [_mask(value, path, how, key) for rule in rules for path, how in rule.payload.items()]
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else payload
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key is given twice")
-    return made
 
 
 def _mask(value: Any, path: tuple[str, ...], how: str, key: bytes) -> bool:
