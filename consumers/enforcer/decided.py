@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Final, NamedTuple
 
 from bus.policy.decide import Decision
@@ -74,18 +75,14 @@ class DecidedProfile:
 
     def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:
         """A profile of the same shape."""
-        return DecidedProfile(
-            prefixed,
-            self.profile,
-            self.decision,
-            masked,
-            self.tail,
-            self.readers,
-            self.policy_digest,
-            self.agent,
-            self.context,
-            self.findings,
-        )
+        made = self._copy()
+        made.prefixed, made.masked = prefixed, masked
+        return made
+
+    def _copy(self) -> DecidedProfile:
+        made = copy(self)
+        made.variants = {}
+        return made
 
     def variant(
         self,
@@ -102,17 +99,7 @@ class DecidedProfile:
         if found is None:
             if len(self.variants) >= MAX_VARIANTS:
                 self.variants.clear()
-            together = tuple(sorted((*self.findings, *findings)))
-            found = self.variants[name] = DecidedProfile(
-                self.prefixed,
-                self.profile,
-                decision,
-                self.masked,
-                tail(decision, together, moment),
-                self.readers,
-                self.policy_digest,
-                self.agent,
-                self.context,
-                together,
-            )
+            found = self.variants[name] = self._copy()
+            found.decision, found.findings = decision, tuple(sorted((*self.findings, *findings)))
+            found.tail = tail(decision, found.findings, moment)
         return found
