@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bus.errors import PolicyError
 from bus.policy.casefile import CasesFile, Facts
+from bus.policy.checks import unknown
 from bus.policy.model import Policy
 from bus.policy.yamldoc import Document, Path_
 
@@ -67,14 +67,12 @@ class _Checks:
             if self._policy.scheme.parse(never.labels) is None:
                 yield self._error((*path, "labels"), f"labels: expected the policy's, found {never.labels}")
 
-    def _error(self, path: Path_, message: str, nearest: str = "") -> PolicyError:
-        return self._document.error(path, message, nearest=nearest)
+    def _error(self, path: Path_, message: str) -> PolicyError:
+        return self._document.error(path, message)
 
     def _known(self, path: Path_, what: str, found: str, known: Sequence[str]) -> Iterator[PolicyError]:
         if found not in known:
-            near = difflib.get_close_matches(found, known, 1)
-            message = f"{what}: expected one of {', '.join(known) or '(none)'}, found {found!r}"
-            yield self._error(path, message, near[0] if near else "")
+            yield unknown(self._document, path, what, found, known)
 
     def _agent(self, path: Path_, name: str | None) -> Iterator[PolicyError]:
         if name not in self._agents:

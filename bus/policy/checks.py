@@ -59,9 +59,10 @@ def agent_roles(agent: Agent) -> list[str]:
     return ([agent.role] if agent.role else []) + (agent.roles or [])
 
 
-def _unknown(
+def unknown(
     document: Document, path: Path_, what: str, found: str, known: Sequence[str], *, key: bool = False
 ) -> PolicyError:
+    """A name that is none of ``known``, at its place, with the nearest."""
     near = difflib.get_close_matches(found, known, 1)
     message = f"{what}: expected one of {', '.join(known) or '(none is given)'}, found {found!r}"
     return document.error(path, message, nearest=near[0] if near else "", key=key)
@@ -74,7 +75,7 @@ def _each_known(
         if name in names[:place]:
             yield document.error((*path, place), f"{what}: {name!r} is given twice")
         elif name not in known:
-            yield _unknown(document, (*path, place), what, name, known)
+            yield unknown(document, (*path, place), what, name, known)
 
 
 def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Iterator[PolicyError]:
@@ -106,7 +107,7 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
             ("circuit_breaker", domain.circuit_breaker, list(law.circuit_breakers)),
         ):
             if rule is not None and rule not in given:
-                yield _unknown(document, (*path, key), key, rule, given)
+                yield unknown(document, (*path, key), key, rule, given)
 
 
 def _narrowing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:
@@ -139,7 +140,7 @@ def _quotas(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
     known = [*known_roles(law), "default"]
     for name in law.broker_quotas:
         if name not in known:
-            yield _unknown(document, (LAW, "broker_quotas", name), "broker_quotas", name, known, key=True)
+            yield unknown(document, (LAW, "broker_quotas", name), "broker_quotas", name, known, key=True)
 
 
 def _roles(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
@@ -149,7 +150,7 @@ def _roles(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
         yield from _each_known(document, (*path, "inherits"), "inherits", role.inherits, known_roles(law))
         yield from _each_known(document, (*path, "categories"), "categories", role.categories, categories)
         if role.clearance is not None and role.clearance not in levels:
-            yield _unknown(document, (*path, "clearance"), "clearance", role.clearance, levels)
+            yield unknown(document, (*path, "clearance"), "clearance", role.clearance, levels)
         if any(name in closure(law, [each]) for each in role.inherits):
             yield document.error((*path, "inherits"), f"inherits: {name} inherits itself")
 
@@ -163,7 +164,7 @@ def _zones(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
             yield document.error((*path, "id"), f"flow {flow.id!r} is given twice")
         for key, zone in (("from", flow.from_), ("to", flow.to)):
             if zone not in zones:
-                yield _unknown(document, (*path, key), key, zone, zones)
+                yield unknown(document, (*path, key), key, zone, zones)
         if flow.from_ == flow.to:
             yield document.error((*path, "to"), f"to: expected another zone than {flow.from_}, found the same")
         yield from _each_known(
@@ -173,7 +174,7 @@ def _zones(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
             document, (*path, "forbid"), "forbid", flow.forbid, law.labels.categories if law.labels else []
         )
         if flow.max_label is not None and flow.max_label not in levels:
-            yield _unknown(document, (*path, "max_label"), "max_label", flow.max_label, levels)
+            yield unknown(document, (*path, "max_label"), "max_label", flow.max_label, levels)
 
 
 def _labels(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
@@ -189,10 +190,10 @@ def _labels(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
     for index, each in enumerate(labels.declassify):
         where = (*path, "declassify", index)
         if each.role not in known_roles(law):
-            yield _unknown(document, (*where, "role"), "role", each.role, known_roles(law))
+            yield unknown(document, (*where, "role"), "role", each.role, known_roles(law))
         for key, level in (("from", each.from_), ("to", each.to)):
             if level not in labels.levels:
-                yield _unknown(document, (*where, key), key, level, labels.levels)
+                yield unknown(document, (*where, key), key, level, labels.levels)
         yield from _each_known(document, (*where, "drop"), "drop", each.drop, labels.categories)
         yield from _each_known(document, (*where, "after"), "after", each.after, list(law.guardrails))
     if labels.propagate == "none":
@@ -294,6 +295,6 @@ def _agents(document: Document, who: AgentsFile, law: SecurityMesh) -> Iterator[
                 yield document.error(where, message, nearest=near[0] if near else "")
         for key, given, allowed in (("tenant", agent.tenant, law.tenants), ("zone", agent.zone, list(law.zones))):
             if given is not None and given not in allowed:
-                yield _unknown(document, (*path, key), key, given, allowed)
+                yield unknown(document, (*path, key), key, given, allowed)
             elif given is None and allowed:
                 yield document.error(path, f"expected key {key!r}, found none: the policy has {key}s")
