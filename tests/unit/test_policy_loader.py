@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from bus.policy.compiling import canonical, compile_policy
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
 from bus.wire.names import AgentId, DomainName, Tier
+from tests.unit.refusal_row import Row
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
@@ -237,19 +237,6 @@ def test_durations(tmp_path: Path, text: str, ms: int) -> None:
 # What is refused after it was parsed (exit 1).
 
 
-@dataclass(frozen=True)
-class Row:
-    """One change to one file, and the refusal of it."""
-
-    name: str
-    old: str
-    new: str
-    at: tuple[int, int]
-    message: str
-    nearest: str = ""
-    file: str = "mesh.yaml"
-
-
 DURATION = 'expected a duration, as in "90s", 24h or 7d'
 
 
@@ -416,11 +403,8 @@ def test_refused_at_its_place(tmp_path: Path, row: Row) -> None:
         else (MESH, changed(AGENTS, row.old, row.new))
     )
     error = refusal(tmp_path, mesh, agents)
-    line, column = row.at
-    assert str(error) == f"{row.file}:{line}:{column}: {row.message}"
-    assert (error.file, error.line, error.column, error.nearest) == (row.file, line, column, row.nearest)
-    assert error.hint == (f"did you mean {row.nearest}?" if row.nearest else "")
-    assert error.parsed
+    assert str(error) == row.text
+    row.check_place(error)
 
 
 @pytest.mark.parametrize(
