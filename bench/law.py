@@ -10,16 +10,21 @@ import json
 import random
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any, Final
 
 from bench.rows import Figures
 from bus.guardrails.inspect import Inspection
+from bus.kafka.limits import PartitionLimits
 from bus.policy.compiling import FORMAT, canonical, compile_policy
-from bus.policy.decide import decide, decide_constant, decide_moment
-from bus.policy.model import GuardrailRule, Policy
+from bus.policy.decide import decide, decide_constant
+from bus.policy.model import BreakerRule, GuardrailRule, Policy, RateRule
+from bus.policy.moments import Moments
 from bus.policy.question import Action, Context
 from bus.wire.names import AgentId, DomainName
+from consumers.enforcer.decided import DecidedProfile
+from consumers.enforcer.inspector import Inspector
 
 ROLES: Final = 50
 DOMAINS: Final = 100
@@ -81,23 +86,56 @@ def measure() -> dict[str, Figures]:
         (AgentId(f"a{chance.randrange(AGENTS)}"), DomainName(f"d{chance.randrange(DOMAINS)}")) for _ in range(QUESTIONS)
     ]
     allowed = [each for each in questions if decide(each[0], Action.PRODUCE, each[1], CONTEXT, policy).allowed]
-    known = {each: decide_constant(each[0], Action.PRODUCE, each[1], CONTEXT, policy) for each in allowed}
     moment = [each for each in allowed if policy.domains[each[1]].moment]
+    known = {each: _remembered(each, policy) for each in allowed}
+    limited = {each: _enforced(each, policy) for each in moment}
 
     def again(each: Question) -> object:
-        return decide_moment(known[each], each[0], Action.PRODUCE, each[1], CONTEXT, policy)
+        return known[each].at(CONTEXT.time_ms, CONTEXT.load, CONTEXT.size)
+
+    for each in moment:
+        again(each)
+
+    def anew(each: Question) -> object:
+        return _remembered(each, policy).at(CONTEXT.time_ms, CONTEXT.load, CONTEXT.size)
 
     made = {
         "compiling 1,000 rules": {"records_s": 1e6 / took, "cpu_us": took},
         "decision, any": _median(lambda each: decide(each[0], Action.PRODUCE, each[1], CONTEXT, policy), questions),
         "decision, ALLOW": _median(lambda each: decide(each[0], Action.PRODUCE, each[1], CONTEXT, policy), allowed),
-        "remembered, with its moment": _median(again, allowed),
-        "remembered, a condition of the moment": _median(again, moment),
+        "a condition of the moment, first": _median(anew, moment),
+        "a condition of the moment, again": _median(again, moment),
+        "conditions, labels and limits, again": _median(lambda each: limited[each](), moment),
         "guarded record, 1 KiB": _guarded(),
     }
     if importlib.util.find_spec("cedarpy") is not None:
         made["cedar, role rules alone"] = _cedar(policy, questions[:50])
     return made
+
+
+def _remembered(each: Question, policy: Policy) -> Moments:
+    asked = each[0], Action.PRODUCE, each[1]
+    return Moments(decide_constant(*asked, CONTEXT, policy), *asked, CONTEXT, policy)
+
+
+def _enforced(each: Question, policy: Policy) -> Callable[[], None]:
+    """The enforcer's answer for one more record of a known profile: conditions, labels, a rate and a breaker."""
+    domain = replace(
+        policy.domains[each[1]],
+        rate=RateRule("normal", "agent", 3_600_000_000, 1_000_000, None),
+        breaker=BreakerRule("worker", "agent", 5, 30_000, 60_000),
+    )
+    inspector, limits, moments = Inspector(domain, policy), PartitionLimits(), _remembered(each, policy)
+    decision = moments.at(CONTEXT.time_ms, CONTEXT.load, CONTEXT.size)
+    decided = DecidedProfile(b"", None, decision, b"", b"", (), policy.digest, moments)
+
+    def ask() -> None:
+        inspector.judge(decided, CONTEXT.time_ms, CONTEXT.size, CONTEXT.load)
+        inspector.admit(each[0], CONTEXT.size, CONTEXT.time_ms, limits)
+        inspector.settle(decision, each[0], CONTEXT.time_ms, limits)
+
+    ask()
+    return ask
 
 
 def _median(ask: Callable[[Question], object], questions: list[Question]) -> Figures:

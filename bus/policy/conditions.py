@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 
 import cel
@@ -20,6 +21,23 @@ MAX_MACROS: Final = 2
 _MACRO: Final = re.compile(r"\b(?:all|exists|exists_one|existsOne|map|filter)\b")
 _CONSTANT: Final = re.compile(r"\bcontext\s*\.\s*(?:kind|target|tool|task_type|purpose|user|labels)\b")
 """What of the context is the same for all records of a profile. Whoever goes another way to it may look at more."""
+
+
+class Look(Enum):
+    """What of a moment a condition looks at; of the time no part finer than the minute."""
+
+    MINUTE = "minute"
+    LOAD = "load"
+    SIZE = "size"
+
+
+_LOOKS: Final = {
+    Look.MINUTE: re.compile(
+        r"\bcontext\s*\.\s*time\s*\.\s*get(?:FullYear|Month|Date|DayOfMonth|DayOfWeek|DayOfYear|Hours|Minutes)\s*\("
+    ),
+    Look.LOAD: re.compile(r"\bcontext\s*\.\s*load\b"),
+    Look.SIZE: re.compile(r"\bcontext\s*\.\s*size\b"),
+}
 
 SAMPLE: Final[Mapping[str, Any]] = {
     "principal": {
@@ -49,18 +67,23 @@ SAMPLE: Final[Mapping[str, Any]] = {
 
 
 class Condition:
-    """A compiled condition. ``moment``: it may look at time, load or size, which differ from record to record."""
+    """A compiled condition. ``looks``: what of the moment it looks at; None where that is not plain to see."""
 
-    __slots__ = ("_program", "moment", "name", "text")
+    __slots__ = ("_program", "looks", "name", "text")
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.moment = "context" in _CONSTANT.sub("", text)
+        self.looks = _looks(text)
         self._program = cel.compile(text)
 
     def __repr__(self) -> str:
         return f"Condition({self.name})"
+
+    @property
+    def moment(self) -> bool:
+        """Whether it may look at time, load or size, which differ from record to record."""
+        return self.looks is None or bool(self.looks)
 
     def holds(self, facts: cel.Context | dict[str, Any]) -> bool | None:
         """Whether it is true of ``facts`` (the names of ``SAMPLE``); None where it cannot be evaluated."""
@@ -69,6 +92,16 @@ class Condition:
         except Exception:  # the library raises many kinds; all of them mean: no answer, which denies
             return None
         return found if isinstance(found, bool) else None
+
+
+def _looks(text: str) -> frozenset[Look] | None:
+    """Every way to the context must be one of the plain ones: ``context[...]`` and its like may look at anything."""
+    rest, seen = _CONSTANT.sub("", text), set()
+    for look, way in _LOOKS.items():
+        rest, count = way.subn("", rest)
+        if count:
+            seen.add(look)
+    return None if "context" in rest else frozenset(seen)
 
 
 def prepared(facts: dict[str, Any]) -> cel.Context | dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from bus.policy.conditions import Condition
+from bus.policy.conditions import Condition, Look
 from bus.policy.labels import BOTTOM, Label, Scheme, joined
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
@@ -129,6 +129,16 @@ class DomainPolicy:
     def moment(self) -> bool:
         """Whether a condition looks at what differs from record to record."""
         return any(each.moment for each in self.when)
+
+    @property
+    def looks(self) -> frozenset[Look] | None:
+        """What of the moment the conditions look at, all together; None where that is not plain to see of one."""
+        seen: frozenset[Look] = frozenset()
+        for each in self.when:
+            if each.looks is None:
+                return None
+            seen |= each.looks
+        return seen
 
 
 @dataclass(frozen=True, slots=True)

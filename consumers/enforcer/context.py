@@ -15,6 +15,7 @@ from bus.kafka.windows import PartitionWindows
 from bus.policy.decide import Decision, Obligations, decide_constant
 from bus.policy.masking import mask_profile
 from bus.policy.model import AgentPolicy, Policy
+from bus.policy.moments import Moments
 from bus.policy.question import Action, Context
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
@@ -174,7 +175,7 @@ class EnforcerContext:
             state.forget_decisions()
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
-        context, decision = self._judge(state, key, profile)
+        moments, decision = self._judge(state, key, profile)
         obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata
         shown = profile
@@ -193,8 +194,7 @@ class EnforcerContext:
             tail=encode_tail(self.hop_tail(state, key, profile, decision, findings)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
-            agent=key.agent,
-            context=context,
+            moments=moments,
             findings=findings,
         )
         if len(prefixed) <= MAX_CACHED_PROFILE:
@@ -203,7 +203,7 @@ class EnforcerContext:
                 state.shapes[key] = (Shape(data, profile, masked=masking), found)
         return found
 
-    def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> tuple[Context | None, Decision]:
+    def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> tuple[Moments | None, Decision]:
         if profile.source != key.agent:
             return None, Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
         if profile.domain != state.domain:
@@ -218,7 +218,9 @@ class EnforcerContext:
             user=profile.on_behalf_of.hex(),
             labels=(*profile.labels, *self.policy.floor(key.agent)),
         )
-        return context, decide_constant(key.agent, Action.PRODUCE, state.domain, context, self.policy)
+        asked = key.agent, Action.PRODUCE, state.domain
+        decision = decide_constant(*asked, context, self.policy)
+        return Moments(decision, *asked, context, self.policy), decision
 
     def variant(
         self,

@@ -7,9 +7,8 @@ from copy import copy
 from typing import Final, NamedTuple
 
 from bus.policy.decide import Decision
-from bus.policy.question import Context
+from bus.policy.moments import Moments
 from bus.wire.envelope import Profile
-from bus.wire.names import AgentId
 
 
 class Moment(NamedTuple):
@@ -24,22 +23,20 @@ NO_MOMENT: Final = Moment()
 Findings = tuple[tuple[str, str, int], ...]
 """What guardrails found: rule, type, count."""
 MAX_VARIANTS: Final = 64
-NOBODY: Final = AgentId("")
 
 
 class DecidedProfile:
     """One agent's profile with its decision.
 
-    ``profile`` may be that of another record of the same shape: only values of its metadata differ. ``context`` is what
-    it was decided by, where conditions of the moment are still to be asked.
+    ``profile`` may be that of another record of the same shape: only values of its metadata differ. ``moments`` asks
+    the conditions of the moment, where there is something to ask.
     """
 
     __slots__ = (
-        "agent",
-        "context",
         "decision",
         "findings",
         "masked",
+        "moments",
         "policy_digest",
         "prefixed",
         "profile",
@@ -57,8 +54,7 @@ class DecidedProfile:
         tail: bytes,
         readers: tuple[tuple[str, str], ...],
         policy_digest: bytes,
-        agent: AgentId = NOBODY,
-        context: Context | None = None,
+        moments: Moments | None = None,
         findings: Findings = (),
     ) -> None:
         self.prefixed = prefixed
@@ -68,8 +64,7 @@ class DecidedProfile:
         self.tail = tail
         self.readers = readers
         self.policy_digest = policy_digest
-        self.agent = agent
-        self.context = context
+        self.moments = moments
         self.findings = findings
         self.variants: dict[object, DecidedProfile] = {}
 

@@ -10,10 +10,9 @@ from dataclasses import replace
 from bus.codes import Code
 from bus.guardrails.inspect import Inspection, Unclear
 from bus.kafka.limits import PartitionLimits
-from bus.policy.decide import Decision, decide_moment
+from bus.policy.decide import Decision
 from bus.policy.masking import mask_payload
 from bus.policy.model import DomainPolicy, Policy
-from bus.policy.question import Action
 from bus.wire import codec
 from bus.wire.envelope import Profile
 from bus.wire.names import AgentId
@@ -60,11 +59,9 @@ class Inspector:
 
     def judge(self, decided: DecidedProfile, time_ms: int, size: int, load: float) -> None:
         """Conditions of the moment. Raises Denied."""
-        if decided.context is None:
+        if decided.moments is None:
             return
-        context = replace(decided.context, time_ms=time_ms, size=size, load=load)
-        agent, domain = decided.agent, self._domain.name
-        decision = decide_moment(decided.decision, agent, Action.PRODUCE, domain, context, self._policy)
+        decision = decided.moments.at(time_ms, load, size)
         if decision is not decided.decision:
             raise Denied(decision)
 
