@@ -92,6 +92,9 @@ MEANING: Final = {
     "Domain.guardrails": "Guardrails, all of them together.",
     "Domain.rate_limit": "The rate that holds, by name; asked behind the guardrails.",
     "Domain.circuit_breaker": "The breaker that holds, by name; asked last.",
+    "Domain.max_token_age_ms": "How long keys of this domain live; at most the interval of the whole mesh.",
+    "Domain.padding": "Records are filled to a multiple of so many bytes, so that sizes tell no more than their cells.",
+    "Domain.computation": "How a domain of tier COMPUTATION computes; `tee` unless told.",
     # agents.yaml
     "AgentsFile.agents": "By name; each has an identity of its own.",
     "Agent.role": "This or `roles`.",

@@ -29,11 +29,15 @@ MAX_TTL_S: Final = 86_400 * 365
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the arguments that an agent repeats come to: allowed, with this profile (behind its length)."""
+    """What the arguments that an agent repeats come to: allowed, with this profile (behind its length).
+
+    ``padding``: the plaintext is filled to a multiple of so many bytes.
+    """
 
     domain: DomainName
     profile: bytes
     partitions: int
+    padding: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ class Composer:
             prefixed = codec.prefixed(envelope.encode_profile(profile))
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            found = Route(profile.domain, prefixed, policy.domains[profile.domain].partitions)
+            decided = policy.domains[profile.domain]
+            found = Route(profile.domain, prefixed, decided.partitions, decided.padding)
             self._routes[name] = found
         return found
 
@@ -129,7 +134,7 @@ class Composer:
         """The plaintext of a new message; ``expires_in`` in s. Raises Refused(schema) or TooLarge."""
         if not 0 < expires_in <= MAX_TTL_S:
             raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
-        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048
+        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding
         if len(payload) > limit:
             raise TooLarge(f"payload: expected at most {limit} bytes, found {len(payload)}", limit=limit)
         message_id: bytes = uuid_utils.uuid7().bytes
@@ -143,7 +148,7 @@ class Composer:
             message = envelope.encode_message(Message(message_id, now, expires, session, causes, reply_to))
         else:
             message = envelope.encode_plain_message(message_id, now, expires, session)
-        return Composed(message_id, session, envelope.join_plaintext(route.profile, message, payload))
+        return Composed(message_id, session, envelope.join_plaintext(route.profile, message, payload, route.padding))
 
 
 def check_text(name: str, text: str) -> None:

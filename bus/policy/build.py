@@ -107,6 +107,9 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "guardrails": list(domain.guardrails),
         "rate_limit": domain.rate_limit,
         "circuit_breaker": domain.circuit_breaker,
+        "max_token_age_ms": domain.max_token_age_ms,
+        "padding": domain.padding,
+        "computation": domain.computation,
     }
     optional = {key: value for key, value in optional.items() if value}
     if domain.tools is not None:

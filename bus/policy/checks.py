@@ -94,6 +94,13 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
             yield document.error((*path, "tier"), "tier: PLAINTEXT is for development mode only")
         if domain.tier == "PLAINTEXT" and domain.attestation_required:
             yield document.error((*path, "tier"), "tier: a domain that requires attestation cannot be PLAINTEXT")
+        interval = law.global_.credential_rotation_interval_ms
+        if domain.max_token_age_ms is not None and domain.max_token_age_ms > interval:
+            message = f"max_token_age_ms: expected at most credential_rotation_interval_ms ({interval}), "
+            yield document.error((*path, "max_token_age_ms"), f"{message}found {domain.max_token_age_ms}")
+        if domain.computation is not None and domain.tier != "COMPUTATION":
+            message = f"computation: expected a domain of tier COMPUTATION, found {domain.tier}"
+            yield document.error((*path, "computation"), message)
         levels = law.labels.levels + law.labels.categories if law.labels else []
         for key, known in (
             ("label", levels),

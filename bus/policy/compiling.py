@@ -183,4 +183,7 @@ class _Parts:
             rate=self._rates[each["rate_limit"]] if "rate_limit" in each else None,
             breaker=self._breakers[each["circuit_breaker"]] if "circuit_breaker" in each else None,
             guardrails=tuple(self._guardrails[rule] for rule in each.get("guardrails", ())),
+            max_token_age_ms=each.get("max_token_age_ms", 0),
+            padding=each.get("padding", 0),
+            computation=each.get("computation", "tee"),
         )

@@ -76,7 +76,7 @@ def _domains(live: Policy, draft: Policy) -> Iterator[AccessChange]:
 
 
 def _scalars(
-    name: str, before: DomainPolicy, after: DomainPolicy, live: Policy, draft: Policy
+    name: DomainName, before: DomainPolicy, after: DomainPolicy, live: Policy, draft: Policy
 ) -> Iterator[AccessChange]:
     rows = [
         ("tier", before.tier.name, after.tier.name, after.tier < before.tier),
@@ -84,6 +84,9 @@ def _scalars(
         ("audit in full", before.audit_full, after.audit_full, before.audit_full),
         ("attestation_required", before.attestation_required, after.attestation_required, before.attestation_required),
         ("rate_limit", _rate(before.rate), _rate(after.rate), _wider(before.rate, after.rate)),
+        ("padding", before.padding, after.padding, after.padding < before.padding),
+        ("max_token_age_ms", *_ages(name, live, draft)),
+        ("computation", before.computation, after.computation, True),
         ("circuit_breaker", str(before.breaker), str(after.breaker), before.breaker is not None),
         (
             "label",
@@ -95,6 +98,11 @@ def _scalars(
     for key, old, new, widens in rows:
         if old != new:
             yield AccessChange("~", f"{name} {key} {old} -> {new}", after.location(key), widens=widens)
+
+
+def _ages(name: DomainName, live: Policy, draft: Policy) -> tuple[int, int, bool]:
+    before, after = live.interval_ms(name), draft.interval_ms(name)
+    return before, after, after > before
 
 
 def _rate(rate: RateRule | None) -> str:

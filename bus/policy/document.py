@@ -156,6 +156,9 @@ class Domain(Strict):
     guardrails: Names = []
     rate_limit: LowerName | None = None
     circuit_breaker: LowerName | None = None
+    max_token_age_ms: Annotated[int, Field(ge=1000, le=900_000)] | None = None
+    padding: Annotated[int, Field(ge=256, le=16_384)] | None = None
+    computation: Literal["tee", "mpc"] | None = None
 
 
 class SecurityMesh(Strict):

@@ -120,6 +120,12 @@ class DomainPolicy:
     guardrails: tuple[GuardrailRule, ...] = ()
     rate: RateRule | None = None
     breaker: BreakerRule | None = None
+    max_token_age_ms: int = 0
+    """How long a key epoch of this domain is at most; 0 as long as the policy says for all."""
+    padding: int = 0
+    """Records are filled to a multiple of so many bytes before they are sealed; 0 not at all."""
+    computation: str = "tee"
+    """How a domain of tier COMPUTATION computes: "tee" or "mpc"."""
 
     def location(self, rule: str) -> str:
         """file:line of ``produce``, ``consume`` or ``tier`` in the files that were loaded."""
@@ -172,6 +178,10 @@ class Policy:
     declassify: tuple[DeclassifyRule, ...] = ()
     inherits: Mapping[RoleName, frozenset[RoleName]] = field(default_factory=dict)
     locations: Mapping[str, str] = field(default_factory=dict)
+
+    def interval_ms(self, domain: DomainName) -> int:
+        """How long a key epoch of ``domain`` is (ms)."""
+        return min(self.rotation_interval_ms, self.domains[domain].max_token_age_ms or self.rotation_interval_ms)
 
     def inherited(self, role: RoleName) -> frozenset[RoleName]:
         """``role`` and all that its holders have with it."""

@@ -226,7 +226,8 @@ def _tier(case: Case) -> Iterator[Finding]:
     rule = f"{domain.name}.tier"
     if domain.tier not in AVAILABLE_TIERS or domain.attestation_required:
         line = "tier" if domain.tier not in AVAILABLE_TIERS else "attestation_required"
-        why = f"{domain.tier.name}{' with attestation' if domain.attestation_required else ''} is not available yet"
+        tier = f"{domain.tier.name} by {domain.computation}" if domain.tier is Tier.COMPUTATION else domain.tier.name
+        why = f"{tier}{' with attestation' if domain.attestation_required else ''} is not available yet"
         yield Finding(rule, why, domain.location(line), Code.TIER_UNAVAILABLE)
     elif floor is not None and domain.tier < floor:
         why = f"{domain.tier.name} is below the envelope's floor {floor.name}"

@@ -237,11 +237,12 @@ def encode_plain_message(message_id: bytes, created_at: int, expires_at: int, co
     return b"".join((message_id, times, bytes((size << 1,)), data, NOTHING_ELSE))
 
 
-def join_plaintext(prefixed: bytes, message: bytes, payload: bytes) -> bytes:
-    """Like ``encode_plaintext`` without padding, for a profile behind its length."""
+def join_plaintext(prefixed: bytes, message: bytes, payload: bytes, cell: int = 0) -> bytes:
+    """Like ``encode_plaintext``, for a profile behind its length."""
     size = codec.length(len(payload))
     total = len(MARK) + len(prefixed) + len(message) + len(size) + len(payload)
-    return b"".join((total.to_bytes(4, "big"), MARK, prefixed, message, size, payload))
+    fill = bytes(-(4 + total) % cell) if cell else b""
+    return b"".join((total.to_bytes(4, "big"), MARK, prefixed, message, size, payload, fill))
 
 
 def encode_plaintext(profile: bytes, message: bytes, payload: bytes, cell: int = 0) -> bytes:

@@ -31,6 +31,7 @@ def acceptor_for(state: PartitionState, context: EnforcerContext) -> Acceptor | 
     made: Acceptor = native.Acceptor(
         sealed.HEAD, envelope.MARK, state.aad, prefix, state.partition, context.max_clock_skew_ms, MAX_PROFILES
     )
+    made.clear(state.padding)
     return made
 
 

@@ -47,6 +47,7 @@ class PartitionState:
         "inspector",
         "out_aad",
         "out_signature",
+        "padding",
         "partition",
         "policy",
         "profiles",
@@ -72,6 +73,7 @@ class PartitionState:
         self.generation = 0
         self.acceptor: Acceptor | None = None
         self.inspector: Inspector | None = None
+        self.padding = 0
         self.events: list[PartitionEvent] = []
 
     def regressed(self, offset: int, append_time: int, highest: int) -> None:
@@ -85,6 +87,7 @@ class PartitionState:
         if self.policy is not policy:
             domain = policy.domains.get(self.domain)
             self.inspector = Inspector(domain, policy) if domain is not None else None
+            self.padding = domain.padding if domain is not None else 0
         if self.policy is not policy or self.generation != generation:
             self.forget_decisions()
             self.policy = policy
@@ -96,7 +99,7 @@ class PartitionState:
         self.profiles.clear()
         self.shapes.clear()
         if self.acceptor is not None:
-            self.acceptor.clear()
+            self.acceptor.clear(self.padding)
 
 
 class EnforcerContext:

@@ -47,7 +47,7 @@ log = logging.getLogger("bus.enforcer")
 
 
 class Accepted(NamedTuple):
-    """A record that goes on. ``plaintext`` = uint32 length | Released; the rest is for its hop."""
+    """A record that goes on. ``plaintext`` = uint32 length | Released | zeros; the rest is for its hop."""
 
     digest: bytes
     key: AgentKey
@@ -123,7 +123,7 @@ def enforce_batch(
     inspector = state.inspector if state.inspector is not None and state.inspector.by_record else None
     partition, topic, aad = state.partition, state.topics.inbound, state.aad
     partition_bytes = partition.to_bytes(4, "big")
-    hot, profiles = state.hot, state.profiles
+    hot, profiles, padding = state.hot, state.profiles, state.padding
     deployment, skew = context.deployment, context.max_clock_skew_ms
     highest = state.windows.highest_time
     sha256, head, mark = hashlib.sha256, sealed.HEAD, envelope.MARK
@@ -210,7 +210,7 @@ def enforce_batch(
                     digest,
                     key,
                     decided,
-                    len(content).to_bytes(4, "big") + content,
+                    envelope.pad(content, padding),
                     rest[:16],
                     value[28:52],
                     offset,

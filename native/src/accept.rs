@@ -41,6 +41,7 @@ pub struct Acceptor {
     partition: [u8; 4],
     skew: i64,
     limit: usize,
+    cell: usize,
     held: usize,
     senders: HashMap<[u8; 32], Sender>,
     plain: Vec<u8>,
@@ -72,16 +73,18 @@ impl Acceptor {
             partition: partition.to_be_bytes(),
             skew,
             limit,
+            cell: 0,
             held: 0,
             senders: HashMap::new(),
             plain: Vec::new(),
         }
     }
 
-    /// Forget every sender and profile: keys or policy changed.
-    fn clear(&mut self) {
-        self.senders.clear();
-        self.held = 0;
+    /// Forget every sender and profile: keys or policy changed. Plaintexts are filled with zeros to a multiple of
+    /// `cell` bytes from now on; 0 leaves them as they are.
+    fn clear(&mut self, cell: usize) {
+        self.cell = cell;
+        self.forget();
     }
 
     fn __len__(&self) -> usize {
@@ -104,7 +107,7 @@ impl Acceptor {
         decided: Py<PyAny>,
     ) -> PyResult<()> {
         if self.held >= self.limit {
-            self.clear();
+            self.forget();
         }
         if !self.senders.contains_key(&name) {
             let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, mac_key));
@@ -157,7 +160,7 @@ impl Acceptor {
             let Some(name) = value.get(12..44).and_then(|each| <[u8; 32]>::try_from(each).ok()) else { break };
             let Some(sender) = self.senders.get_mut(&name) else { break };
             let candidate = sender.judge(value, &self.head, &self.mark, &self.aad, self.partition, effective,
-                                         self.skew, &mut self.plain);
+                                         self.skew, self.cell, &mut self.plain);
             let Some(made) = candidate else { break };
             let mut instance_sequence = [0; 24];
             instance_sequence.copy_from_slice(&value[28..52]);
@@ -190,6 +193,11 @@ impl Acceptor {
 }
 
 impl Acceptor {
+    fn forget(&mut self) {
+        self.senders.clear();
+        self.held = 0;
+    }
+
     /// The effective time with a record appended at `time`; None where the broker's clock went back too far.
     fn effective(&self, time: i64, highest: i64) -> Option<i64> {
         match time {
@@ -205,7 +213,7 @@ impl Sender {
     #[allow(clippy::too_many_arguments)]
     fn judge(
         &self, value: &[u8], head: &[u8], mark: &[u8], aad: &[u8], partition: [u8; 4], effective: i64, skew: i64,
-        plain: &mut Vec<u8>,
+        cell: usize, plain: &mut Vec<u8>,
     ) -> Option<Candidate> {
         let body = framing::sealed_body(value, head)?;
         let mut mac = self.mac.clone();
@@ -251,6 +259,9 @@ impl Sender {
         }
         let size = (plaintext.len() - 4) as u32;
         plaintext[..4].copy_from_slice(&size.to_be_bytes());
+        if cell > 0 {
+            plaintext.resize(plaintext.len().next_multiple_of(cell), 0);
+        }
         Some(Candidate {
             digest,
             plaintext,

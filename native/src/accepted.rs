@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// One accepted record. `plaintext` = uint32 length | Released.
+/// One accepted record. `plaintext` = uint32 length | Released | zeros.
 #[pyclass(frozen, module = "sealbus_native")]
 pub struct Accepted {
     pub digest: [u8; 32],
