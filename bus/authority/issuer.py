@@ -2,12 +2,18 @@
 
 It stands where the authority service will: the shape of an agent's folder does not change with it. ``Issuer.step`` does
 what is due at a given time and says when to come back, so that a test drives it with its own clock.
+
+An epoch is of one domain and has a number that rises over all of them; domains whose epochs begin and end together
+share the number. A domain has the next one a lead before the last ends, and a new one at once, in place of those that
+are open or coming, when the policy lets other agents open it: whoever lost it holds no key of what is sealed from then
+on.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bus.authority.bundle import make_bundle
@@ -16,9 +22,10 @@ from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, write_secret
 from bus.policy.model import Policy
+from bus.policy.rekeying import opening_digest
 from bus.settings import Settings
 from bus.wire.hopblock import DAY_MS
-from bus.wire.names import NO_ZONE
+from bus.wire.names import NO_ZONE, DomainName
 from bus.wire.objects import Epoch
 
 log = logging.getLogger("bus.authority")
@@ -36,30 +43,34 @@ class Issuer:
         self._settings = settings
         self._owners = owners
         self._epochs: dict[int, list[StoredEpoch]] = {}
+        self._held: dict[str, list[StoredEpoch]] = {}
+        """By domain, oldest first."""
         self._stripped: set[int] = set()
+        self._openers: dict[DomainName, bytes] = {}
         self._digest = b""
 
     def step(self, policy: Policy, now_ms: int) -> int:
         """Bring epochs and bundles up to ``now_ms``; returns when (ms since 1970) something is due next."""
         settings = self._settings
-        settings.check_interval(policy.rotation_interval_ms)
+        settings.check_interval(policy.rotation_interval_ms)  # a domain's own can only be shorter
         if policy.digest != self._digest:
             self._stripped.clear()  # who may read closed epochs may have changed
             self._digest = policy.digest
+            self._openers = {domain: opening_digest(policy, domain) for domain in policy.domains}
         for number in self._store.numbers():
             if number not in self._epochs:
-                self._epochs[number] = self._store.load(number)
-        # 1. The current epoch and, a lead before it begins, the next one.
-        while self._last_end() < now_ms + settings.lead_ms + settings.max_clock_skew_ms:
-            self._create(policy, max(self._last_end(), now_ms - settings.max_clock_skew_ms))
-        # 2. Domains that the policy gained since an open epoch was made join that epoch.
-        for number, epochs in self._epochs.items():
-            if epochs[0].epoch.not_after >= now_ms:
-                self._join(number, policy)
-        # 3. The audit's roots of today and tomorrow.
+                self._take(number, self._store.load(number))
+        # 1. The current epoch of each domain and, a lead before it begins, the next one.
+        due: defaultdict[tuple[int, int], list[DomainName]] = defaultdict(list)
+        for domain in sorted(policy.domains):
+            for span in self._due(domain, policy, now_ms):
+                due[span].append(domain)
+        for (begin, end), domains in sorted(due.items()):
+            self._create(domains, begin, end)
+        # 2. The audit's roots of today and tomorrow.
         for day in (now_ms // DAY_MS, now_ms // DAY_MS + 1):
             self._store.audit_root(day, create=True)
-        # 4. Bundles: written for open epochs, without sending keys for closed ones, gone beyond the horizon.
+        # 3. Bundles: written for open epochs, without sending keys for closed ones, gone beyond the horizon.
         for number, epochs in sorted(self._epochs.items()):
             closes = epochs[0].epoch.not_after + settings.grace_ms
             if closes + policy.backlog_horizon_ms < now_ms:
@@ -69,24 +80,56 @@ class Issuer:
                 self._stripped.add(number)
             elif closes >= now_ms:
                 self._write_bundles(number, policy, sending=True)
-        # 5. An agent that left the policy loses its keys at once, those of closed epochs too.
+        # 4. An agent that left the policy loses its keys at once, those of closed epochs too.
         for folder in self._agent_folders():
             if folder.name not in policy.agents:
                 for path in (folder / "keys").glob("*"):
                     path.unlink(missing_ok=True)
-        return self._last_end() - settings.lead_ms - settings.max_clock_skew_ms
+        ends = [self._held[domain][-1].epoch.not_after for domain in policy.domains]
+        return min(ends) - settings.lead_ms - settings.max_clock_skew_ms
 
-    def _last_end(self) -> int:
-        return max((epochs[0].epoch.not_after for epochs in self._epochs.values()), default=0)
+    def _due(self, domain: DomainName, policy: Policy, now_ms: int) -> Iterator[tuple[int, int]]:
+        """Begin and end (ms) of the epochs that ``domain`` lacks, in their order."""
+        interval, skew = policy.interval_ms(domain), self._settings.max_clock_skew_ms
+        held = self._held.get(domain, [])
+        current = [each for each in held if each.epoch.not_after > now_ms]
+        last = max((each.epoch.not_after for each in held), default=0)
+        ends: list[int] = []
+        if not current:  # it is new, or the issuer was away: in step with the domains that rotate as often
+            last = max(last, now_ms - skew)
+            ends = self._ends((each for each in policy.domains if policy.interval_ms(each) == interval), now_ms)
+        elif current[-1].openers != self._openers[domain]:
+            last = now_ms - skew
+            ends = self._ends([domain], now_ms)
+        for end in ends:
+            yield last, end
+            last = end
+        while last < now_ms + self._settings.lead_ms + skew:
+            yield last, last + interval
+            last += interval
 
-    def _create(self, policy: Policy, begin: int) -> None:
+    def _ends(self, domains: Iterable[DomainName], now_ms: int) -> list[int]:
+        """When the epochs of ``domains`` end that are open or coming."""
+        return sorted(
+            {
+                each.epoch.not_after
+                for domain in domains
+                for each in self._held.get(domain, [])
+                if each.epoch.not_after > now_ms
+            }
+        )
+
+    def _create(self, domains: list[DomainName], begin: int, end: int) -> None:
         number = max(self._epochs, default=0) + 1
-        self._epochs[number] = [
-            self._make(number, domain, begin, begin + policy.rotation_interval_ms) for domain in sorted(policy.domains)
-        ]
-        log.info("epoch %d begins at %d", number, begin)
+        self._take(number, [self._make(number, domain, begin, end) for domain in domains])
+        log.info("epoch %d of %s begins at %d", number, ", ".join(domains), begin)
 
-    def _make(self, number: int, domain: str, begin: int, end: int) -> StoredEpoch:
+    def _take(self, number: int, epochs: list[StoredEpoch]) -> None:
+        self._epochs[number] = epochs
+        for each in epochs:
+            self._held.setdefault(each.epoch.domain, []).append(each)
+
+    def _make(self, number: int, domain: DomainName, begin: int, end: int) -> StoredEpoch:
         root = Secret.random(f"root({domain}, {number})")
         epoch = Epoch(
             deployment=self._settings.deployment_id,
@@ -97,13 +140,7 @@ class Issuer:
             domain=domain,
             root_digest=root_digest(root),
         )
-        return self._store.put(sign_object(self._signer, epoch), root)
-
-    def _join(self, number: int, policy: Policy) -> None:
-        first = self._epochs[number][0].epoch
-        held = {each.epoch.domain for each in self._epochs[number]}
-        for domain in sorted(set(policy.domains) - held):
-            self._epochs[number].append(self._make(number, domain, first.not_before, first.not_after))
+        return self._store.put(sign_object(self._signer, epoch), root, self._openers[domain])
 
     def _write_bundles(self, number: int, policy: Policy, *, sending: bool) -> None:
         for agent in sorted(policy.agents):
@@ -125,5 +162,6 @@ class Issuer:
         for folder in self._agent_folders():
             (folder / "keys" / str(number)).unlink(missing_ok=True)
         self._store.destroy(number)
-        del self._epochs[number]
+        for each in self._epochs.pop(number):
+            self._held[each.epoch.domain].remove(each)
         log.info("epoch %d destroyed: beyond the backlog horizon", number)

@@ -36,11 +36,12 @@ def _audit_context(deployment: bytes, day: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class StoredEpoch:
-    """A verified epoch with its signed bytes and its root."""
+    """A verified epoch with its signed bytes and its root. ``openers``: digest of who may open what it seals."""
 
     epoch: Epoch
     signed: bytes
     root: Secret
+    openers: bytes
 
 
 class RootStore:
@@ -77,7 +78,7 @@ class RootStore:
         except FileNotFoundError:
             return frozenset()  # destroyed a moment ago
 
-    def put(self, signed: bytes, root: Secret) -> StoredEpoch:
+    def put(self, signed: bytes, root: Secret, openers: bytes) -> StoredEpoch:
         """Store a new epoch's root. One that is there already stays: it is read back and returned."""
         self._reach()
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
@@ -87,13 +88,14 @@ class RootStore:
             "kek": self._provider.kek_id,
             "epoch": signed.hex(),
             "wrapped": wrapped.hex(),
+            "openers": openers.hex(),
         }
         folder = make_folder(self._roots / str(epoch.epoch))
         name = f"{epoch.zone}.{epoch.domain}"
         if (folder / name).exists():
             return self.open(epoch.epoch, name)
         write_secret(folder / name, json.dumps(document).encode())
-        return StoredEpoch(epoch, signed, root)
+        return StoredEpoch(epoch, signed, root, openers)
 
     def load(self, number: int) -> list[StoredEpoch]:
         """Every domain's root of one epoch. Raises Unverified where an object or a wrapping does not hold."""
@@ -104,7 +106,7 @@ class RootStore:
         path = self._roots / str(number) / name
         try:
             document = json.loads(read_secret(path))
-            signed, wrapped = bytes.fromhex(document["epoch"]), bytes.fromhex(document["wrapped"])
+            signed, wrapped, openers = (bytes.fromhex(document[key]) for key in ("epoch", "wrapped", "openers"))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unverified(f"{path}: not a root file: {type(error).__name__}", step="root") from None
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
@@ -112,7 +114,7 @@ class RootStore:
         root = self._provider.unwrap(wrapped, _domain_context(epoch), told)
         if root_digest(root) != epoch.root_digest:
             raise Unverified(f"{told}: does not match its epoch", step="root")
-        return StoredEpoch(epoch, signed, root)
+        return StoredEpoch(epoch, signed, root, openers)
 
     def destroy(self, number: int) -> None:
         """Remove the wrapped roots of one epoch."""

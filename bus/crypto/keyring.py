@@ -105,6 +105,7 @@ class Keyring:
         self._lead = lead_ms
         self._grace = grace_ms
         self._epochs: dict[tuple[str, int], DomainEpoch] = {}
+        self._ordered: dict[str, list[DomainEpoch]] = {}
         self._keys: dict[bytes, AgentKey] = {}
         self.generation = 0
         """Rises when key ids are forgotten: what was found before then may not be used."""
@@ -116,6 +117,17 @@ class Keyring:
     def epochs(self) -> list[DomainEpoch]:
         """Every epoch held, oldest first."""
         return sorted(self._epochs.values(), key=lambda each: (each.epoch, each.domain))
+
+    def sealing(self, domain: str, now_ms: int) -> DomainEpoch | None:
+        """The epoch under which records of ``domain`` are sealed for their readers: the newest that has begun.
+
+        Where none has, the oldest there is; None where none is held. It may be newer than that of the sender's key:
+        who lost the right to open a domain has no key of the epoch that began then.
+        """
+        held = self._ordered.get(domain)
+        if not held:
+            return None
+        return next((each for each in reversed(held) if each.begins <= now_ms), held[0])
 
     def has(self, domain: str, epoch: int) -> bool:
         """Whether the root of this domain and epoch is held."""
@@ -137,6 +149,7 @@ class Keyring:
                 instance=keys.fresh_instance(),
             )
             self._epochs[domain, epoch.epoch] = held
+            self._ordered[domain] = sorted((*self._ordered.get(domain, ()), held), key=lambda each: each.epoch)
         self._derive(held, agents)
         return held
 
@@ -159,6 +172,7 @@ class Keyring:
         gone = [each for each in self._epochs.values() if each.closes < before_ms]
         for each in gone:
             del self._epochs[each.domain, each.epoch]
+            self._ordered[each.domain].remove(each)
         if gone:
             for key_id in [k for k, v in self._keys.items() if v.domain_epoch in gone]:
                 del self._keys[key_id]

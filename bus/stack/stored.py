@@ -44,13 +44,15 @@ def keys(stack: Stack) -> str:
     except FileNotFoundError:
         raise Refused("the audit has no key for today", hint="does the issuer run? bus stack up") from None
     newest = max(each.epoch for each in open_now)
-    roots = [each for each in held if each.epoch.epoch == newest]
-    for agent in sorted(policy.agents):
-        due = make_bundle(agent, policy, roots, sending=True) is not None
-        if due and not (layout.agent(agent) / "keys" / str(newest)).is_file():
-            raise Refused(f"{agent} has no keys of epoch {newest}", hint="does the issuer run? bus stack up")
+    for number in sorted({each.epoch for each in open_now}):
+        roots = [each for each in held if each.epoch.epoch == number]
+        for agent in sorted(policy.agents):
+            due = make_bundle(agent, policy, roots, sending=True) is not None
+            if due and not (layout.agent(agent) / "keys" / str(number)).is_file():
+                raise Refused(f"{agent} has no keys of epoch {number}", hint="does the issuer run? bus stack up")
     ends = min(each.not_after for each in open_now)
-    return f"epoch {newest} of {len(open_now)} domains, {(ends - now) // 1000} s to its end; {len(held)} roots held"
+    domains = {each.domain for each in open_now}
+    return f"epoch {newest}, {len(domains)} domains, {(ends - now) // 1000} s to its end; {len(held)} roots held"
 
 
 def snapshot(stack: Stack) -> str:

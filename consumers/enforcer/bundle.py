@@ -28,22 +28,21 @@ Protected = tuple[bytes, bytes, bytes]
 
 
 def groups(items: list[Indexed]) -> Iterator[list[Indexed]]:
-    """Bundles in the order of the input: a new one where size, epoch or policy change."""
+    """Bundles in the order of the input: a new one where size or policy change."""
     group: list[Indexed] = []
     size = 0
-    epoch = decided = None
+    decided = None
     for item in items:
         outcome = item[1]
         length = outcome.length + 48
-        # One head names one epoch and the policy under which its records were decided (and so their tier).
-        other = outcome.key.domain_epoch is not epoch or (
-            outcome.decided is not decided
-            and (decided is None or outcome.decided.policy_digest != decided.policy_digest)
+        # One head names the policy under which its records were decided (and so their tier).
+        other = outcome.decided is not decided and (
+            decided is None or outcome.decided.policy_digest != decided.policy_digest
         )
         if group and (len(group) >= derived.MAX_RECORDS or size + length > derived.MAX_BUNDLE or other):
             yield group
             group, size = [], 0
-        epoch, decided = outcome.key.domain_epoch, outcome.decided
+        decided = outcome.decided
         group.append(item)
         size += length
     if group:
@@ -53,7 +52,8 @@ def groups(items: list[Indexed]) -> Iterator[list[Indexed]]:
 def protect(group: list[Indexed], state: PartitionState, context: EnforcerContext, hops: list[bytes]) -> bytes:
     """The bundle of ``group``; the hop of each of its records is put in its place among ``hops``."""
     first = group[0][1]
-    topic, epoch = state.topics.outbound, first.key.domain_epoch
+    topic = state.topics.outbound
+    epoch = context.keyring.sealing(state.domain, context.now_ms) or first.key.domain_epoch
     head = derived.Head(
         tier=_obligations(first.decided).tier,
         epoch=epoch.epoch,

@@ -224,7 +224,7 @@ def targets() -> list[Target]:
         StoredEpoch(OTHER_EPOCH, sign_object(ANCHOR, OTHER_EPOCH), OTHER_ROOT),
     ]
     bundles = tuple(make_bundle(WRITER, POLICY, epochs, sending=each) or b"" for each in (True, False))
-    stores().put(raw("epoch.value"), ROOT)
+    stores().put(raw("epoch.value"), ROOT, bytes(32))
     root = (folder() / "roots" / str(EPOCH) / ROOT_NAME).read_bytes()
     note = json.dumps({"title": "a", "ranks": [1, 2], "rest": {"b": 0.5}}).encode()
     mesh, agents = MESH.encode(), AGENTS.encode()

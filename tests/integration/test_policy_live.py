@@ -10,11 +10,16 @@ import pytest
 from bus import Bus
 from bus.authority.local import load_signer
 from bus.authority.trust import read_trust
+from bus.client import keystore
+from bus.client.keystore import KeyStore
 from bus.crypto.signing import sign_object
+from bus.tiers.base import TIERS
+from bus.wire import derived
+from bus.wire.names import AgentId
 from bus.wire.objects import SignedSnapshot
 from demo.raw import RawClient, plaintext
 from tests.integration.conftest import POLICIES
-from tests.integration.oracle import account, bus_command, hops, verified, wait_for_hop
+from tests.integration.oracle import account, bus_command, hops, read_topic, verified, wait_for_hop
 
 pytestmark = pytest.mark.broker
 
@@ -113,6 +118,61 @@ def test_a_role_that_leaves_is_refused_at_once_and_a_domain_comes_and_goes(live,
     apply(live, POLICIES)
     until(lambda: wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW")
     assert live._daemon("bus-enforcer-1").find().pid == pid
+    assert verified(live)["problems"] == []
+
+
+def opened_by(stack, agent, domain, keys):
+    """What the bundles of ``domain`` hold for ``agent`` with these ``keys``: (epoch, opened) of each record."""
+    trust = read_trust(stack.layout.trust)
+    store = KeyStore(keys, AgentId(agent), trust.anchor, trust.deployment)
+    store.refresh(force=True)
+    found = []
+    for partition, _, value in read_topic(stack, f"{domain}.out"):
+        bundle = derived.parse(value)
+        reading = store.reading(domain, bundle.head.epoch) or ()
+        for each in TIERS[bundle.head.tier].open(bundle, reading, trust.deployment, f"{domain}.out", partition):
+            found.append((bundle.head.epoch, each is not None))
+    return found
+
+
+def test_who_may_not_open_a_domain_any_more_keeps_keys_that_open_nothing_new(live, tmp_path, monkeypatch):
+    monkeypatch.setattr(keystore, "WAIT_S", 0.0)
+    bus_command(live, "policy", "apply", str(POLICIES), "--yes", "--allow-widening")
+    raw = RawClient(live)
+    sealer = raw.sealer("retriever-1", "agent_memory")  # it goes on under the key of its epoch
+    until(lambda: wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW")
+    kept = tmp_path / "kept"
+    shutil.copytree(live.layout.agent("orchestrator-1") / "keys", kept)
+    before = opened_by(live, "orchestrator-1", "agent_memory", kept)
+    assert before[-1] == (max(epoch for epoch, _ in before), True)
+    elsewhere = {domain: raw.keys("executor-1", domain)[1].epoch for domain in ("coordination",)}
+
+    folder = tmp_path / "narrowed"
+    shutil.copytree(POLICIES, folder)
+    law = folder / "mesh.yaml"
+    roles = '["RETRIEVER", "ORCHESTRATOR"]\n'
+    law.write_text(law.read_text().replace(roles, f'{roles}      consume: ["RETRIEVER"]\n', 1))
+    assert "consume" in law.read_text()
+    bus_command(live, "policy", "apply", str(folder), "--yes", "--allow-widening")
+    applied = time.monotonic()
+
+    def sealed_anew():
+        write(raw, sealer)
+        told = opened_by(live, "orchestrator-1", "agent_memory", kept)
+        return [opened for epoch, opened in told if epoch > before[-1][0]]
+
+    until(sealed_anew)
+    print(f"sealed under a new epoch {time.monotonic() - applied:.1f} s after it was applied")
+    until(lambda: len(sealed_anew()) > 2)
+    later = sealed_anew()
+    assert not any(later)
+    mine = opened_by(live, "retriever-1", "agent_memory", live.layout.agent("retriever-1") / "keys")
+    new = [opened for epoch, opened in mine if epoch > before[-1][0]]
+    assert new == [True] * len(new)
+    assert len(new) >= len(later)
+    assert {domain: raw.keys("executor-1", domain)[1].epoch for domain in elsewhere} == elsewhere
+    bus_command(live, "policy", "apply", str(POLICIES), "--yes", "--allow-widening")
+    account(live, "agent_memory")
     assert verified(live)["problems"] == []
 
 

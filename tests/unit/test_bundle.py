@@ -30,7 +30,7 @@ POLICY = make_policy(agents={WRITER: ["WRITER"], READER: ["READER"], BOTH: ["REA
 def stored(name: str, number: int = 5, *, signer: Signer = ANCHOR, deployment: bytes = DEPLOYMENT) -> StoredEpoch:
     root = Secret(bytes([number, len(name)]) * 16, f"root({name}, {number})")
     epoch = Epoch(deployment, number, NOON, NOON + 600_000, NO_ZONE, name, root_digest(root))
-    return StoredEpoch(epoch, sign_object(signer, epoch), root)
+    return StoredEpoch(epoch, sign_object(signer, epoch), root, bytes(32))
 
 
 EPOCHS = [stored(NOTES), stored(PLANS)]

@@ -336,13 +336,17 @@ def test_keys_of_another_epoch_open_nothing():
     assert (told.deliveries, told.skipped) == ((), 1)
 
 
-def test_two_epochs_never_share_a_bundle():
-    context, place, at = WORLD.context([1, 2]), state(), NOW + 450_000
+def test_records_of_two_epochs_are_sealed_under_the_newest_that_has_begun():
+    context, place, at = WORLD.context([1, 2]), state(), NOW + 520_000
+    context.now_ms = at
     plain = {"created_at": at, "expires_at": at}
     values = [WORLD.sealer(epoch=epoch).seal(0, plaintext(**plain))[1] for epoch in (1, 2, 1)]
     made = derive(enforce(context, place, *values, at=at), 0, 3, place, context)
     heads = [derived.parse(value).head for value in made.bundles]
-    assert [(head.epoch, head.count) for head in heads] == [(1, 1), (2, 1), (1, 1)], "in the order of the input"
+    assert [(head.epoch, head.count) for head in heads] == [(2, 3)]
+    assert [hop.tail.epoch for hop in hops_of(made)] == [1, 2, 1], "a hop names the epoch of the sender's key"
+    told = opened(made.bundles[0], append_time=at, reading=lambda number: (WORLD.reading("READER", MEMORY, number),))
+    assert len(told.deliveries) == 3
 
 
 def test_records_decided_under_two_policies_never_share_a_bundle():

@@ -13,6 +13,7 @@ import pytest
 from bus.authority.bundle import Bundle, read_bundle
 from bus.authority.roots import StoredEpoch
 from bus.crypto import keys
+from bus.crypto.keyring import Keyring
 from bus.errors import SettingsError
 from bus.policy.model import Policy
 from bus.wire.hopblock import DAY_MS
@@ -22,6 +23,7 @@ from tests.unit.ledger_build import DAY, DEPLOYMENT, NOON, Authority, domain, ma
 INTERVAL, LEAD, GRACE, SKEW = 600_000, 120_000, 120_000, 30_000
 HORIZON = 3_600_000
 NOTES, PLANS = DomainName("notes"), DomainName("plans")
+DOMAINS = {"notes": domain(), "plans": domain(produce=["READER"])}
 
 
 def policy_with(*agents: str, domains: dict | None = None) -> Policy:
@@ -160,7 +162,7 @@ def test_an_agent_that_left_the_policy_loses_its_keys_at_once(authority):
     assert files(authority, "reader-1") == [1]
     authority.issuer.step(policy_with("writer-1"), NOON + 1)
     assert files(authority, "reader-1") == []
-    assert files(authority, "writer-1") == [1]
+    assert files(authority, "writer-1") == [1, 2]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -189,26 +191,98 @@ def test_an_agent_that_lost_a_role_loses_the_reading_keys_of_closed_epochs_too(a
 def test_an_agent_that_came_back_has_keys_again(authority):
     for at, policy in enumerate((policy_with(), policy_with("writer-1"), policy_with())):
         authority.issuer.step(policy, NOON + at)
-    assert files(authority, "reader-1") == [1]
+    assert files(authority, "reader-1") == [1, 2, 3]
 
 
-def test_a_domain_that_the_policy_gained_joins_the_open_epochs(authority):
+def test_a_domain_that_the_policy_gained_has_keys_at_once_and_rotates_with_the_others(authority):
     authority.issuer.step(policy_with(domains={"notes": domain()}), NOON)
     assert set(bundle(authority, "writer-1", 1)) == {NOTES}
-    authority.issuer.step(policy_with(), NOON + 1)
-    joined = bundle(authority, "writer-1", 1)
-    assert set(joined) == {NOTES, PLANS}
-    assert joined[PLANS].epoch.not_after == joined[NOTES].epoch.not_after
-    assert len({each.root.reveal() for each in authority.store.load(1)}) == 2
+    due = authority.issuer.step(policy_with(), NOON + 1)
+    first, joined = bundle(authority, "writer-1", 1), bundle(authority, "writer-1", 2)
+    assert (set(first), set(joined)) == ({NOTES}, {PLANS})
+    assert joined[PLANS].epoch.not_before == NOON + 1 - SKEW
+    assert joined[PLANS].epoch.not_after == first[NOTES].epoch.not_after
+    authority.issuer.step(policy_with(), due + 1)
+    assert set(bundle(authority, "writer-1", 3)) == {NOTES, PLANS}
+    assert len({each.root.reveal() for number in (1, 2, 3) for each in authority.store.load(number)}) == 4
 
 
-def test_a_domain_does_not_join_an_epoch_that_has_ended(authority):
+def test_a_domain_that_comes_when_the_next_epochs_are_made_already_gets_those_too(authority):
     before = policy_with(domains={"notes": domain()})
     due = authority.issuer.step(before, NOON)
     authority.issuer.step(before, due + 1)
-    authority.issuer.step(policy_with(), epochs(authority)[0][2] + 1)
-    domains = [{each.epoch.domain for each in authority.store.load(number)} for number in (1, 2)]
-    assert domains == [{"notes"}, {"notes", "plans"}]
+    authority.issuer.step(policy_with(), due + 2)
+    spans = [(begin, end) for number, begin, end in epochs(authority)]
+    assert spans[2:] == [(due + 2 - SKEW, spans[0][1]), spans[1]]
+    assert [{each.epoch.domain for each in authority.store.load(number)} for number in (1, 2, 3, 4)] == [
+        {"notes"}, {"notes"}, {"plans"}, {"plans"},
+    ]  # fmt: skip
+
+
+def sealing(authority: Authority, name: str, now: int) -> int:
+    """The number of the epoch under which an enforcer seals for readers."""
+    ring = Keyring(lead_ms=LEAD, grace_ms=GRACE)
+    for number in authority.store.numbers():
+        for each in authority.store.load(number):
+            ring.add(each.epoch, each.root, [])
+    found = ring.sealing(name, now)
+    assert found is not None
+    assert found.begins <= now <= found.closes - GRACE
+    return found.epoch
+
+
+NARROWED = {"notes": domain(consume=["WRITER"]), "plans": domain(produce=["READER"])}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("with_next", [False, True])
+def test_who_may_not_open_a_domain_any_more_has_no_key_of_what_is_sealed_from_then_on(authority, restarted, with_next):
+    due, now = authority.issuer.step(policy_with(), NOON), NOON
+    if with_next:
+        now = due + 1
+        authority.issuer.step(policy_with(), now)
+    held = {number: bundle(authority, "reader-1", number) for number in files(authority, "reader-1")}
+    assert all(NOTES in each for each in held.values())
+    if restarted:
+        authority.restart()
+    now += 1
+    before = authority.store.numbers()
+    authority.issuer.step(policy_with(domains=NARROWED), now)
+    for later in range(now, epochs(authority)[0][2] + 2 * INTERVAL, 60_000):
+        authority.issuer.step(policy_with(domains=NARROWED), later)
+        number = sealing(authority, "notes", later)
+        assert number not in held, "a key that it was given opens nothing new"
+        assert NOTES not in (bundle(authority, "reader-1", number) if number in files(authority, "reader-1") else ())
+        assert bundle(authority, "writer-1", number)[NOTES].own is not None
+    made = [number for number in authority.store.numbers() if number not in before]
+    first = [each.epoch.domain for each in authority.store.load(made[0])]
+    assert first == ["notes"], "the other domain keeps its epochs"
+    assert authority.store.load(made[0])[0].epoch.not_after == epochs(authority)[0][2]
+
+
+def test_what_decides_on_records_alone_starts_no_epoch(authority):
+    authority.issuer.step(policy_with(), NOON)
+    masked = {name: {**each, "metadata_masking": False, "kinds": ["MESSAGE"]} for name, each in DOMAINS.items()}
+    assert policy_with(domains=masked).digest != policy_with(domains=DOMAINS).digest
+    for at, domains in enumerate((masked, DOMAINS, masked)):
+        authority.issuer.step(policy_with(domains=domains), NOON + at)
+    assert authority.store.numbers() == [1]
+
+
+def test_a_domain_whose_tokens_may_not_grow_old_rotates_more_often(authority):
+    domains = {**DOMAINS, "notes": {**domain(), "max_token_age_ms": 150_000}}
+    policy, now = policy_with(domains=domains), NOON
+    while now < NOON + 2 * INTERVAL:
+        due = authority.issuer.step(policy, now)
+        for name in domains:
+            sealing(authority, name, now)
+        now = max(due + 1, now + 1)
+    stored = [each.epoch for number in authority.store.numbers() for each in authority.store.load(number)]
+    ages = {name: {each.not_after - each.not_before for each in stored if each.domain == name} for name in domains}
+    assert ages == {"notes": {150_000}, "plans": {INTERVAL}}
+    for name in domains:
+        spans = [(each.not_before, each.not_after) for each in stored if each.domain == name]
+        assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
 def test_keys_are_made_only_for_domains_that_can_be_protected(authority):
@@ -260,7 +334,7 @@ def test_a_restarted_issuer_reads_back_what_it_made(authority, later):
     assert {name: data for name, (data, _) in after.items()} == {name: data for name, (data, _) in before.items()}
 
 
-def test_a_restarted_issuer_finishes_an_epoch_that_was_cut_off(authority):
+def test_a_restarted_issuer_makes_what_an_epoch_that_was_cut_off_lacks(authority):
     policy = policy_with()
     authority.issuer.step(policy, NOON)
     folder = authority.layout.roots / "1"
@@ -269,8 +343,8 @@ def test_a_restarted_issuer_finishes_an_epoch_that_was_cut_off(authority):
     (folder / ".notes.77.new").write_bytes(b"half")
     authority.restart()
     authority.issuer.step(policy, NOON + 1)
-    assert {each.epoch.domain for each in authority.store.load(1)} == {"notes", "plans"}
-    assert set(bundle(authority, "reader-1", 1)) == {NOTES, PLANS}
+    assert [{each.epoch.domain for each in authority.store.load(number)} for number in (1, 2)] == [{"notes"}, {"plans"}]
+    assert [set(bundle(authority, "reader-1", number)) for number in (1, 2)] == [{NOTES}, {PLANS}]
 
 
 @pytest.mark.parametrize("number", ["1", "2"])

@@ -20,6 +20,7 @@ from bus.wire.names import NO_ZONE
 from bus.wire.objects import Epoch
 from tests.unit.ledger_build import ANCHOR, DAY, DEPLOYMENT, NOON, OTHER_DEPLOYMENT, STRANGER
 
+OPENERS = bytes(range(32))
 ROOTS = [Secret(bytes([number]) * 32, "root") for number in (1, 2, 3)]
 
 
@@ -40,7 +41,7 @@ def store(tmp_path) -> RootStore:
     """Two domains in epoch 4, one in epoch 12."""
     made = make_store(tmp_path)
     for domain, number, root in (("notes", 4, ROOTS[0]), ("plans", 4, ROOTS[1]), ("notes", 12, ROOTS[2])):
-        made.put(signed(domain, number, root), root)
+        made.put(signed(domain, number, root), root, OPENERS)
     return made
 
 
@@ -65,7 +66,7 @@ def test_a_store_that_is_away_says_so_and_is_not_made_anew(store, tmp_path, name
     (tmp_path / name).rename(tmp_path / "away")
     for asked in (
         store.numbers,
-        lambda: store.put(signed("notes", 13, ROOTS[0]), ROOTS[0]),
+        lambda: store.put(signed("notes", 13, ROOTS[0]), ROOTS[0], OPENERS),
         lambda: store.audit_root(3, create=True),
     ):
         with pytest.raises(RetryLater, match="the key store is away"):
@@ -85,7 +86,7 @@ def test_roots_are_secret_files_and_do_not_hold_the_root(store, tmp_path):
 def test_an_epoch_is_stored_only_if_the_anchor_signed_it_for_this_deployment(store):
     for bad in (signed("x", 5, ROOTS[0], signer=STRANGER), signed("x", 5, ROOTS[0], deployment=OTHER_DEPLOYMENT)):
         with pytest.raises(Unverified):
-            store.put(bad, ROOTS[0])
+            store.put(bad, ROOTS[0], OPENERS)
     assert store.numbers() == [4, 12]
 
 
