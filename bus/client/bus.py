@@ -13,19 +13,21 @@ from typing import Literal, Self, get_type_hints
 
 from bus import settings as settings_module
 from bus.authority.trust import read_trust
-from bus.client.composer import Composer, check_text
+from bus.client.composer import Composer, check_text, session_of
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.notices import Follower
 from bus.client.payload import encode_payload
 from bus.client.publisher import Publisher, partition_of
 from bus.client.sent import Sent, Verdicts, denial
+from bus.client.sessions import Sessions
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
 from bus.errors import BusError, Denied, Refused, Unavailable
 from bus.files import Layout
 from bus.kafka.config import Connection, read_identity
 from bus.policy.decide import decide_constant
+from bus.policy.labels import Propagate
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context
 from bus.settings import Settings
@@ -58,6 +60,7 @@ class Bus:
         self._on_refused: list[Callable[[BusError], None]] = []
         self._verdicts = Verdicts()
         self._composer = Composer(self._agent)
+        self._sessions = Sessions()
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
         self._handlers: list[threading.Thread] = []
@@ -106,8 +109,13 @@ class Bus:
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
         data, content_type = encode_payload(payload)
+        policy = self._policy()
+        session, shown = session_of(correlation, causation), None
+        if policy.propagate is Propagate.TICKETS:
+            shown = self._sessions.shown(session, causation)
+        tickets, proven = shown or ((), None)
         route = self._composer.route(
-            self._policy(),
+            policy,
             domain,
             kind,
             target,
@@ -118,12 +126,13 @@ class Bus:
             tier_floor,
             content_type,
             metadata,
+            proven=proven,
             notify=confirm == "decided",
         )
         if partition_key:
             check_text("partition_key", partition_key)
         made = self._composer.compose(
-            route, data, correlation=correlation, causation=causation, reply_to=reply_to, expires_in=expires_in
+            route, data, session=session, causation=causation, tickets=tickets, reply_to=reply_to, expires_in=expires_in
         )
         partition = partition_of(partition_key or made.session, route.partitions)
         sent = Sent(made.message_id, domain, self._verdicts)
@@ -147,6 +156,11 @@ class Bus:
                     compiled=self._settings.compiled,
                 )
             return self._publisher
+
+    def _given(self, delivery: Delivery) -> None:
+        live = self._follower.snapshot
+        if live is not None and live.policy.propagate is Propagate.TICKETS:
+            self._sessions.given(delivery)
 
     def _on_verdict(self, verdict: records.Verdict) -> None:
         self._verdicts.put(verdict)
@@ -185,6 +199,7 @@ class Bus:
             lambda: read_trust(self._trust_path).trust(),
             lambda: self._policy().domains[name].tier if name in self._policy().domains else None,
             self._tell,
+            self._given,
             max_inflight,
             observe=observe,
         )

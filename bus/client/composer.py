@@ -71,13 +71,16 @@ class Composer:
         content_type: str,
         metadata: Mapping[str, str] | None,
         *,
+        proven: tuple[str, ...] | None = None,
         notify: bool,
     ) -> Route:
-        """Raises Denied where ``policy`` says no, Refused(schema) for what is no text, TooLarge or WireError."""
+        """``proven``: labels of what it builds on, where tickets prove them.
+
+        Raises Denied where ``policy`` says no, Refused(schema) for what is no text, TooLarge or WireError."""
         if policy is not self._policy:
             self._routes, self._policy = {}, policy
         told = tuple(metadata.items()) if metadata else ()
-        name = (domain, kind, target, tool, task_type, *labels, purpose, tier_floor, content_type, notify, told)
+        name = (domain, kind, target, tool, task_type, *labels, purpose, tier_floor, content_type, notify, proven, told)
         found = self._routes.get(name)
         if found is None:
             check_text("purpose", purpose)
@@ -88,7 +91,7 @@ class Composer:
                 tool=tool,
                 task_type=task_type,
                 purpose=purpose,
-                labels=(*labels, *policy.floor(self._agent)),
+                labels=(*labels, *(policy.floor(self._agent) if proven is None else proven)),
             )
             decision = decide_constant(self._agent, Action.PRODUCE, DomainName(domain), context, policy)
             if not decision.allowed:
@@ -126,12 +129,15 @@ class Composer:
         route: Route,
         payload: bytes,
         *,
-        correlation: str,
+        session: str,
         causation: Sequence[uuid.UUID | Delivery],
+        tickets: tuple[bytes, ...] = (),
         reply_to: str,
         expires_in: float,
     ) -> Composed:
-        """The plaintext of a new message; ``expires_in`` in s. Raises Refused(schema) or TooLarge."""
+        """The plaintext of a new message, of a ``session`` of its own where none is named; ``expires_in`` in s.
+
+        Raises Refused(schema) or TooLarge."""
         if not 0 < expires_in <= MAX_TTL_S:
             raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
         limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding
@@ -140,12 +146,10 @@ class Composer:
         message_id: bytes = uuid_utils.uuid7().bytes
         now = time.time_ns() // 1_000_000
         expires = now + int(expires_in * 1000)
-        if correlation:
-            check_text("correlation", correlation)
-        session = correlation or _inherited(causation) or message_id.hex()
-        if causation or reply_to:
+        session = session or message_id.hex()
+        if causation or reply_to or tickets:
             causes = tuple(each.message_id if isinstance(each, Delivery) else each.bytes for each in causation)
-            message = envelope.encode_message(Message(message_id, now, expires, session, causes, reply_to))
+            message = envelope.encode_message(Message(message_id, now, expires, session, causes, reply_to, tickets))
         else:
             message = envelope.encode_plain_message(message_id, now, expires, session)
         return Composed(message_id, session, envelope.join_plaintext(route.profile, message, payload, route.padding))
@@ -159,6 +163,12 @@ def check_text(name: str, text: str) -> None:
         raise Refused(f"{name}: expected text, found {text!r}", code=Code.SCHEMA) from None
 
 
-def _inherited(causation: Sequence[uuid.UUID | Delivery]) -> str:
-    """A message that answers a delivery stays in its session."""
+def session_of(correlation: str, causation: Sequence[uuid.UUID | Delivery]) -> str:
+    """The session of a message: a message that answers a delivery stays in its. Empty where it begins one.
+
+    Raises Refused(schema) for a correlation that is no text.
+    """
+    if correlation:
+        check_text("correlation", correlation)
+        return correlation
     return next((each.correlation for each in causation if isinstance(each, Delivery)), "")

@@ -32,6 +32,7 @@ class Delivery:
     epoch: int
     place: tuple[int, int, int]
     payload: bytes = field(repr=False)
+    ticket: bytes = field(default=b"", repr=False)
 
     @property
     def id(self) -> uuid.UUID:

@@ -111,9 +111,9 @@ def _delivery(
 ) -> Delivery:
     """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
     end = envelope.content_end(plaintext)
-    at = 15
+    at, ticket = 15, b""
     if plaintext[14:15] != b"\x00":  # a ticket
-        _, at = codec.read_prefixed(plaintext, 14, MAX_TICKET, code=Code.DECODE)
+        ticket, at = codec.read_prefixed(plaintext, 14, MAX_TICKET, code=Code.DECODE)
     size, at = codec.read_length(plaintext, at, code=Code.DECODE)
     if at + size != end:
         raise WireError(f"released: expected an envelope of {end - at} bytes, found {size}", code=Code.DECODE)
@@ -136,4 +136,5 @@ def _delivery(
         epoch,
         place,
         plain[payload:],
+        ticket,
     )

@@ -74,11 +74,14 @@ class Subscriber:
         trust: Callable[[], Trust],
         tier: Callable[[], Tier | None],
         on_refused: Callable[[BusError], None],
+        given: Callable[[Delivery], None],
         max_inflight: int = MAX_INFLIGHT,
         *,
         observe: bool = False,
     ) -> None:
-        """``observe`` reads from the beginning beside the agent's group: it joins nothing and stores no place."""
+        """``given`` is told each delivery as it is handed out. ``observe`` reads from the beginning beside the agent's
+        group: it joins nothing and stores no place.
+        """
         if max_inflight < 1:
             raise Refused(f"max_inflight: expected at least 1, found {max_inflight}", code=Code.SCHEMA)
         self._connection = connection
@@ -89,6 +92,7 @@ class Subscriber:
         self._trust = trust()
         self._tier = tier
         self._on_refused = on_refused
+        self._given = given
         self._max_inflight = max_inflight
         self._items: queue.Queue[_Item | BusError | None] = queue.Queue()
         self._places: dict[int, _Place] = {}
@@ -145,6 +149,7 @@ class Subscriber:
                 self._advance(item)
             elif item.generation == self._generation:
                 self._current = item
+                self._given(item.delivery)
                 return item.delivery
         return None
 

@@ -39,10 +39,12 @@ class DomainEpoch:
     notices: dict[AgentId, CountingAead] = field(default_factory=dict)
     agents: set[AgentId] = field(default_factory=set)
     masking: Secret = field(init=False)
+    ticket: Secret = field(init=False)
     dead: CountingAead = field(init=False)
 
     def __post_init__(self) -> None:
         self.masking = keys.purpose_key(self.root, "mask")
+        self.ticket = keys.purpose_key(self.root, "ticket")
         self.dead = CountingAead(keys.purpose_key(self.root, "dead"), "dead", self.instance)
 
     def reader(self, kind: str, name: str) -> ReadingKey:
@@ -128,6 +130,10 @@ class Keyring:
         if not held:
             return None
         return next((each for each in reversed(held) if each.begins <= now_ms), held[0])
+
+    def epoch(self, domain: str, number: int) -> DomainEpoch | None:
+        """One epoch of a domain, where its root is held."""
+        return self._epochs.get((domain, number))
 
     def has(self, domain: str, epoch: int) -> bool:
         """Whether the root of this domain and epoch is held."""

@@ -203,7 +203,7 @@ def _labels(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
                 yield unknown(document, (*where, key), key, level, labels.levels)
         yield from _each_known(document, (*where, "drop"), "drop", each.drop, labels.categories)
         yield from _each_known(document, (*where, "after"), "after", each.after, list(law.guardrails))
-    if labels.propagate == "none":
+    if labels.propagate != "session":
         yield from _downward(document, law, Scheme(tuple(labels.levels), frozenset(labels.categories)))
 
 

@@ -15,7 +15,7 @@ import rfc8785
 from bus.codes import Code
 from bus.errors import WireError
 from bus.policy.conditions import Condition
-from bus.policy.labels import BOTTOM, Label, Scheme
+from bus.policy.labels import BOTTOM, Label, Propagate, Scheme
 from bus.policy.model import (
     AgentPolicy,
     BreakerRule,
@@ -79,7 +79,7 @@ def _policy(value: dict[str, Any], document: bytes) -> Policy:
         flows=tuple(_flow(each, scheme) for each in value.get("flows", ())),
         scheme=scheme,
         clearances={RoleName(role): _label(scheme, names) for role, names in value.get("clearances", {}).items()},
-        propagate=told.get("propagate", "none") == "session",
+        propagate=Propagate(told.get("propagate", "none")),
         declassify=tuple(
             DeclassifyRule(
                 id=each["id"],

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from bus.policy.labels import Propagate
 from bus.policy.model import DomainPolicy, GuardrailRule, MaskRule, Policy, RateRule
 from bus.wire.names import AgentId, DomainName
 
+_STRICTER = (Propagate.NONE, Propagate.TICKETS, Propagate.SESSION)
 _THEN = ("flag", "redact", "deny")
 
 
@@ -139,7 +141,8 @@ def _policy(live: Policy, draft: Policy) -> Iterator[AccessChange]:
     if live.declassify != draft.declassify:
         yield AccessChange("~", "declassifiers", "", widens=not set(draft.declassify) <= set(live.declassify))
     if live.propagate != draft.propagate:
-        yield AccessChange("~", f"labels follow the data: {live.propagate} -> {draft.propagate}", "", live.propagate)
+        text = f"labels follow the data: {live.propagate.value} -> {draft.propagate.value}"
+        yield AccessChange("~", text, "", widens=_STRICTER.index(draft.propagate) < _STRICTER.index(live.propagate))
 
 
 def _conditions(policy: Policy) -> dict[str, str]:

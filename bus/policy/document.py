@@ -94,11 +94,11 @@ class Declassify(Strict):
 
 
 class Labels(Strict):
-    """Levels, lowest first, and categories; whether labels follow the data."""
+    """Levels, lowest first, and categories; whether and how labels follow the data."""
 
     levels: Annotated[list[LowerName], Field(min_length=1, max_length=16)]
     categories: Names = []
-    propagate: Literal["session", "none"] = "none"
+    propagate: Literal["session", "tickets", "none"] = "none"
     declassify: Annotated[list[Declassify], Field(max_length=64)] = []
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,16 @@ class Label:
 
 
 BOTTOM = Label()
+
+
+class Propagate(Enum):
+    """Whether a record has the label of what it builds on, and what says so."""
+
+    NONE = "none"
+    TICKETS = "tickets"
+    """What its agent shows of its session; without that, the highest that the agent could have read."""
+    SESSION = "session"
+    """The highest that its agent could have read, whatever it shows."""
 
 
 @dataclass(frozen=True, slots=True)

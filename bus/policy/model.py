@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bus.policy.conditions import Condition, Look
-from bus.policy.labels import BOTTOM, Label, Scheme, joined
+from bus.policy.labels import BOTTOM, Label, Propagate, Scheme, joined
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 
@@ -174,7 +174,7 @@ class Policy:
     flows: tuple[FlowRule, ...] = ()
     scheme: Scheme = field(default_factory=Scheme)
     clearances: Mapping[RoleName, Label] = field(default_factory=dict)
-    propagate: bool = False
+    propagate: Propagate = Propagate.NONE
     declassify: tuple[DeclassifyRule, ...] = ()
     inherits: Mapping[RoleName, frozenset[RoleName]] = field(default_factory=dict)
     locations: Mapping[str, str] = field(default_factory=dict)
@@ -208,6 +208,11 @@ class Policy:
         """Roles that may read records of ``domain`` with this label."""
         return frozenset(role for role in domain.consume if self.clearance(role).covers(label))
 
+    def names(self, agent: AgentPolicy) -> frozenset[str]:
+        """What ``agent`` answers to among the readers of a record: its id and its reader groups."""
+        tenant, zone = agent.tenant if self.tenants else "", agent.zone if self.zones else ""
+        return frozenset({agent.name, *(reader_group(role, tenant, zone) for role in agent.roles)})
+
     def groups(self, agent: AgentId, domain: DomainPolicy) -> list[str]:
         """Reader groups of ``domain`` that ``agent`` is in."""
         held = self.agents[agent]
@@ -227,7 +232,7 @@ class Policy:
 
         Empty where labels do not follow the data, or the agent reads nothing.
         """
-        if not self.propagate or not self.may_consume(agent):
+        if self.propagate is Propagate.NONE or not self.may_consume(agent):
             return ()
         return self.scheme.names(self.cleared(self.agents[agent]))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from bus.codes import Code
 from bus.policy.decide import decide
+from bus.policy.labels import Propagate
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context
 from bus.wire.envelope import Kind
@@ -65,6 +66,14 @@ def replay(hops: Iterable[Hop], draft: Policy) -> Replay:
     return made
 
 
+def _built_on(hop: Hop, draft: Policy) -> tuple[str, ...]:
+    """What the tickets of the record proved, where the draft asks for tickets; else its agent's floor."""
+    shown = hop.tail.facts.get("tickets")
+    if shown is None or draft.propagate is not Propagate.TICKETS:
+        return draft.floor(AgentId(hop.tail.agent))
+    return tuple(name for name in shown.split(",") if draft.scheme.parse((name,)) is not None)
+
+
 def context_of(hop: Hop, draft: Policy) -> Context | None:
     """What a hop's record was decided on, its agent's floor under ``draft`` with it; None where it keeps too little."""
     tail, facts = hop.tail, hop.tail.facts
@@ -80,7 +89,7 @@ def context_of(hop: Hop, draft: Policy) -> Context | None:
         task_type=facts.get("task_type", ""),
         purpose=tail.purpose,
         user=tail.on_behalf_of.hex(),
-        labels=(*known, *draft.floor(AgentId(tail.agent))),
+        labels=(*known, *_built_on(hop, draft)),
         time_ms=hop.append_time,
         load=float(facts.get("load", "0")),
         size=hop.size,

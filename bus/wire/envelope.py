@@ -336,6 +336,19 @@ def split(plain: bytes, known: bytes = b"") -> Split:
     return profile, message, at, session, causes, causes_end
 
 
+def tickets(plain: bytes, causes_end: int) -> tuple[int, int, tuple[bytes, ...]]:
+    """Start and end of the array of tickets behind the causes of a plaintext that ``split`` took, and the tickets."""
+    start = at = causes_end + 1 + (plain[causes_end] >> 1)
+    if plain[at] == 0:
+        return start, start + 1, ()
+    count, at = codec.read_length(plain, at, code=Code.DECODE)
+    found = []
+    for _ in range(count):
+        ticket, at = codec.read_prefixed(plain, at, MAX_TICKET, code=Code.DECODE)
+        found.append(ticket)
+    return start, at + 1, tuple(found)
+
+
 def _step_tickets(plain: bytes, at: int) -> int:
     count, at = codec.read_length(plain, at, code=Code.DECODE)
     if count > MAX_TICKETS:

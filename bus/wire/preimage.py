@@ -96,6 +96,11 @@ def notice_aad(deployment: bytes, header: bytes) -> bytes:
     return label("notice/aad") + deployment + header
 
 
+def ticket_mac(deployment: bytes, session: bytes) -> bytes:
+    """Prefix of a ticket's MAC: it holds in the session (correlation id) of its record; the ticket follows."""
+    return label("ticket") + deployment + part(session)
+
+
 # Events of a partition: hops that no record caused.
 def event(deployment: bytes, topic: str, partition: int, kind: str, offset: int, at: int) -> bytes:
     """Preimage of the origin digest of an event's hop: place | kind | input offset | time (ms)."""
@@ -151,5 +156,5 @@ def instance_info(use: str, instance: bytes) -> bytes:
 
 
 def purpose_info(purpose: str) -> bytes:
-    """A domain-wide key from a root: dead; or from root(audit, day): block, ledger, search."""
+    """A domain-wide key from a root: dead, ticket; or from root(audit, day): block, ledger, search."""
     return label("key/purpose") + part(purpose.encode())

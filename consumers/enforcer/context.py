@@ -10,6 +10,7 @@ from bus.crypto.keyring import AgentKey, DomainEpoch, Keyring
 from bus.crypto.keys import Secret, fresh_instance, purpose_key
 from bus.crypto.seal import CountingAead
 from bus.crypto.signing import Signer
+from bus.crypto.tickets import issue, proven
 from bus.errors import RetryLater
 from bus.kafka.windows import PartitionWindows
 from bus.policy.decide import Decision, Obligations, decide_constant
@@ -22,7 +23,7 @@ from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
-from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Findings, Moment
+from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Findings, Moment, Proven
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
 from consumers.enforcer.shapes import Shape
@@ -51,6 +52,7 @@ class PartitionState:
         "partition",
         "policy",
         "profiles",
+        "proven",
         "shapes",
         "topics",
         "windows",
@@ -68,6 +70,8 @@ class PartitionState:
         self.out_signature = preimage.derived_signature(deployment, topics.outbound, partition)
         self.hot: dict[bytes, DecidedProfile] = {}
         self.profiles: dict[tuple[AgentKey, bytes], DecidedProfile] = {}
+        self.proven: dict[tuple[AgentKey, bytes, tuple[str, ...]], DecidedProfile] = {}
+        """Like ``profiles``, by the labels that tickets proved."""
         self.shapes: dict[AgentKey, tuple[Shape, DecidedProfile]] = {}
         self.policy: Policy | None = None
         self.generation = 0
@@ -97,6 +101,7 @@ class PartitionState:
         """Decide every profile anew."""
         self.hot.clear()
         self.profiles.clear()
+        self.proven.clear()
         self.shapes.clear()
         if self.acceptor is not None:
             self.acceptor.clear(self.padding)
@@ -170,15 +175,39 @@ class EnforcerContext:
         """Whether root(audit, day) is held."""
         return day in self._audit_roots
 
-    def decide_profile(self, state: PartitionState, key: AgentKey, prefixed: bytes) -> DecidedProfile:
-        """Decode, decide and mask a profile (behind its length) that was not seen before. Raises WireError(decode)."""
-        if (known := state.shapes.get(key)) is not None and (masked := known[0].masked(prefixed)) is not None:
-            return known[1].with_values(prefixed, masked)
-        if len(state.profiles) >= MAX_PROFILES:
+    def decide_proven(
+        self, state: PartitionState, key: AgentKey, prefixed: bytes, session: bytes, tickets: tuple[bytes, ...]
+    ) -> DecidedProfile:
+        """A profile with the label of what its message builds on, as ``tickets`` prove it. Raises WireError(decode)."""
+        agent = self.policy.agents.get(key.agent)
+        labels = (
+            proven(tickets, self.keyring.epoch, self.deployment, session, self.policy.names(agent)) if agent else None
+        )
+        if labels is None or self.policy.scheme.parse(labels) is None:
+            return state.profiles.get((key, prefixed)) or self.decide_profile(state, key, prefixed)
+        return state.proven.get((key, prefixed, labels)) or self.decide_profile(state, key, prefixed, labels)
+
+    def ticket(self, key: AgentKey, obligations: Obligations, session: bytes) -> bytes:
+        """The ticket of a released record; empty where it would be too long."""
+        readers = (obligations.target,) if obligations.target else obligations.roles
+        return issue(key.domain_epoch, self.deployment, session, obligations.label, readers)
+
+    def decide_profile(
+        self, state: PartitionState, key: AgentKey, prefixed: bytes, labels: Proven = None
+    ) -> DecidedProfile:
+        """Decode, decide and mask a profile (behind its length) that was not seen before. Raises WireError(decode).
+
+        ``labels`` are those that tickets proved, in place of the highest that the agent could have read.
+        """
+        if labels is None and (known := state.shapes.get(key)) is not None:
+            masked = known[0].masked(prefixed)
+            if masked is not None:
+                return known[1].with_values(prefixed, masked)
+        if len(state.profiles) + len(state.proven) >= MAX_PROFILES:
             state.forget_decisions()
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
-        moments, decision = self._judge(state, key, profile)
+        moments, decision = self._judge(state, key, profile, labels)
         obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata
         shown = profile
@@ -194,19 +223,24 @@ class EnforcerContext:
             profile=profile,
             decision=decision,
             masked=codec.prefixed(encode_profile(told)),
-            tail=encode_tail(self.hop_tail(state, key, profile, decision, findings)),
+            tail=encode_tail(self.hop_tail(state, key, profile, decision, findings, shown=labels)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
             moments=moments,
             findings=findings,
+            proven=labels,
         )
-        if len(prefixed) <= MAX_CACHED_PROFILE:
+        if len(prefixed) <= MAX_CACHED_PROFILE and labels is not None:
+            state.proven[key, prefixed, labels] = found
+        elif len(prefixed) <= MAX_CACHED_PROFILE:
             state.profiles[key, prefixed] = found
             if profile.metadata and not rules and (inspector is None or not inspector.by_value):
                 state.shapes[key] = (Shape(data, profile, masked=masking), found)
         return found
 
-    def _judge(self, state: PartitionState, key: AgentKey, profile: Profile) -> tuple[Moments | None, Decision]:
+    def _judge(
+        self, state: PartitionState, key: AgentKey, profile: Profile, labels: Proven
+    ) -> tuple[Moments | None, Decision]:
         if profile.source != key.agent:
             return None, Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
         if profile.domain != state.domain:
@@ -219,7 +253,7 @@ class EnforcerContext:
             task_type=profile.task_type,
             purpose=profile.purpose,
             user=profile.on_behalf_of.hex(),
-            labels=(*profile.labels, *self.policy.floor(key.agent)),
+            labels=(*profile.labels, *(self.policy.floor(key.agent) if labels is None else labels)),
         )
         asked = key.agent, Action.PRODUCE, state.domain
         decision = decide_constant(*asked, context, self.policy)
@@ -237,7 +271,8 @@ class EnforcerContext:
         """``decided`` as it holds for one record: with what conditions of the moment and guardrails say of it."""
 
         def tail(decision: Decision, findings: Findings, moment: Moment) -> bytes:
-            return encode_tail(self.hop_tail(state, key, decided.profile, decision, findings, moment))
+            told = self.hop_tail(state, key, decided.profile, decision, findings, moment, decided.proven)
+            return encode_tail(told)
 
         return decided.variant(decision, findings, moment, tail)
 
@@ -249,6 +284,7 @@ class EnforcerContext:
         decision: Decision,
         findings: Findings = NONE,
         moment: Moment = NO_MOMENT,
+        shown: Proven = None,
     ) -> HopTail:
         """The constant part of the hops of a decision; an ALLOW of an OUTPUT_ONLY domain says less."""
         obligations: Obligations | None = decision.obligations
@@ -278,7 +314,7 @@ class EnforcerContext:
             on_behalf_of=profile.on_behalf_of if profile else b"",
             delegation=profile.delegation if profile else b"",
             guardrails=findings,
-            facts=_facts(agent, told, labels, moment.load),
+            facts=_facts(agent, told, labels, moment.load, shown),
             breaker=moment.breaker,
             reopens=moment.reopens.to_bytes(8, "big") if moment.breaker else b"",
         )
@@ -291,7 +327,9 @@ def _labels(profile: Profile | None, obligations: Obligations | None) -> tuple[s
     return obligations.label if obligations is not None and obligations.label else profile.labels
 
 
-def _facts(agent: AgentPolicy | None, profile: Profile | None, labels: tuple[str, ...], load: str) -> dict[str, str]:
+def _facts(
+    agent: AgentPolicy | None, profile: Profile | None, labels: tuple[str, ...], load: str, proven: Proven
+) -> dict[str, str]:
     """What the decision looked at and the hop has no field of its own for."""
     if profile is None:
         return {}
@@ -301,5 +339,6 @@ def _facts(agent: AgentPolicy | None, profile: Profile | None, labels: tuple[str
         "tier_floor": profile.tier_floor.name if profile.tier_floor is not None else "",
     }
     claimed = ",".join(profile.labels) if profile.labels != labels else ""
-    optional = {"task_type": profile.task_type, "labels": claimed, "load": load}
+    shown = ",".join(proven or ())
+    optional = {"task_type": profile.task_type, "labels": claimed, "load": load, "tickets": shown}
     return facts | {name: text for name, text in optional.items() if text}

@@ -22,6 +22,8 @@ class Moment(NamedTuple):
 NO_MOMENT: Final = Moment()
 Findings = tuple[tuple[str, str, int], ...]
 """What guardrails found: rule, type, count."""
+Proven = tuple[str, ...] | None
+"""Labels of what a record builds on; None where it shows no ticket, or one that does not hold."""
 MAX_VARIANTS: Final = 64
 
 
@@ -29,7 +31,7 @@ class DecidedProfile:
     """One agent's profile with its decision.
 
     ``profile`` may be that of another record of the same shape: only values of its metadata differ. ``moments`` asks
-    the conditions of the moment, where there is something to ask.
+    the conditions of the moment, where there is something to ask. ``proven``: the labels that tickets proved.
     """
 
     __slots__ = (
@@ -40,6 +42,7 @@ class DecidedProfile:
         "policy_digest",
         "prefixed",
         "profile",
+        "proven",
         "readers",
         "tail",
         "variants",
@@ -56,6 +59,7 @@ class DecidedProfile:
         policy_digest: bytes,
         moments: Moments | None = None,
         findings: Findings = (),
+        proven: Proven = None,
     ) -> None:
         self.prefixed = prefixed
         self.profile = profile
@@ -66,6 +70,7 @@ class DecidedProfile:
         self.policy_digest = policy_digest
         self.moments = moments
         self.findings = findings
+        self.proven = proven
         self.variants: dict[object, DecidedProfile] = {}
 
     def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:

@@ -11,6 +11,7 @@ from bus.codes import Code
 from bus.guardrails.inspect import Inspection, Unclear
 from bus.kafka.limits import PartitionLimits
 from bus.policy.decide import Decision
+from bus.policy.labels import Propagate
 from bus.policy.masking import mask_payload
 from bus.policy.model import DomainPolicy, Policy
 from bus.wire import codec
@@ -44,12 +45,14 @@ class Inspector:
         rules = [rule for rule in domain.guardrails if rule.metadata]
         self._metadata = Inspection(rules) if rules else None
         self._masks = [mask for mask in domain.masks if mask.payload]
+        self.by_ticket = policy.propagate is Propagate.TICKETS
+        """Whether records carry tickets on."""
         self._limited = domain.rate is not None or domain.breaker is not None
 
     @property
     def by_record(self) -> bool:
         """Whether records must be looked at one by one, and not by their profile alone."""
-        return self.moment or self._limited or self._payload is not None or bool(self._masks)
+        return self.moment or self.by_ticket or self._limited or self._payload is not None or bool(self._masks)
 
     @property
     def by_value(self) -> bool:

@@ -182,7 +182,10 @@ def enforce_batch(
                 plain, last.prefixed if last else b""
             )
             # 7. Decide; the same profile of the same agent was decided before.
-            if last is not None and profile is last.prefixed:
+            if inspector is not None and inspector.by_ticket:
+                ticket_at, ticket_end, shown = envelope.tickets(plain, causes_end)
+                decided = context.decide_proven(state, key, profile, session, shown)
+            elif last is not None and profile is last.prefixed:
                 decided = last
             else:
                 decided = profiles.get((key, profile)) or context.decide_profile(state, key, profile)
@@ -199,12 +202,17 @@ def enforce_batch(
                 raise _Refusal(decided.decision.code)
             # 9. Mask: the masked profile, then the rest as it stands (a canonical Avro run, step 6).
             rest = plain[message : 4 + int.from_bytes(plain[:4], "big")]
+            ticket = b"\x00"
             if released is not None:
                 rest = plain[message:payload] + codec.prefixed(released)
                 if len(rest) > sealed.MAX_LENGTH:
                     raise _Refusal(Code.TOO_LARGE, "what stands for what was redacted is longer than a record may be")
+            if inspector is not None and inspector.by_ticket:
+                # Whoever reads gets the ticket of this record, and none of those that it was decided by.
+                rest = rest[: ticket_at - message] + b"\x00" + rest[ticket_end - message :]
+                ticket = codec.prefixed(context.ticket(key, decided.decision.obligations, session))
             length = codec.length(len(mark) + len(decided.masked) + len(rest))
-            content = b"".join((digest[:10], b"\x00", length, mark, decided.masked, rest))
+            content = b"".join((digest[:10], ticket, length, mark, decided.masked, rest))
             outcomes.append(
                 Accepted(
                     digest,

@@ -13,6 +13,8 @@ from bus.authority.trust import read_trust
 from bus.client import keystore
 from bus.client.keystore import KeyStore
 from bus.crypto.signing import sign_object
+from bus.errors import AccessRefused, Denied, RetryLater
+from bus.settings import load
 from bus.tiers.base import TIERS
 from bus.wire import derived
 from bus.wire.names import AgentId
@@ -106,7 +108,6 @@ def test_a_role_that_leaves_is_refused_at_once_and_a_domain_comes_and_goes(live,
     apply(live, folder)
     until(lambda: wait_for_hop(live, write(raw, sealer))["code"] == "produce")
     environ = {"BUS_CONFIG": str(live.layout.settings)}
-    from bus.settings import load
 
     def published():
         with Bus("retriever-1", settings=load(environ)) as me:
@@ -119,6 +120,78 @@ def test_a_role_that_leaves_is_refused_at_once_and_a_domain_comes_and_goes(live,
     until(lambda: wait_for_hop(live, write(raw, sealer))["decision"] == "ALLOW")
     assert live._daemon("bus-enforcer-1").find().pid == pid
     assert verified(live)["problems"] == []
+
+
+BY_TICKETS = """security_mesh:
+  global: {tls_min_version: "1.3", credential_rotation_interval_ms: 600000, audit_scope: FULL_MESH}
+  labels: {levels: [public, internal, secret], categories: [pii], propagate: tickets}
+  roles:
+    RETRIEVER: {clearance: secret, categories: [pii]}
+    EXECUTOR: {clearance: internal}
+  domains:
+    - {name: notes, tier: RETRIEVAL, allowed_roles: [ANALYST, RETRIEVER, EXECUTOR], consume: [RETRIEVER, EXECUTOR],
+       metadata_masking: true, audit_level: FULL_MESH, label: [internal]}
+"""
+
+
+def test_labels_follow_a_chain_by_tickets_and_dropping_them_launders_nothing(live, tmp_path):
+    folder = tmp_path / "tickets"
+    shutil.copytree(POLICIES, folder)
+    (folder / "mesh.yaml").write_text(BY_TICKETS)
+    agents = (folder / "agents.yaml").read_text().splitlines(keepends=True)
+    (folder / "agents.yaml").write_text("".join(line for line in agents if "ORCHESTRATOR" not in line))
+    bus_command(live, "policy", "apply", str(folder), "--yes", "--allow-widening")
+    settings = load({"BUS_CONFIG": str(live.layout.settings)})
+    raw = RawClient(live)
+
+    def lied(**changes):
+        """What the retriever's own keys seal beside the SDK."""
+        _, value = raw.sealer("retriever-1", "notes").seal(0, plaintext("retriever-1", "notes", **changes))
+        raw.produce("notes.in", value)
+        return wait_for_hop(live, value)["labels"]
+
+    with (
+        Bus("analyst-1", settings=settings) as first,
+        Bus("retriever-1", settings=settings) as second,
+        Bus("executor-1", settings=settings) as third,
+    ):
+        until(lambda: allowed(first, "notes"))
+        reading, last = second.subscribe("notes"), third.subscribe("notes")
+
+        # A -> B -> C: what builds on nothing higher reaches who is cleared for that.
+        asked = first.publish("notes", {"question": 1}, confirm="decided")
+        got = next(each for each in reading if each.id == asked.id)
+        answer = second.publish("notes", {"answer": 1}, causation=[got], confirm="decided")
+        assert next(each for each in last if each.id == answer.id).correlation == got.correlation
+
+        # The same answer without its cause is a record that may build on anything that B could have read.
+        dropped = second.publish("notes", {"answer": 2}, confirm="decided")
+        elsewhere = first.publish("notes", {"question": 2}, confirm="decided")
+        other = next(each for each in reading if each.id == elsewhere.id)
+        assert lied(correlation_id=got.correlation) == ["secret", "pii"]
+        assert lied(correlation_id=got.correlation, tickets=(other.ticket,)) == ["secret", "pii"]
+        assert lied(correlation_id=got.correlation, tickets=(got.ticket, other.ticket)) == ["secret", "pii"]
+        assert lied(correlation_id=got.correlation, tickets=(got.ticket,)) == ["internal"]
+
+        # C sees the questions, the answer and the last of these, and nothing between.
+        behind = first.publish("notes", {"behind": 1}, confirm="decided")
+        came = []
+        while (each := last.get(30)) is not None and each.id != behind.id:
+            came.append(each.id)
+        assert elsewhere.id in came
+        assert dropped.id not in came
+        with pytest.raises(Denied) as denied:
+            second.publish("notes", {"answer": 3}, target="executor-1")
+        assert denied.value.rule == "notes.label"
+    account(live, "notes")
+    bus_command(live, "policy", "apply", str(POLICIES), "--yes", "--allow-widening")
+
+
+def allowed(agent, domain):
+    try:
+        return agent.publish(domain, {"first": True}, confirm="decided").decision() is not None
+    except (Denied, RetryLater, AccessRefused):
+        return False
 
 
 def opened_by(stack, agent, domain, keys):

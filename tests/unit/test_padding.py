@@ -32,7 +32,7 @@ def compose(payload: bytes, *, padding: int, purpose: str = "", **changes):
     route = composer.route(
         policy, MEMORY, Kind.MESSAGE, "", "", "", (), purpose, None, "application/json", None, notify=False
     )
-    asked = {"correlation": "", "causation": (), "reply_to": "", "expires_in": 60.0, **changes}
+    asked = {"session": "", "causation": (), "reply_to": "", "expires_in": 60.0, **changes}
     return composer.compose(route, payload, **asked).plaintext
 
 

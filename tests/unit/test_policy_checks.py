@@ -118,7 +118,7 @@ ROWS = [
         "levels: 'public' is given twice"),
     Row("category named as a level", "[pii, pci]", "[pii, secret]", (15, 23), "categories: 'secret' is given twice"),
     Row("labels follow something else", "propagate: session", "propagate: sesion", (16, 16),
-        "propagate: expected 'session' or 'none', found 'sesion'", "session"),
+        "propagate: expected 'session', 'tickets' or 'none', found 'sesion'", "session"),
     Row("unknown key of labels", "propagate: session", "propogate: session", (16, 5),
         "unknown key 'propogate'; expected one of categories, declassify, levels, propagate", "propagate"),
     Row("unknown key of a declassifier", "drop: [pii]", "dorp: [pii]", (18, 66),
