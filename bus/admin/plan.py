@@ -15,6 +15,8 @@ from bus.codes import Code
 from bus.errors import Refused
 from bus.policy.diff import AccessChange, access_changes
 from bus.policy.model import Policy
+from bus.policy.rekeying import rekeyed
+from bus.wire.names import DomainName
 
 RENEW_BEFORE_MS = 30 * 86_400_000
 UNPLANNED = "not in policy: removed only with --prune"
@@ -47,7 +49,7 @@ class Plan:
     """Everything that ``apply`` will do, in order, and drift that it leaves."""
 
     policy: Policy
-    live_digest: bytes | None
+    live: Policy | None
     live_number: int
     cluster: str
     brokers: int
@@ -63,6 +65,16 @@ class Plan:
     access: tuple[AccessChange, ...] = ()
     publish: str = ""
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def live_digest(self) -> bytes | None:
+        """Of the live policy; None before the first."""
+        return self.live.digest if self.live is not None else None
+
+    @property
+    def keys(self) -> tuple[DomainName, ...]:
+        """Domains that other agents may open than under the live policy. A first policy re-keys nothing."""
+        return rekeyed(self.live, self.policy) if self.live is not None else ()
 
     @property
     def widens(self) -> list[AccessChange]:
@@ -114,7 +126,7 @@ def make_plan(
     gone = {topic.name for topic in explained.topics} - {topic.name for topic in wanted.topics}
     return Plan(
         policy=draft,
-        live_digest=live.policy.digest if live is not None else None,
+        live=live.policy if live is not None else None,
         live_number=live.signed.number if live is not None else 0,
         cluster=actual.cluster,
         brokers=actual.brokers,

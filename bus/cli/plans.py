@@ -11,6 +11,8 @@ from bus.admin.plan import Plan, Verb
 from bus.cli.output import EXIT_NO, emit, out
 from bus.codes import Code
 from bus.errors import Refused
+from bus.policy.model import Policy
+from bus.wire.names import DomainName
 
 COLOURS = {Verb.REMOVE: "red", Verb.ADD: "green", Verb.CHANGE: "yellow", Verb.DRIFT: "magenta"}
 
@@ -21,8 +23,9 @@ def show(plan: Plan, *, as_json: bool) -> None:
         rows = [{"verb": c.verb.value, "kind": c.kind, "name": c.name, "detail": c.detail} for c in plan.changes]
         drift = [{"kind": c.kind, "name": c.name, "detail": c.detail} for c in plan.drift]
         access = [{"sign": a.sign, "text": a.text, "location": a.location, "widens": a.widens} for a in plan.access]
-        digest, notes = plan.policy.digest.hex(), list(plan.notes)
-        emit("plan", {"digest": digest, "access": access, "changes": rows, "drift": drift, "notes": notes})
+        digest, keys, notes = plan.policy.digest.hex(), list(plan.keys), list(plan.notes)
+        parts = {"access": access, "changes": rows, "drift": drift, "keys": keys, "notes": notes}
+        emit("plan", {"digest": digest, **parts})
         return
     live = plan.live_digest.hex()[:12] if plan.live_digest else "none"
     out.print(f"live {live}  ->  draft {plan.policy.digest.hex()[:12]}   cluster {plan.cluster}, {plan.brokers} broker")
@@ -30,11 +33,19 @@ def show(plan: Plan, *, as_json: bool) -> None:
         out.print(f"[{COLOURS[Verb(each.sign)]}]{each.sign}[/] {escape(str(each)[2:])}")
     for change in [*plan.changes, *plan.drift]:
         out.print(f"[{COLOURS[change.verb]}]{change.verb.value}[/] {escape(str(change)[2:])}")
+    if plan.live is not None and plan.live_digest != plan.policy.digest:
+        out.print(_keys(plan.live, plan.policy, plan.keys))
     for note in plan.notes:
         out.print(f"note: {escape(note)}")
     counts = f"{len(plan.changes)} changes, {len(plan.drift)} drift" if plan.changes or plan.drift else "no changes"
     widens = f", {len(plan.widens)} widen" if plan.widens else ""
     out.print(f"Plan: {counts}{widens}.")
+
+
+def _keys(live: Policy, draft: Policy, keys: tuple[DomainName, ...]) -> str:
+    untouched = len({*live.domains} & {*draft.domains}) - len(keys)
+    told = f"{', '.join(keys)} {'re-key' if len(keys) > 1 else 're-keys'}" if keys else "no domain re-keys"
+    return f"keys: {told}; {untouched} untouched"
 
 
 def confirm(plan: Plan, *, yes: bool, allow_widening: bool) -> None:

@@ -79,6 +79,16 @@ def test_revocations_come_before_everything_else_and_the_snapshot_last():
     assert kinds == sorted(kinds, key=order.index)
 
 
+def test_domains_that_other_agents_may_open_are_rekeyed_and_no_other():
+    before = make_policy()
+    after = make_policy(agents={"writer-1": ["WRITER"]})
+    assert plan(before, EMPTY).keys == plan(before, applied(before)).keys == ()
+    assert plan(after, applied(before)).keys == ("notes", "plans")
+    slower = make_policy(retention_ms=86_400_000)
+    assert slower.digest != before.digest
+    assert plan(slower, applied(before)).keys == ()
+
+
 def test_what_the_live_policy_gave_and_the_draft_does_not_is_revoked():
     before = make_policy()
     after = make_policy({"notes": domain(consume=["WRITER"]), "plans": domain(produce=["READER"])})
