@@ -1,5 +1,8 @@
 """Recorded decisions under a draft: each hop is decided again from the facts that it keeps; nothing is invented. Pure.
 
+A flip is a decision that would be another than the one that was made; or, where the live policy is given, than the one
+that it would make of the same facts: then what older policies decided is no flip of the draft's.
+
 What a hop does not keep is not guessed: hops of OUTPUT_ONLY domains, and records that were refused before they were
 decided, are counted and left out. Guardrail, mask, rate and breaker verdicts are recorded, not computed again.
 """
@@ -7,11 +10,13 @@ decided, are counted and left out. Guardrail, mask, rate and breaker verdicts ar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Final
 
 from bus.codes import Code
-from bus.policy.decide import decide
+from bus.policy.decide import Decision, decide
 from bus.policy.labels import Propagate
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context
@@ -21,6 +26,8 @@ from bus.wire.names import AgentId, DomainName, Tier
 
 RECORDED = frozenset({Code.GUARDRAIL, Code.MASK, Code.THROTTLED, Code.BREAKER_OPEN, Code.TOO_LARGE})
 """Refusals behind the decision: they stand, whatever the draft decides."""
+
+MAX_REMEMBERED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +52,22 @@ class Replay:
     example: dict[Flip, str] = field(default_factory=dict)
 
 
-def replay(hops: Iterable[Hop], draft: Policy) -> Replay:
-    """Decide ``hops`` again under ``draft``."""
-    made = Replay()
+def replay(hops: Iterable[Hop], draft: Policy, live: Policy | None = None) -> Replay:
+    """Decide ``hops`` again under ``draft``; what differs from ``live``, or without it from what was decided."""
+    made, by_draft, by_live = Replay(), _again(draft), _again(live) if live is not None else None
     for hop in hops:
         tail = hop.tail
         if tail.decision is Verdict.RETRY:
             continue
-        context = context_of(hop, draft)
-        if context is None:
+        decision = by_draft(hop)
+        if decision is None:
             made.unknown += 1
             continue
         made.decided += 1
-        decision = decide(AgentId(tail.agent), Action.PRODUCE, DomainName(tail.domain), context, draft)
-        after = "ALLOW" if decision.allowed and tail.code not in RECORDED else "DENY"
-        if after != tail.decision.value:
-            flip = Flip(tail.agent, tail.domain, tail.decision.value, after, decision.rule, decision.location)
+        after = _verdict(hop, decision)
+        before = tail.decision if by_live is None else _verdict(hop, by_live(hop))
+        if after is not before:
+            flip = Flip(tail.agent, tail.domain, before.value, after.value, decision.rule, decision.location)
             made.flips[flip] += 1
             made.example.setdefault(flip, hop.decision_id)
     return made
@@ -72,6 +79,30 @@ def _built_on(hop: Hop, draft: Policy) -> tuple[str, ...]:
     if shown is None or draft.propagate is not Propagate.TICKETS:
         return draft.floor(AgentId(hop.tail.agent))
     return tuple(name for name in shown.split(",") if draft.scheme.parse((name,)) is not None)
+
+
+def _again(policy: Policy) -> Callable[[Hop], Decision | None]:
+    """What ``policy`` decides on a hop's facts; None where it keeps too little. The same is decided once."""
+
+    @lru_cache(MAX_REMEMBERED)
+    def remembered(agent: AgentId, domain: DomainName, context: Context) -> Decision:
+        return decide(agent, Action.PRODUCE, domain, context, policy)
+
+    def again(hop: Hop) -> Decision | None:
+        context, name = context_of(hop, policy), DomainName(hop.tail.domain)
+        if context is None:
+            return None
+        domain = policy.domains.get(name)
+        if domain is None or not domain.moment:  # time, load and size decide nothing
+            context = replace(context, time_ms=0, load=0.0, size=0)
+        return remembered(AgentId(hop.tail.agent), name, context)
+
+    return again
+
+
+def _verdict(hop: Hop, decision: Decision | None) -> Verdict:
+    allowed = decision is not None and decision.allowed and hop.tail.code not in RECORDED
+    return Verdict.ALLOW if allowed else Verdict.DENY
 
 
 def context_of(hop: Hop, draft: Policy) -> Context | None:
