@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bus.codes import Code
@@ -10,10 +11,15 @@ from bus.errors import Refused
 from bus.ledger.leaf import DayKeys, Position, hop_key, open_hop, token
 from bus.ledger.proof import Proof
 from bus.ledger.store import Ledger
-from bus.wire.hop import Hop, decode_hop, parse_decision_id
+from bus.wire.hop import Hop, HopReader, decode_hop, parse_decision_id
+from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AUDIT
 
 MAX_FOUND = 100_000
+PAGE = 1000
+"""Entries that are read at a time."""
+APART_MS = 600_000
+"""Entries of a partition are in the order of their decisions but for what one transaction, or clocks, may be apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,32 @@ class LedgerQuery:
             places = found if places is None else places & found
         if places is None:
             places = {(p, row[0]) for p in self._ledger.partitions() for row in self._ledger.entries(p) if row[1]}
-        hops = [self._open(partition, leaf) for partition, leaf in sorted(places)]
+        hops = [self._found(partition, leaf) for partition, leaf in sorted(places)]
         return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))[:limit]
+
+    def since(self, begin: int) -> Iterator[Hop]:
+        """Hops that were decided at ``begin`` (ms since 1970) or later, newest first but for what lies seconds apart.
+
+        Reads back from the end of each partition, and no further than it must. Raises Refused(ledger), Unverified, and
+        OSError where a day's keys are not there.
+        """
+        streams = [self._backwards(partition, size, begin) for partition, size in self._ledger.sizes().items()]
+        return heapq.merge(*streams, key=lambda hop: hop.decided_at, reverse=True)
+
+    def _backwards(self, partition: int, below: int, begin: int) -> Iterator[Hop]:
+        reader = HopReader()
+        while rows := self._ledger.newest(partition, below, PAGE):
+            for _, day, offset, index, body, _ in rows:
+                if not day:
+                    continue  # a block that did not verify
+                if (day + 1) * DAY_MS < begin - APART_MS:
+                    return  # before it is opened: that day's keys may be gone
+                hop = reader.read(self._open(Position(AUDIT, partition, offset, index), day, body))
+                if hop.decided_at >= begin:
+                    yield hop
+                elif hop.decided_at < begin - APART_MS:
+                    return
+            below = rows[-1][0]
 
     def trace(self, name: str) -> list[Found]:
         """All hops of the session that a decision id, message id or correlation id belongs to."""
@@ -74,8 +104,11 @@ class LedgerQuery:
         k = hop_key(self._keys(day), each.at)
         return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note)
 
-    def _open(self, partition: int, leaf: int) -> Found:
+    def _found(self, partition: int, leaf: int) -> Found:
         _, day, offset, index, body, _ = next(self._ledger.entries(partition, leaf))
         at = Position(AUDIT, partition, offset, index)
-        data = open_hop(hop_key(self._keys(day), at), body, at)
+        data = self._open(at, day, body)
         return Found(partition, leaf, at, decode_hop(data), data, body)
+
+    def _open(self, at: Position, day: int, body: bytes) -> bytes:
+        return open_hop(hop_key(self._keys(day), at), body, at)

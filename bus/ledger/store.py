@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from bus.codes import Code
@@ -64,19 +64,18 @@ class Ledger:
     """One database file. ``deployment`` names the logs; a file of another deployment is refused."""
 
     def __init__(self, path: Path, deployment: bytes, *, read_only: bool = False) -> None:
-        if read_only:
-            if not path.is_file():
-                raise Refused(f"no ledger at {path}", code=Code.LEDGER, hint="does the audit consumer run?")
-            self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
-        else:
-            make_folder(path.parent)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            path.chmod(0o600)
+        if read_only and not path.is_file():
+            raise Refused(f"no ledger at {path}", code=Code.LEDGER, hint="does the audit consumer run?")
         self.deployment = deployment
         self._edges: dict[int, Edge] = {}
         self._signed: dict[int, tuple[bytes, str]] = {}
         try:
-            if not read_only:
+            if read_only:
+                self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+            else:
+                make_folder(path.parent)
+                self._db = sqlite3.connect(path, isolation_level=None)
+                path.chmod(0o600)
                 self._db.execute("pragma page_size = 8192")  # of a new file
                 self._db.execute("pragma journal_mode = wal")
                 self._db.executescript(TUNING)
@@ -282,6 +281,24 @@ class Ledger:
                 (partition, first),
             )
         )
+
+    def newest(self, partition: int, below: int, count: int) -> list[tuple[int, int, int, int, bytes, bytes]]:
+        """As ``entries``: the last ``count`` below leaf ``below``, newest first. Raises Refused(ledger)."""
+        return self._read(
+            "select leaf, day, offset, hop, body, disclosure from entry where partition = ? and leaf < ? "
+            "order by leaf desc limit ?",
+            (partition, below, count),
+        )
+
+    def sizes(self) -> dict[int, int]:
+        """Leaves of each partition. Raises Refused(ledger)."""
+        return dict(self._read("select partition, size from state", ()))
+
+    def _read(self, query: str, values: tuple[int, ...]) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise Refused(f"the ledger cannot be read: {error}", code=Code.LEDGER) from None
 
     def find(self, tokens: list[bytes]) -> list[tuple[int, int]]:
         """(partition, leaf) of the entries that have any of ``tokens``."""
