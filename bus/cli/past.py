@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from bus.cli.audit import open_query
 from bus.cli.law import DIRECTORY, JSON, load_files
 from bus.cli.output import EXIT_CHANGES, emit, out, say
 from bus.cli.plans import confirm, show
+from bus.cli.recorded import flip_rows
 from bus.codes import Code
 from bus.errors import Refused
 from bus.files import Layout
@@ -96,10 +96,7 @@ def replay_command(directory: Path | None, as_json: bool, agent: str, domain: st
     terms = {key: value for key, value in (("agent", agent), ("domain", domain)) if value}
     query = open_query(settings_module.load())
     made = replay((each.hop for each in query.search(terms)), draft)
-    rows = [
-        {**dataclasses.asdict(flip), "count": count, "example": made.example[flip]}
-        for flip, count in made.flips.most_common()
-    ]
+    rows = flip_rows(made)
     if as_json:
         document = {"digest": draft.digest.hex(), "decided": made.decided, "without_facts": made.unknown, "flips": rows}
         emit("policy-replay", document)

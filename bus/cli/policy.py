@@ -12,6 +12,7 @@ from bus.admin.saved import check_same, read_draft, save_plan
 from bus.cli import law, past
 from bus.cli.output import EXIT_CHANGES, emit, out, say, warn
 from bus.cli.plans import confirm, show
+from bus.cli.recorded import parse_window, recorded
 from bus.policy.casechecks import check_cases
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
 from bus.policy.lint import lint, lint_cases
@@ -62,15 +63,32 @@ def check(directory: Path | None, as_json: bool) -> None:
 @click.option(
     "--out", "file", type=click.Path(path_type=Path, dir_okay=False), help="Save it: `bus policy apply FILE`."
 )
-def plan_command(directory: Path | None, as_json: bool, prune: bool, fail_on_changes: bool, file: Path | None) -> None:
-    """Compare the policy files with the broker; changes nothing.
+@click.option(
+    "--history",
+    "window",
+    metavar="24h|none",
+    default="24h",
+    help="How much of the ledger is decided again under the files; 24h unless told.",
+)
+def plan_command(
+    directory: Path | None,
+    as_json: bool,
+    prune: bool,
+    fail_on_changes: bool,
+    file: Path | None,
+    window: str,
+) -> None:
+    """Compare the policy files with the broker, and with what the ledger holds; changes nothing.
 
     \b
     bus policy plan --out plan.json
+    bus policy plan draft/ --history 7d
     """
-    local = _stack(settings_module.load(), directory)
+    past = parse_window(window)
+    settings = settings_module.load()
+    local = _stack(settings, directory)
     plan = local.plan(local.load_policy(), prune=prune)
-    show(plan, as_json=as_json)
+    show(plan, as_json=as_json, history=recorded(settings, plan, past))
     if file is not None:
         save_plan(plan, file)
         say(f"saved {file}")

@@ -293,7 +293,27 @@ def test_a_plan_is_saved_widened_on_purpose_told_by_history_rolled_back_and_repl
     assert told["without_facts"] > 0
     assert told["flips"] == []
 
-    # 4. History tells both; the older one is applied again under a new number.
+    # 4. So says the plan, with the domain that re-keys; it changes nothing, and without the ledger it is a note.
+    planned = bus_command(live, "policy", "plan", str(folder)).stdout
+    others = len(live.load_policy().domains) - 1
+    assert f"\nkeys: agent_memory re-keys; {others} untouched\n" in planned
+    counts = r"[0-9,]+ decisions, [0-9,]+ replayed \([0-9]+ % have facts\): 0 new ALLOW, [1-9][0-9,]* new DENY"
+    assert re.search(rf"\nhistory: 24h, {counts} \(retriever-1 -> agent_memory\)\n", planned)
+    past = json.loads(bus_command(live, "policy", "plan", str(folder), "--json").stdout)
+    assert (past["keys"], past["history"]["complete"]) == (["agent_memory"], True)
+    assert [(f["agent"], f["before"], f["after"], f["rule"]) for f in past["history"]["flips"]] == [
+        ("retriever-1", "ALLOW", "DENY", "agent_memory.produce")
+    ]
+    assert "history" not in bus_command(live, "policy", "plan", str(folder), "--history", "none").stdout
+    held, away = live.layout.ledger, live.layout.ledger.with_name("away")
+    held.rename(away)
+    try:
+        planned = bus_command(live, "policy", "plan", str(folder)).stdout
+    finally:
+        away.rename(held)
+    assert f"\nhistory: 24h not replayed: no ledger at {held}\n" in planned
+
+    # 5. History tells both; the older one is applied again under a new number.
     held = json.loads(bus_command(live, "policy", "history", "--json").stdout)["policies"]
     assert held[0]["number"] == before + 1
     assert any("may produce coordination: analyst-1" in change for change in held[0]["changes"])
