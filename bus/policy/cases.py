@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bus.codes import Code
-from bus.guardrails.inspect import Inspection, Unclear
 from bus.policy.casechecks import parse_time
 from bus.policy.casefile import Case, CasesFile, Double, Never
 from bus.policy.decide import Decision, decide, findings
+from bus.policy.guarding import Guarded, Guardrails
 from bus.policy.model import AgentPolicy, DomainPolicy, Policy
 from bus.policy.question import Action, Context
 from bus.policy.rules import record_label
@@ -163,29 +162,20 @@ def _roles(policy: Policy, double: Double) -> frozenset[RoleName]:
 def _guarded(
     decision: Decision, domain: DomainPolicy, facts: Mapping[str, Any], policy: Policy
 ) -> tuple[Decision, frozenset[str]]:
-    """What guardrails make of the case's payload and metadata."""
-    found: set[str] = set()
-    for part, rules in (
-        ("metadata", [each for each in domain.guardrails if each.metadata]),
-        ("payload", [each for each in domain.guardrails if each.payload]),
-    ):
-        if not rules or facts.get(part) is None:
-            continue
-        inspection = Inspection(rules)
-        try:
-            if part == "payload":
-                told = inspection.payload(json.dumps(facts["payload"]).encode(), "application/json")
-            else:
-                told = inspection.metadata(facts["metadata"])
-        except Unclear as error:
-            from_rule, why = rules[0].name, str(error)
-        else:
-            found |= {kind for _, kind in told.found}
-            from_rule, why = told.denied, "found in the case's " + part
-        if from_rule:
-            location = policy.locations.get(f"guardrails:{from_rule}", "")
-            return Decision(Code.GUARDRAIL, from_rule, location, why=why), frozenset(found)
+    """What guardrails make of the case's metadata and payload, in the enforcer's order."""
+    guardrails, found = Guardrails(domain, policy), set[str]()
+    for told in _guards(guardrails, facts):
+        found |= {kind for _, kind, _ in told.findings}
+        if told.refusal is not None:
+            return told.refusal, frozenset(found)
     return decision, frozenset(found)
+
+
+def _guards(guardrails: Guardrails, facts: Mapping[str, Any]) -> Iterator[Guarded[Any]]:
+    if facts.get("metadata") is not None:
+        yield guardrails.metadata(facts["metadata"])
+    if facts.get("payload") is not None:
+        yield guardrails.payload(json.dumps(facts["payload"]).encode(), "application/json")
 
 
 def _failure(case: Case, decision: Decision, found: frozenset[str], label: tuple[str, ...]) -> str:

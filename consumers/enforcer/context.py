@@ -14,6 +14,7 @@ from bus.crypto.tickets import issue, proven
 from bus.errors import RetryLater
 from bus.kafka.windows import PartitionWindows
 from bus.policy.decide import Decision, Obligations, decide_constant
+from bus.policy.guarding import Findings
 from bus.policy.masking import mask_profile
 from bus.policy.model import AgentPolicy, Policy
 from bus.policy.moments import Moments
@@ -23,7 +24,7 @@ from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
-from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Findings, Moment, Proven
+from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment, Proven
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
 from consumers.enforcer.shapes import Shape

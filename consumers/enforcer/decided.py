@@ -7,6 +7,7 @@ from copy import copy
 from typing import Final, NamedTuple
 
 from bus.policy.decide import Decision
+from bus.policy.guarding import Findings
 from bus.policy.moments import Moments
 from bus.wire.envelope import Profile
 
@@ -20,8 +21,6 @@ class Moment(NamedTuple):
 
 
 NO_MOMENT: Final = Moment()
-Findings = tuple[tuple[str, str, int], ...]
-"""What guardrails found: rule, type, count."""
 Proven = tuple[str, ...] | None
 """Labels of what a record builds on; None where it shows no ticket, or one that does not hold."""
 MAX_VARIANTS: Final = 64

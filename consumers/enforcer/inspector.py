@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bus.codes import Code
-from bus.guardrails.inspect import Inspection, Unclear
 from bus.kafka.limits import PartitionLimits
 from bus.policy.decide import Decision
+from bus.policy.guarding import Findings, Guardrails
 from bus.policy.labels import Propagate
 from bus.policy.masking import mask_payload
 from bus.policy.model import DomainPolicy, Policy
 from bus.wire import codec
 from bus.wire.envelope import Profile
 from bus.wire.names import AgentId
-from consumers.enforcer.decided import DecidedProfile, Findings
+from consumers.enforcer.decided import DecidedProfile
 
 NONE: Findings = ()
 
@@ -40,10 +40,7 @@ class Inspector:
         self._policy = policy
         self.moment = domain.moment
         """Whether a condition looks at the time, the load or the size."""
-        rules = [rule for rule in domain.guardrails if rule.payload]
-        self._payload = Inspection(rules) if rules else None
-        rules = [rule for rule in domain.guardrails if rule.metadata]
-        self._metadata = Inspection(rules) if rules else None
+        self._guardrails = Guardrails(domain, policy)
         self._masks = [mask for mask in domain.masks if mask.payload]
         self.by_ticket = policy.propagate is Propagate.TICKETS
         """Whether records carry tickets on."""
@@ -52,13 +49,13 @@ class Inspector:
     @property
     def by_record(self) -> bool:
         """Whether records must be looked at one by one, and not by their profile alone."""
-        return self.moment or self.by_ticket or self._limited or self._payload is not None or bool(self._masks)
+        return self.moment or self.by_ticket or self._limited or self._guardrails.on_payload or bool(self._masks)
 
     @property
     def by_value(self) -> bool:
         """Whether it looks at the values of a profile's metadata."""
         masks = self._domain.masks
-        return self._metadata is not None or any(mask.hash or mask.last4 or mask.generalise for mask in masks)
+        return self._guardrails.on_metadata or any(mask.hash or mask.last4 or mask.generalise for mask in masks)
 
     def judge(self, decided: DecidedProfile, time_ms: int, size: int, load: float) -> None:
         """Conditions of the moment. Raises Denied."""
@@ -70,29 +67,21 @@ class Inspector:
 
     def metadata(self, profile: Profile) -> tuple[Profile, Findings]:
         """A profile with its metadata redacted. Raises Denied."""
-        if self._metadata is None:
+        if not self._guardrails.on_metadata:
             return profile, NONE
-        try:
-            told = self._metadata.metadata(profile.metadata)
-        except Unclear as error:
-            raise Denied(self._unclear(error, "metadata")) from None
-        if told.denied:
-            raise Denied(self._refusal(told.denied), told.counts)
-        return replace(profile, metadata=told.value), told.counts
+        told = self._guardrails.metadata(profile.metadata)
+        if told.refusal is not None:
+            raise Denied(told.refusal, told.findings)
+        return replace(profile, metadata=told.value), told.findings
 
     def payload(self, plain: bytes, at: int, content_type: str, key: bytes) -> tuple[bytes | None, Findings]:
         """The payload behind its length at ``plain[at:]``, redacted and masked; None where it stays. Raises Denied."""
         size, start = codec.read_length(plain, at)
-        payload = before = plain[start : start + size]
-        counts: Findings = NONE
-        if self._payload is not None:
-            try:
-                told = self._payload.payload(payload, content_type)
-            except Unclear as error:
-                raise Denied(self._unclear(error, "payload")) from None
-            if told.denied:
-                raise Denied(self._refusal(told.denied), told.counts)
-            payload, counts = told.value, told.counts
+        before = plain[start : start + size]
+        told = self._guardrails.payload(before, content_type)
+        if told.refusal is not None:
+            raise Denied(told.refusal, told.findings)
+        payload = told.value
         if self._masks:
             try:
                 payload = mask_payload(payload, self._masks, key)
@@ -100,8 +89,8 @@ class Inspector:
                 name = self._masks[0].name
                 where = self._policy.locations.get(f"masks:{name}", "")
                 why = "payload fields are masked here: expected JSON, found none"
-                raise Denied(Decision(Code.MASK, name, where, why=why), counts) from None
-        return (None if payload is before else payload), counts
+                raise Denied(Decision(Code.MASK, name, where, why=why), told.findings) from None
+        return (None if payload is before else payload), told.findings
 
     def admit(self, agent: AgentId, size: int, now: int, limits: PartitionLimits) -> None:
         """Rate, then breaker, for a record that is allowed so far; ``now`` is the effective time. Raises Denied."""
@@ -139,11 +128,3 @@ class Inspector:
         if per == "tenant":
             return held.tenant
         return agent if per == "agent" else min(held.roles & self._domain.produce, default="")
-
-    def _unclear(self, error: Unclear, part: str) -> Decision:
-        first = next(rule.name for rule in self._domain.guardrails if getattr(rule, part))
-        return self._refusal(first, f"{part}: {error}")
-
-    def _refusal(self, name: str, why: str = "") -> Decision:
-        where = self._policy.locations.get(f"guardrails:{name}", "")
-        return Decision(Code.GUARDRAIL, name, where, why=why or f"{name} found what must not go on")

@@ -64,7 +64,7 @@ def test_no_vector_has_vanished() -> None:
     assert {name: leaves(value) for name, value in VECTORS.items() if name != "malformed"} == {
         "format": 1,
         "inputs": 23,
-        "markers": 16,
+        "markers": 17,
         "keys": 32,
         "profile": 20,
         "envelope": 22,

@@ -1,0 +1,79 @@
+"""Step 9 of a decision: a domain's guardrails over metadata and payload, the same for the enforcer and for cases. Pure.
+
+What is found is the room below's (``bus.guardrails``); here it becomes a refusal with its rule and place. Whether a
+record gets here, and what becomes of what was redacted, is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from bus.codes import Code
+from bus.guardrails.inspect import Inspected, Inspection, Unclear
+from bus.policy.decide import Decision
+from bus.policy.model import DomainPolicy, GuardrailRule, Policy
+
+T = TypeVar("T")
+Findings = tuple[tuple[str, str, int], ...]
+"""What guardrails found: rule, type, count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded(Generic[T]):
+    """``value`` is redacted, or the very payload that came in; ``refusal`` where it may not go on."""
+
+    value: T
+    findings: Findings = ()
+    refusal: Decision | None = None
+
+
+class Guardrails:
+    """The guardrails of one domain of a policy."""
+
+    def __init__(self, domain: DomainPolicy, policy: Policy) -> None:
+        self._policy = policy
+        self._metadata = _inspection([rule for rule in domain.guardrails if rule.metadata])
+        self._payload = _inspection([rule for rule in domain.guardrails if rule.payload])
+
+    @property
+    def on_metadata(self) -> bool:
+        """Whether any looks at metadata."""
+        return self._metadata is not None
+
+    @property
+    def on_payload(self) -> bool:
+        """Whether any looks at payloads."""
+        return self._payload is not None
+
+    def metadata(self, metadata: Mapping[str, str]) -> Guarded[Mapping[str, str]]:
+        """Metadata, of which unclear is refused by the first guardrail that looks at it."""
+        if self._metadata is None:
+            return Guarded(metadata)
+        inspection, first = self._metadata
+        return self._told(metadata, lambda: inspection.metadata(metadata), first, "metadata")
+
+    def payload(self, payload: bytes, content_type: str) -> Guarded[bytes]:
+        """A payload, likewise."""
+        if self._payload is None:
+            return Guarded(payload)
+        inspection, first = self._payload
+        return self._told(payload, lambda: inspection.payload(payload, content_type), first, "payload")
+
+    def _told(self, value: T, inspect: Callable[[], Inspected], first: str, part: str) -> Guarded[T]:
+        try:
+            told = inspect()
+        except Unclear as error:
+            return Guarded(value, refusal=self._refusal(first, f"{part}: {error}"))
+        if told.denied:
+            return Guarded(value, told.counts, self._refusal(told.denied, f"{told.denied} found what must not go on"))
+        return Guarded(told.value, told.counts)
+
+    def _refusal(self, name: str, why: str) -> Decision:
+        return Decision(Code.GUARDRAIL, name, self._policy.locations.get(f"guardrails:{name}", ""), why=why)
+
+
+def _inspection(rules: list[GuardrailRule]) -> tuple[Inspection, str] | None:
+    """All of ``rules`` at once, and the name of the first."""
+    return (Inspection(rules), rules[0].name) if rules else None
