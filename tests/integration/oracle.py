@@ -1,6 +1,6 @@
-"""What looks from outside: readers of topics and ledger with plain consumers.
+"""What looks from outside: readers of topics and ledger with plain consumers, and of the services' endpoints.
 
-They share no code with the product's record path: they see bytes, offsets and what `bus audit search` prints.
+They share no code with the product's record path: they see bytes, offsets, metrics and what `bus audit search` prints.
 """
 
 import hashlib
@@ -9,9 +9,13 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
+from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from bus.stack.local import Stack
 
@@ -137,3 +141,31 @@ def verified(stack: Stack) -> dict:
     """What `bus audit verify` says of the whole ledger, with the key from outside."""
     key = bus_command(stack, "audit", "key").stdout.strip()
     return json.loads(bus_command(stack, "audit", "verify", "--key", key, "--json", check=False).stdout)
+
+
+def get(stack: Stack, service: str, path: str) -> tuple[int, str]:
+    """(status, text) of a service's endpoint."""
+    base = (stack.layout.run / f"{service}.http").read_text().strip()
+    try:
+        with urllib.request.urlopen(base + path, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metrics(stack: Stack, *services: str) -> dict[tuple, float]:
+    """Samples by name and sorted (label, value) pairs, added up over ``services``."""
+    found: Counter[tuple] = Counter()
+    for service in services:
+        for family in text_string_to_metric_families(get(stack, service, "/metrics")[1]):
+            for sample in family.samples:
+                found[(sample.name, *sorted(sample.labels.items()))] += sample.value
+    return dict(found)
+
+
+def until(holds: Callable[[], object], timeout: float = 40) -> None:
+    """Ask again until it holds; fails after ``timeout`` s."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

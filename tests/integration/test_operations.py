@@ -3,47 +3,15 @@
 import os
 import shutil
 import threading
-import time
-import urllib.error
-import urllib.request
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from bus import Bus
 from bus.wire import codec, sealed
 from demo.raw import RawClient, plaintext
-from tests.integration.oracle import account, bus_command, verified
+from tests.integration.oracle import account, bus_command, get, metrics, until, verified
 
 pytestmark = pytest.mark.broker
-
-
-def get(stack, service, path):
-    """(status, text) of a service's endpoint."""
-    base = (stack.layout.run / f"{service}.http").read_text().strip()
-    try:
-        with urllib.request.urlopen(base + path, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def metrics(stack, *services):
-    """Samples by name and labels, added up over ``services``."""
-    found = {}
-    for service in services:
-        for family in text_string_to_metric_families(get(stack, service, "/metrics")[1]):
-            for sample in family.samples:
-                name = (sample.name, *sorted(sample.labels.items()))
-                found[name] = found.get(name, 0) + sample.value
-    return found
-
-
-def until(holds, timeout=40):
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.timeout(240)

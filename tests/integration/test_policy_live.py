@@ -21,7 +21,7 @@ from bus.wire.names import AgentId
 from bus.wire.objects import SignedSnapshot
 from demo.raw import RawClient, plaintext
 from tests.integration.conftest import POLICIES
-from tests.integration.oracle import account, bus_command, hops, read_topic, verified, wait_for_hop
+from tests.integration.oracle import account, bus_command, hops, read_topic, until, verified, wait_for_hop
 
 pytestmark = pytest.mark.broker
 
@@ -61,12 +61,6 @@ def snapshot(stack, raw, number, valid_until):
 
 def events(stack):
     return [hop["rule"] for hop in hops(stack, "--verdict", "RETRY") if hop["topic"] == "agent_memory.in"]
-
-
-def until(holds, timeout=40):
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
 
 
 def test_a_policy_that_ended_pauses_and_a_valid_one_resumes_with_a_hop_each_and_nothing_lost(live):
