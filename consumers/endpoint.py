@@ -2,8 +2,8 @@
 
 Health says that the service's loop turns: a supervisor restarts it where it does not. Readiness says that it does its
 work now, and if not, why. The endpoint is for the platform's own network: it has no credentials, and tells names of
-domains, topics and codes, no content. `http = "HOST:PORT"` turns it on; port 0 takes a free one, which is written to
-`run/<service>.http`.
+domains, topics, rules and codes, no content and no agents. `http = "HOST:PORT"` turns it on; port 0 takes a free one,
+which is written to `run/<service>.http`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ another enforcer that takes the partition over goes on with it, and reconnecting
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +19,20 @@ HOUR_MS: Final = 3_600_000
 MAX_FAILURES: Final = 64
 MAX_METERS: Final = 20_000
 """Per partition; beyond it idle meters are forgotten, and what is not idle keeps its state."""
+
+
+OPEN: Final = "open"
+CLOSED: Final = "closed"
+
+
+def rate_name(rule: str, whom: str) -> str:
+    """The meter of a rate for ``whom``: an agent, a role, a tenant or a domain."""
+    return f"rate|{rule}|{whom}"
+
+
+def breaker_name(rule: str, whom: str) -> str:
+    """The meter of a breaker for ``whom``."""
+    return f"breaker|{rule}|{whom}"
 
 
 @dataclass(slots=True)
@@ -33,11 +48,13 @@ class Meter:
 class PartitionLimits:
     """Meters by name. ``take`` is asked for a record, ``failed`` and ``passed`` are told how it ended."""
 
-    __slots__ = ("_meters", "_touched")
+    __slots__ = ("_changes", "_meters", "_open", "_touched")
 
     def __init__(self) -> None:
         self._meters: dict[str, Meter] = {}
         self._touched: set[str] = set()
+        self._open: set[str] = set()
+        self._changes: Counter[tuple[str, str]] = Counter()
 
     def __len__(self) -> int:
         return len(self._meters)
@@ -72,7 +89,10 @@ class PartitionLimits:
         recent = [each for each in meter.failures if now - each < within_ms]
         meter.failures = [*recent[1 - MAX_FAILURES :], now]
         if meter.opened or len(meter.failures) >= count:
+            if not meter.opened:
+                self._turned(name, OPEN)
             meter.opened, meter.failures = now, []
+            self._open.add(name)
         self._touched.add(name)
 
     def passed(self, name: str) -> None:
@@ -81,6 +101,24 @@ class PartitionLimits:
         if meter is not None and meter.opened:
             meter.opened, meter.failures = 0, []
             self._touched.add(name)
+            self._open.discard(name)
+            self._turned(name, CLOSED)
+
+    def _turned(self, name: str, to: str) -> None:
+        self._changes[name.split("|")[1], to] += 1
+
+    def take_changes(self) -> Counter[tuple[str, str]]:
+        """How often breakers changed since the last call, by rule and ``OPEN`` or ``CLOSED``.
+
+        One that a failed try opens again was open all the while.
+        """
+        made, self._changes = self._changes, Counter()
+        return made
+
+    def refusing(self, rule: str, half_open_ms: int, now: int) -> int:
+        """How many breakers of ``rule`` let nothing through at ``now``. From any thread."""
+        prefix = breaker_name(rule, "")
+        return sum(name.startswith(prefix) and not self.closed(name, half_open_ms, now) for name in list(self._open))
 
     def delta(self) -> list[LimitEntry]:
         """Meters that changed since the last call."""
@@ -94,12 +132,17 @@ class PartitionLimits:
             spare = sorted(self._meters, key=lambda name: _worth(self._meters[name]))
             for name in spare[: len(self._meters) - MAX_METERS]:
                 del self._meters[name]
+                self._open.discard(name)
         self._touched.clear()
         return self._entries(sorted(self._meters))
 
     def restore(self, entry: LimitEntry) -> None:
         """Take a meter as a window record tells it."""
         self._meters[entry.name] = Meter(entry.tokens, entry.at, list(entry.failures), entry.opened)
+        if entry.opened:
+            self._open.add(entry.name)
+        else:
+            self._open.discard(entry.name)
 
     def _entries(self, names: list[str]) -> list[LimitEntry]:
         held = self._meters

@@ -51,6 +51,10 @@ class Staged:
     snapshot_offsets: dict[Place, int] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Records by domain and code; the code of an ALLOW is empty."""
+    limited: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Of those, what rates and breakers refused, by domain, rule and code."""
+    breakers: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """How often breakers changed, by domain, rule and what they became."""
     sizes: Counter[str] = field(default_factory=Counter)
     """Bytes of input by domain."""
     seconds: float = 0.0

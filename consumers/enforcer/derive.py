@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ HINTS = {
     Code.EPOCH_LATE: "the keys of that epoch have ended; read the current bundle",
     Code.TIER_UNAVAILABLE: "this release cannot protect for the domain's tier",
 }
+LIMITS = frozenset({Code.THROTTLED, Code.BREAKER_OPEN, Code.TOO_LARGE})
+"""Codes of rates and breakers; `too-large` only where it has a rule, a rate's `max_bytes`."""
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Derivation:
     size: int = 0
     """Bytes of the inputs."""
     codes: dict[Code, int] = field(default_factory=dict)
+    limited: Counter[tuple[Code, str]] = field(default_factory=Counter)
+    """What rates and breakers refused, by code and rule."""
 
 
 def derive(
@@ -76,7 +81,10 @@ def derive(
                 hops[index] = _refuse(refused, state, context, result)
     for outcome in outcomes:
         if isinstance(outcome, Refused):
-            result.codes[outcome.decision.code] = result.codes.get(outcome.decision.code, 0) + 1
+            code, rule = outcome.decision.code, outcome.decision.rule
+            result.codes[code] = result.codes.get(code, 0) + 1
+            if rule and code in LIMITS:
+                result.limited[code, rule] += 1
         else:
             result.allowed += 1
             profile = outcome.decided.profile

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bus.codes import Code
-from bus.kafka.limits import PartitionLimits
+from bus.kafka.limits import PartitionLimits, breaker_name, rate_name
 from bus.policy.decide import Decision
 from bus.policy.guarding import Findings, Guardrails
 from bus.policy.labels import Propagate
@@ -100,11 +100,11 @@ class Inspector:
             if rate.max_bytes is not None and size > rate.max_bytes:
                 why = f"expected at most {rate.max_bytes} bytes, found {size}"
                 raise Denied(Decision(Code.TOO_LARGE, f"{rate.name}.max_bytes", where, why=why))
-            name = f"rate|{rate.name}|{self._whom(rate.per, agent)}"
+            name = rate_name(rate.name, self._whom(rate.per, agent))
             if not limits.take(name, rate.per_hour, rate.burst, now):
                 raise Denied(Decision(Code.THROTTLED, rate.name, where, why=f"too many records per {rate.per}"))
         if breaker is not None:
-            name = f"breaker|{breaker.name}|{self._whom(breaker.per, agent)}"
+            name = breaker_name(breaker.name, self._whom(breaker.per, agent))
             if not limits.closed(name, breaker.half_open_ms, now):
                 where = locations.get(f"circuit_breakers:{breaker.name}", "")
                 decision = Decision(Code.BREAKER_OPEN, breaker.name, where, why="too many refusals: wait")
@@ -115,7 +115,7 @@ class Inspector:
         breaker = self._domain.breaker
         if breaker is None or decision.code in (Code.THROTTLED, Code.BREAKER_OPEN):
             return
-        name = f"breaker|{breaker.name}|{self._whom(breaker.per, agent)}"
+        name = breaker_name(breaker.name, self._whom(breaker.per, agent))
         if decision.allowed:
             limits.passed(name)
         else:

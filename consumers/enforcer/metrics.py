@@ -33,6 +33,18 @@ class EnforcerMetrics(Collector):
             ["domain", "decision", "code"],
             registry=registry,
         )
+        self._limited = Counter(
+            "sealbus_limited",
+            "Records that a rate or a circuit breaker refused.",
+            ["domain", "rule", "code"],
+            registry=registry,
+        )
+        self._breakers = Counter(
+            "sealbus_breaker_changes",
+            "Circuit breakers that opened or closed.",
+            ["domain", "rule", "to"],
+            registry=registry,
+        )
         self._bytes = Counter("sealbus_record_bytes", "Bytes of the records' values.", ["domain"], registry=registry)
         self._commits = Histogram(
             "sealbus_commit_seconds", "From the first record to the commit.", buckets=COMMIT_BUCKETS, registry=registry
@@ -48,6 +60,10 @@ class EnforcerMetrics(Collector):
         self._commits.observe(staged.seconds)
         for (domain, code), count in staged.outcomes.items():
             self._records.labels(domain, "DENY" if code else "ALLOW", code).inc(count)
+        for limited, count in staged.limited.items():
+            self._limited.labels(*limited).inc(count)
+        for change, count in staged.breakers.items():
+            self._breakers.labels(*change).inc(count)
         for domain, size in staged.sizes.items():
             self._bytes.labels(domain).inc(size)
 
@@ -65,10 +81,15 @@ class EnforcerMetrics(Collector):
                 lag.add_metric([topic, str(partition)], behind)
         yield lag
         windows = GaugeMetricFamily("sealbus_windows", "Replay windows held.", labels=place)
+        breakers = GaugeMetricFamily(
+            "sealbus_breakers_open", "Circuit breakers that let nothing through now.", labels=["domain", "rule"]
+        )
         if self._worker is not None:
             for (topic, partition), held in self._worker.windows().items():
                 windows.add_metric([topic, str(partition)], held)
-        yield windows
+            for rule, opened in self._worker.breakers().items():
+                breakers.add_metric(rule, opened)
+        yield from (windows, breakers)
         yield from self._keys(now)
         policy = GaugeMetricFamily("sealbus_policy_number", "Number of the policy snapshot in force.")
         policy.add_metric([], self._context.snapshot_number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -131,6 +132,16 @@ class EnforcerWorker:
         """How many windows each partition holds. From any thread."""
         return {place: len(each.state.windows) for place, each in list(self._inputs.items())}
 
+    def breakers(self) -> dict[tuple[str, str], int]:
+        """How many breakers let nothing through now, by domain and rule; of domains that have one. From any thread."""
+        now, policy = now_ms(), self._context.policy
+        found: Counter[tuple[str, str]] = Counter()
+        for each in list(self._inputs.values()):
+            domain = policy.domains.get(each.state.domain)
+            if domain is not None and (rule := domain.breaker) is not None:
+                found[domain.name, rule.name] += each.state.windows.limits.refusing(rule.name, rule.half_open_ms, now)
+        return found
+
     def drop(self, places: Iterable[Place]) -> None:
         """Forget these partitions."""
         for place in list(places):
@@ -228,6 +239,10 @@ class EnforcerWorker:
         staged.outcomes[state.domain, ""] += made.allowed
         for code, count in made.codes.items():
             staged.outcomes[state.domain, code.value] += count
+        for (code, rule), count in made.limited.items():
+            staged.limited[state.domain, rule, code.value] += count
+        for (rule, became), count in state.windows.limits.take_changes().items():
+            staged.breakers[state.domain, rule, became] += count
         staged.sizes[state.domain] += made.size
         if made.codes:
             log.info("%s/%d: refused %s", state.topics.inbound, partition, dict(made.codes))

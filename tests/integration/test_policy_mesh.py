@@ -17,7 +17,7 @@ from bus.policy.loader import load_policy
 from bus.wire.objects import SignedSnapshot
 from demo.raw import RawClient
 from tests.integration.conftest import POLICIES, start_stack
-from tests.integration.oracle import account, bus_command, read_topic, verified
+from tests.integration.oracle import account, bus_command, metrics, read_topic, until, verified
 
 pytestmark = pytest.mark.broker
 
@@ -35,6 +35,7 @@ AGENTS = """  orchestrator-2: {role: ORCHESTRATOR, tenant: accounting, zone: us}
   orchestrator-3: {role: ORCHESTRATOR, tenant: hr, zone: eu}
 """
 KEY = "AKIAIOSFODNN7EXAMPLE"
+ENFORCERS = ("bus-enforcer-1", "bus-enforcer-2")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,12 @@ def opened(stack, agent, domain, sent):
 def send(stack, agent, domain, payload, **more):
     with Bus(agent, settings=stack.settings) as me:
         return me.publish(domain, payload, **{"partition_key": "one", **more})
+
+
+def shown(stack, name, domain, rule, services=ENFORCERS, **more):
+    """A metric of a rule, added up over the enforcers; None where there is none."""
+    labels = sorted({"domain": domain, "rule": rule, **more}.items())
+    return metrics(stack, *services).get((name, *labels))
 
 
 def test_a_record_is_opened_in_its_tenant_and_zone_and_nowhere_else(mesh):
@@ -194,8 +201,10 @@ def test_a_rate_holds_over_a_restart_and_a_hand_over_and_says_so(mesh):
         first = [me.publish("scarce", {"n": n}, partition_key="one") for n in range(3)]
     codes = [told(mesh, each)["code"] for each in first]
     assert codes == ["", "", "throttled"]  # a burst of 8 over 4 partitions
-    mesh.restart_service("bus-enforcer-1")
-    mesh.restart_service("bus-enforcer-2")
+    refused = "sealbus_limited_total"
+    until(lambda: shown(mesh, refused, "scarce", "normal", code="throttled") == 1)
+    for each in ENFORCERS:
+        mesh.restart_service(each)
     with Bus("orchestrator-1", settings=mesh.settings) as me:  # connected anew: nothing is reset
         again = me.publish("scarce", {"n": 4}, partition_key="one")
         with pytest.raises(Denied, match="normal"):
@@ -203,6 +212,8 @@ def test_a_rate_holds_over_a_restart_and_a_hand_over_and_says_so(mesh):
     assert told(mesh, again)["rule"] == "normal"
     large = published(mesh, "orchestrator-1", "scarce", {"text": "x" * 5000}, partition_key="two")
     assert (large["code"], large["rule"]) == ("too-large", "normal.max_bytes")
+    until(lambda: shown(mesh, refused, "scarce", "normal.max_bytes", code="too-large") == 1)
+    assert shown(mesh, refused, "scarce", "normal", code="throttled") == 1
 
 
 def test_a_breaker_opens_after_refusals_and_stays_open_for_the_next_enforcer(mesh):
@@ -210,8 +221,18 @@ def test_a_breaker_opens_after_refusals_and_stays_open_for_the_next_enforcer(mes
         sent = [me.publish("fragile", {"key": KEY}, partition_key="one") for _ in range(3)]
         sent.append(me.publish("fragile", {"fine": True}, partition_key="one"))
     assert [told(mesh, each)["code"] for each in sent] == ["guardrail", "guardrail", "guardrail", "breaker-open"]
-    mesh.restart_service("bus-enforcer-1")
-    mesh.restart_service("bus-enforcer-2")
+    refused, changes, held = "sealbus_limited_total", "sealbus_breaker_changes_total", "sealbus_breakers_open"
+    until(lambda: shown(mesh, refused, "fragile", "worker", code="breaker-open") == 1)
+    assert (shown(mesh, changes, "fragile", "worker", to="open"), shown(mesh, held, "fragile", "worker")) == (1, 1)
+    for each in ENFORCERS:
+        mesh.restart_service(each)
+    until(lambda: shown(mesh, held, "fragile", "worker") == 1)
+    (owner,) = [each for each in ENFORCERS if shown(mesh, held, "fragile", "worker", [each])]
+    (other,) = {*ENFORCERS} - {owner}
+    mesh.stop_service(owner)  # for longer than its session: the other takes its partitions
+    until(lambda: shown(mesh, held, "fragile", "worker", [other]) == 1)
+    mesh.start_service(owner)
+    assert shown(mesh, changes, "fragile", "worker", to="open") is None  # it opened before they began
     assert published(mesh, "orchestrator-1", "fragile", {"fine": True}, partition_key="one")["code"] == "breaker-open"
     hop = published(mesh, "orchestrator-1", "fragile", {"fine": True}, partition_key="one")
     assert hop["breaker"] == "worker"

@@ -6,12 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.kafka.limits import HOUR_MS, MAX_FAILURES, MAX_METERS, UNIT, PartitionLimits
+from bus.kafka.limits import (
+    CLOSED,
+    HOUR_MS,
+    MAX_FAILURES,
+    MAX_METERS,
+    OPEN,
+    UNIT,
+    PartitionLimits,
+    breaker_name,
+    rate_name,
+)
 from bus.kafka.windows import PartitionWindows, restored
 from bus.wire.records import MAX_LIMIT_ENTRIES, parse_window
 
 ENFORCER = bytes(range(16))
-RATE, BREAKER = "rate|normal|agent-1", "breaker|worker|agent-1"
+RATE, BREAKER = rate_name("normal", "agent-1"), breaker_name("worker", "agent-1")
 SECOND = HOUR_MS // 3600
 
 
@@ -79,6 +89,34 @@ def test_refusals_that_are_too_old_do_not_count():
         assert limits.closed(BREAKER, 60 * SECOND, now)
 
 
+def test_a_breaker_is_told_when_it_opens_and_when_it_closes_and_not_between():
+    limits = PartitionLimits()
+    limits.failed(BREAKER, 2, 30 * SECOND, 1)
+    limits.passed(BREAKER)
+    assert limits.take_changes() == {}
+    for now in (2, 3, 100 * SECOND):  # the second opens it, the third is a try that fails
+        limits.failed(BREAKER, 2, 30 * SECOND, now)
+    assert limits.take_changes() == {("worker", OPEN): 1}
+    assert limits.take_changes() == {}
+    for _ in range(2):
+        limits.passed(BREAKER)
+    assert limits.take_changes() == {("worker", CLOSED): 1}
+
+
+def test_breakers_that_refuse_are_counted_by_rule_until_they_let_one_try():
+    limits = PartitionLimits()
+    for whom, now in (("agent-1", 1), ("agent-2", 11)):
+        limits.failed(breaker_name("worker", whom), 1, SECOND, now)
+    limits.failed(breaker_name("worker", "agent-3"), 2, SECOND, 1)
+    limits.failed(breaker_name("worker-2", "agent-1"), 1, SECOND, 1)
+    limits.take(rate_name("worker", "agent-1"), 1, 1, 1)
+    assert [limits.refusing("worker", SECOND, now) for now in (11, SECOND + 1, SECOND + 11)] == [2, 1, 0]
+    assert limits.refusing("worker-2", SECOND, 11) == 1
+    assert limits.refusing("work", SECOND, 11) == 0
+    limits.passed(breaker_name("worker", "agent-1"))
+    assert limits.refusing("worker", SECOND, 11) == 1
+
+
 def test_what_passes_while_it_is_closed_forgets_no_refusal():
     limits = PartitionLimits()
     limits.failed(BREAKER, 2, 30 * SECOND, 1)
@@ -99,7 +137,20 @@ def test_another_enforcer_goes_on_where_this_one_stood(snapshot):
     opened = PartitionWindows()
     for _ in range(2):
         opened.limits.failed(BREAKER, 2, 30 * SECOND, 8)
-    assert not through_the_topic(opened, 9, snapshot=snapshot).limits.closed(BREAKER, 60 * SECOND, 9)
+    after = through_the_topic(opened, 9, snapshot=snapshot).limits
+    assert not after.closed(BREAKER, 60 * SECOND, 9)
+    assert (after.refusing("worker", 60 * SECOND, 9), after.take_changes()) == (1, {})
+
+
+def test_a_breaker_that_closed_again_is_not_restored_as_open():
+    windows, values = PartitionWindows(), []
+    windows.limits.failed(BREAKER, 1, 30 * SECOND, 8)
+    values += windows.take_delta(ENFORCER, 1)
+    windows.limits.passed(BREAKER)
+    values += windows.take_delta(ENFORCER, 2)
+    for upto, refusing in ((1, 1), (2, 0)):
+        held = restored([parse_window(each.encode_unsigned() + bytes(64)) for each in values[:upto]], upto)
+        assert held.limits.refusing("worker", 60 * SECOND, 9) == refusing
 
 
 def test_a_delta_holds_what_changed_and_a_snapshot_all():
