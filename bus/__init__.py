@@ -13,21 +13,23 @@ if TYPE_CHECKING:
     from bus.client.bus import Bus
     from bus.client.delivery import Delivery
     from bus.client.sent import Sent
-    from bus.errors import BusError, Denied, Refused, RetryLater
+    from bus.errors import BusError, CircuitOpen, Denied, Refused, RetryLater, Throttled
     from bus.wire.envelope import Kind
 
 __version__ = "0.1.0"
-__all__ = ["Bus", "BusError", "Delivery", "Denied", "Kind", "Refused", "RetryLater", "Sent"]
+__all__ = ["Bus", "BusError", "CircuitOpen", "Delivery", "Denied", "Kind", "Refused", "RetryLater", "Sent", "Throttled"]
 
 _HOMES = {
     "Bus": "bus.client.bus",
     "BusError": "bus.errors",
+    "CircuitOpen": "bus.errors",
     "Delivery": "bus.client.delivery",
     "Denied": "bus.errors",
     "Kind": "bus.wire.envelope",
     "Refused": "bus.errors",
     "RetryLater": "bus.errors",
     "Sent": "bus.client.sent",
+    "Throttled": "bus.errors",
 }
 
 logging.getLogger("bus").addHandler(logging.NullHandler())

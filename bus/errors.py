@@ -6,18 +6,23 @@ passes names, sizes and positions.
 
 from __future__ import annotations
 
+import math
+
 from bus.codes import Code
 
 __all__ = [
     "AccessRefused",
     "BusError",
+    "CircuitOpen",
     "Denied",
     "Expired",
+    "Limited",
     "PolicyError",
     "Refused",
     "RetryLater",
     "SettingsError",
     "StackError",
+    "Throttled",
     "TooLarge",
     "Unavailable",
     "Unverified",
@@ -63,9 +68,41 @@ class RetryLater(BusError):
         super().__init__(message, code=code, hint=hint, message_id=message_id)
         self.after = after
 
+    def for_model(self) -> str:
+        """One line that may be shown to a language model: how long to wait, no policy detail."""
+        return f"busy, {max(math.ceil(self.after), 1)} s"
+
 
 class Unavailable(RetryLater):
     """A service that this call needs (broker, issuer, enforcer) did not answer in time."""
+
+
+class Limited(RetryLater):
+    """The enforcer refused a record for now. That record is a dead letter for good and is not decided again;
+    publishing anew may succeed after ``after`` seconds.
+
+    ``rule`` names the rule, ``decision_id`` finds the hop (``bus audit trace``). ``after`` is what the policy says;
+    whoever shares the limit may make it longer.
+    """
+
+    def __init__(
+        self, message: str, *, rule: str, after: float, decision_id: str = "", hint: str = "", message_id: str = ""
+    ) -> None:
+        super().__init__(message, after=after, hint=hint, message_id=message_id)
+        self.rule = rule
+        self.decision_id = decision_id
+
+
+class Throttled(Limited):
+    """A rate is used up; ``after`` is the time that its bucket takes for one record more."""
+
+    code = Code.THROTTLED
+
+
+class CircuitOpen(Limited):
+    """A circuit breaker is open; ``after`` is the time from the last refusal until it lets one record try."""
+
+    code = Code.BREAKER_OPEN
 
 
 class WireError(Refused):

@@ -19,7 +19,8 @@ from bus.client.keystore import KeyStore
 from bus.client.notices import Follower
 from bus.client.payload import encode_payload
 from bus.client.publisher import Publisher, partition_of
-from bus.client.sent import Sent, Verdicts, denial
+from bus.client.refusal import refusal
+from bus.client.sent import Sent, Verdicts
 from bus.client.sessions import Sessions
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
@@ -104,7 +105,8 @@ class Bus:
         """Publish one message and return once it is ``queued``, ``stored`` (acks=all, default) or ``decided``.
 
         Raises Denied before sending where the policy says no, TooLarge, Refused(schema) for a payload that is not
-        JSON or bytes, AccessRefused where the broker says no, RetryLater where it may succeed later.
+        JSON or bytes, AccessRefused where the broker says no, RetryLater where it may succeed later. ``decided`` also
+        raises what ``Sent.decision`` raises.
         """
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
@@ -162,13 +164,15 @@ class Bus:
         if live is not None and live.policy.propagate is Propagate.TICKETS:
             self._sessions.given(delivery)
 
-    def _on_verdict(self, verdict: records.Verdict) -> None:
-        self._verdicts.put(verdict)
+    def _on_verdict(self, verdict: records.Verdict, policy: Policy | None) -> None:
+        self._verdicts.put(verdict, policy)
         if verdict.decision is not Verdict.ALLOW:
-            self._tell(denial(verdict, str(uuid.UUID(bytes=verdict.message_id)) if any(verdict.message_id) else ""))
+            message_id = str(uuid.UUID(bytes=verdict.message_id)) if any(verdict.message_id) else ""
+            self._tell(refusal(verdict, message_id, policy))
 
     def on_refused(self, handler: Callable[[BusError], None]) -> Callable[[BusError], None]:
-        """Register a handler for own denials and refused deliveries; usable as a decorator. Never gets a payload."""
+        """Register a handler for refusals of own records (Denied, Throttled, CircuitOpen) and of deliveries; usable as
+        a decorator. Never gets a payload."""
         self._on_refused.append(handler)
         return handler
 

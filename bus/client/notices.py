@@ -12,6 +12,7 @@ from bus.crypto.seal import open_counted
 from bus.errors import BusError
 from bus.kafka.config import Connection
 from bus.kafka.feed import Feed
+from bus.policy.model import Policy
 from bus.wire import preimage, records
 from bus.wire.names import NOTICE, POLICY, AgentId, notice_partition
 
@@ -27,8 +28,9 @@ class Follower:
         keys: KeyStore,
         agent: AgentId,
         trust: TrustFile,
-        on_verdict: Callable[[records.Verdict], None],
+        on_verdict: Callable[[records.Verdict, Policy | None], None],
     ) -> None:
+        """``on_verdict`` is told of each verdict, with the policy that is held then."""
         self._keys = keys
         self._trust = trust
         self._on_verdict = on_verdict
@@ -71,7 +73,8 @@ class Follower:
                 return  # another agent's: partitions are shared
             aad = preimage.notice_aad(self._trust.deployment, notice.header)
             plain = open_counted(own.notice, "notice", notice.instance, notice.sequence, notice.body, aad)
-            self._on_verdict(records.parse_verdict(plain))
+            policy = self.snapshot.policy if self.snapshot is not None else None
+            self._on_verdict(records.parse_verdict(plain), policy)
         except BusError as error:
             log.warning("notice refused: %s", error)
 

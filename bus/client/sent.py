@@ -9,35 +9,39 @@ from collections import OrderedDict
 from typing import Final
 
 from bus.client.publisher import Key
+from bus.client.refusal import refusal
 from bus.codes import Code
-from bus.errors import BusError, Denied, Unavailable
+from bus.errors import BusError, Unavailable
+from bus.policy.model import Policy
 from bus.wire import records
-from bus.wire.hop import Verdict, decision_id
+from bus.wire.hop import Verdict
 
 MAX_VERDICTS: Final = 10_000
 """Decisions that may still be asked for; the oldest are forgotten first."""
 _MAKING: Final = threading.Lock()
+Told = tuple[records.Verdict, Policy | None]
+"""A verdict, and the policy that the agent held when it came."""
 
 
 class Verdicts:
     """What the enforcer told an agent, by what it names: instance, partition, sequence."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[Key, records.Verdict] = OrderedDict()
+        self._held: OrderedDict[Key, Told] = OrderedDict()
         self._changed = threading.Condition()
 
-    def put(self, verdict: records.Verdict) -> None:
+    def put(self, verdict: records.Verdict, policy: Policy | None) -> None:
         """Keep ``verdict``. The refusal of a resend says nothing: the first one is there."""
         if verdict.code is Code.REPLAY:
             return
         with self._changed:
-            self._held.setdefault((verdict.instance, verdict.partition, verdict.sequence), verdict)
+            self._held.setdefault((verdict.instance, verdict.partition, verdict.sequence), (verdict, policy))
             if len(self._held) > MAX_VERDICTS:
                 self._held.popitem(last=False)
             self._changed.notify_all()
 
-    def wait(self, key: Key, timeout: float) -> records.Verdict | None:
-        """The verdict on ``key``, or None after ``timeout`` s."""
+    def wait(self, key: Key, timeout: float) -> Told | None:
+        """What was told of ``key``, or None after ``timeout`` s."""
         with self._changed:
             self._changed.wait_for(lambda: key in self._held, timeout)
             return self._held.get(key)
@@ -98,27 +102,19 @@ class Sent:
             raise self._error
 
     def decision(self, timeout: float = 10.0) -> tuple[str, ...]:
-        """Obligations of the ALLOW (asked for with ``confirm="decided"``). Raises Denied, or Unavailable in time."""
+        """Obligations of the ALLOW (asked for with ``confirm="decided"``).
+
+        Raises Denied; Throttled or CircuitOpen where the same may be published anew later; Unavailable after
+        ``timeout`` s. Asked again, the answer is the same.
+        """
         deadline = time.monotonic() + timeout
         self.wait_stored(timeout)
-        verdict = None
+        told = None
         if self._key is not None:
-            verdict = self._verdicts.wait(self._key, max(deadline - time.monotonic(), 0))
-        if verdict is None:
+            told = self._verdicts.wait(self._key, max(deadline - time.monotonic(), 0))
+        if told is None:
             raise Unavailable(f"{self._domain}: no decision in {timeout:.0f} s", message_id=str(self.id))
+        verdict, policy = told
         if verdict.decision is Verdict.ALLOW:
             return verdict.obligations
-        raise denial(verdict, str(self.id))
-
-
-def denial(verdict: records.Verdict, message_id: str) -> Denied:
-    """The typed error of a notice."""
-    name = decision_id(verdict.decision_id)
-    return Denied(
-        f"refused by the enforcer: {verdict.rule or verdict.code}",
-        rule=verdict.rule,
-        code=verdict.code,
-        decision_id=name,
-        message_id=message_id,
-        hint=verdict.hint,
-    )
+        raise refusal(verdict, str(self.id), policy, self._domain)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bus import Bus, Denied
+from bus import Bus, CircuitOpen, Denied, Refused, Throttled
 from bus.authority.local import load_signer, read_applied
 from bus.authority.trust import read_trust
 from bus.cli.audit import hop_document, open_query
@@ -205,11 +205,17 @@ def test_a_rate_holds_over_a_restart_and_a_hand_over_and_says_so(mesh):
     until(lambda: shown(mesh, refused, "scarce", "normal", code="throttled") == 1)
     for each in ENFORCERS:
         mesh.restart_service(each)
+    heard = []
     with Bus("orchestrator-1", settings=mesh.settings) as me:  # connected anew: nothing is reset
+        me.on_refused(heard.append)
         again = me.publish("scarce", {"n": 4}, partition_key="one")
-        with pytest.raises(Denied, match="normal"):
+        with pytest.raises(Throttled) as throttled:
             again.decision(timeout=20)
-    assert told(mesh, again)["rule"] == "normal"
+        until(lambda: heard)
+    for error in (throttled.value, *heard):
+        assert (type(error), error.rule, error.message_id) == (Throttled, "normal", str(again.id))
+        assert (error.after, error.for_model()) == (3600, "busy, 3600 s")  # 4/h over 4 partitions
+    assert (told(mesh, again)["rule"], told(mesh, again)["decision_id"]) == ("normal", throttled.value.decision_id)
     large = published(mesh, "orchestrator-1", "scarce", {"text": "x" * 5000}, partition_key="two")
     assert (large["code"], large["rule"]) == ("too-large", "normal.max_bytes")
     until(lambda: shown(mesh, refused, "scarce", "normal.max_bytes", code="too-large") == 1)
@@ -236,6 +242,10 @@ def test_a_breaker_opens_after_refusals_and_stays_open_for_the_next_enforcer(mes
     assert published(mesh, "orchestrator-1", "fragile", {"fine": True}, partition_key="one")["code"] == "breaker-open"
     hop = published(mesh, "orchestrator-1", "fragile", {"fine": True}, partition_key="one")
     assert hop["breaker"] == "worker"
+    with Bus("orchestrator-1", settings=mesh.settings) as me, pytest.raises(CircuitOpen) as opened:
+        me.publish("fragile", {"fine": True}, partition_key="one", confirm="decided")
+    assert (opened.value.rule, opened.value.code, opened.value.after) == ("worker", "breaker-open", 7200)
+    assert not isinstance(opened.value, Refused)
     with Bus("orchestrator-1", settings=mesh.settings) as me:
         others = [told(mesh, me.publish("fragile", {"fine": True}, partition_key=f"other {n}")) for n in range(6)]
     elsewhere = [each for each in others if each["partition"] != hop["partition"]]

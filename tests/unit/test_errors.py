@@ -12,13 +12,16 @@ from bus.codes import Code
 from bus.errors import (
     AccessRefused,
     BusError,
+    CircuitOpen,
     Denied,
     Expired,
+    Limited,
     PolicyError,
     Refused,
     RetryLater,
     SettingsError,
     StackError,
+    Throttled,
     TooLarge,
     Unavailable,
     Unverified,
@@ -30,6 +33,9 @@ MADE = [
     (Refused("m"), Code.INTERNAL),
     (RetryLater("m"), Code.RETRY),
     (Unavailable("m"), Code.RETRY),
+    (Limited("m", rule="r", after=2), Code.RETRY),
+    (Throttled("m", rule="r", after=2), Code.THROTTLED),
+    (CircuitOpen("m", rule="r", after=2), Code.BREAKER_OPEN),
     (WireError("m"), Code.BOUNDS),
     (Unverified("m", step="s"), Code.UNVERIFIED),
     (Denied("m", rule="r"), Code.PRODUCE),
@@ -57,7 +63,7 @@ def test_every_class_is_public_and_in_this_table():
 def test_refused_is_final_and_retry_later_is_not():
     final = {type(error) for error, _ in MADE if isinstance(error, Refused)}
     later = {type(error) for error, _ in MADE if isinstance(error, RetryLater)}
-    assert later == {RetryLater, Unavailable}
+    assert later == {RetryLater, Unavailable, Limited, Throttled, CircuitOpen}
     assert final.isdisjoint(later)
     assert final | later | {BusError} == {type(error) for error, _ in MADE}
 
@@ -71,6 +77,9 @@ def test_a_code_of_ones_own_stands_on_the_object_and_not_on_the_class():
 def test_what_each_kind_tells_beside_its_text():
     assert RetryLater("m").after == 1.0
     assert RetryLater("m", after=7).after == 7
+    throttled = Throttled("m", rule="normal", after=7, decision_id="abcd", hint="h", message_id="id")
+    assert (throttled.rule, throttled.after, throttled.decision_id) == ("normal", 7, "abcd")
+    assert (throttled.hint, throttled.message_id) == ("h", "id")
     assert Unverified("m", step="signature").step == "signature"
     assert TooLarge("m", limit=5).limit == 5
     access = AccessRefused("m", principal="p", operation="o", resource="r")
@@ -101,6 +110,19 @@ def test_a_policy_error_begins_with_its_place(place, text):
     ],
 )
 def test_what_a_model_may_see_of_a_denial_is_one_line_without_policy_detail(error, line):
+    assert error.for_model() == line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RetryLater("the broker of notes.in"), "busy, 1 s"),
+        (Throttled("too many for agent-1", rule="normal", after=0.02), "busy, 1 s"),
+        (Throttled("too many for agent-1", rule="normal", after=900.5), "busy, 901 s"),
+        (CircuitOpen("m", rule="worker", after=7200, decision_id="abcd"), "busy, 7200 s"),
+    ],
+)
+def test_what_a_model_may_see_of_a_wait_is_how_long(error, line):
     assert error.for_model() == line
 
 
