@@ -61,7 +61,7 @@ MEANING: Final = {
     "Labels.propagate": "`session`: labels follow the data; where nothing proves what a record builds on, it has the "
     "highest label that its agent could have read. `tickets`: it has the label of what its agent was given in its "
     "session, as tickets prove it, and without tickets the highest. `none`: its domain's label and what it says of "
-    "itself. With the last two a policy in which a role could read above and write below is refused.",
+    "itself. With the last two a policy in which a role or an agent could read above and write below is refused.",
     "Labels.declassify": "Who may lower a label.",
     "Declassify.id": "Its name.",
     "Declassify.role": "Whose holders may.",

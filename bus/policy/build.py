@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bus.policy.checks import LAW, agent_roles, closure, known_roles
+from bus.policy.checks import LAW
 from bus.policy.compiling import FORMAT
 from bus.policy.document import AgentsFile, Domain, SecurityMesh
 from bus.policy.model import QUOTA_KEYS
+from bus.policy.roles import agent_roles, closure, known_roles
 from bus.policy.yamldoc import Document
 
 

@@ -1,20 +1,21 @@
 """What must hold between the values of the policy files; every refusal at its place.
 
 Names that collide, names that are used and not given, narrowing that only narrows, cycles, conditions that do not
-compile, and labels that a role could carry down.
+compile. Labels that a role or an agent could carry down are ``downward``'s.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from bus.errors import PolicyError
 from bus.guardrails.types import TYPES
 from bus.policy.conditions import compile_condition
-from bus.policy.document import Agent, AgentsFile, Domain, SecurityMesh
-from bus.policy.labels import Label, Scheme
+from bus.policy.document import AgentsFile, Domain, SecurityMesh
+from bus.policy.downward import check_downward
 from bus.policy.masking import NEVER_KEPT
+from bus.policy.roles import agent_roles, closure, known_roles
 from bus.policy.yamldoc import Document, Path_
 from bus.wire.names import LOWER_NAME, folded, is_lower_name
 
@@ -31,32 +32,11 @@ def check_files(
     yield from _roles(mesh, law)
     yield from _zones(mesh, law)
     yield from _labels(mesh, law)
+    yield from check_downward(mesh, agents, law, who, (LAW,))
     yield from _conditions(mesh, law)
     yield from _masks(mesh, law)
     yield from _guardrails(mesh, law)
     yield from _agents(agents, who, law)
-
-
-def known_roles(law: SecurityMesh) -> list[str]:
-    """Every role that a domain allows or `roles` defines, sorted."""
-    return sorted({role for domain in law.domains for role in domain.allowed_roles} | set(law.roles))
-
-
-def closure(law: SecurityMesh, roles: Iterable[str]) -> list[str]:
-    """``roles`` with all that they inherit, sorted."""
-    found: set[str] = set()
-    waiting = list(roles)
-    while waiting:
-        role = waiting.pop()
-        if role not in found:
-            found.add(role)
-            waiting += law.roles[role].inherits if role in law.roles else []
-    return sorted(found)
-
-
-def agent_roles(agent: Agent) -> list[str]:
-    """The roles that an agent is given, without what they inherit."""
-    return ([agent.role] if agent.role else []) + (agent.roles or [])
 
 
 def unknown(
@@ -203,55 +183,6 @@ def _labels(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
                 yield unknown(document, (*where, key), key, level, labels.levels)
         yield from _each_known(document, (*where, "drop"), "drop", each.drop, labels.categories)
         yield from _each_known(document, (*where, "after"), "after", each.after, list(law.guardrails))
-    if labels.propagate != "session":
-        yield from _downward(document, law, Scheme(tuple(labels.levels), frozenset(labels.categories)))
-
-
-def _downward(document: Document, law: SecurityMesh, scheme: Scheme) -> Iterator[PolicyError]:
-    """Roles that can read above and write below: without labels that follow the data, nothing else would notice."""
-    labels = {each.name: scheme.parse(each.label) for each in law.domains}
-    for index, low in enumerate(law.domains):
-        for high in law.domains:
-            above, below = labels[high.name], labels[low.name]
-            if above is None or below is None or below.covers(above):
-                continue
-            carriers = _common(law, high, low)
-            bad = [role for role in carriers if not _may_lower(law, role, above, below, scheme, low)]
-            if bad:
-                message = (
-                    f"label: {bad[0]} may read {high.name} ({'+'.join(scheme.names(above))}) and write {low.name} "
-                    f"({'+'.join(scheme.names(below)) or 'no label'})"
-                )
-                hint = f"chain {high.name} -> {bad[0]} -> {low.name}; narrow produce or consume, or name a declassifier"
-                error = document.error((LAW, "domains", index, "label"), message)
-                error.hint = f"{hint}, or set `propagate: session`"
-                yield error
-
-
-def _common(law: SecurityMesh, high: Domain, low: Domain) -> list[str]:
-    """Roles whose holders may consume ``high`` and produce to ``low``."""
-    reads = set(high.allowed_roles if high.consume is None else high.consume)
-    writes = set(low.allowed_roles if low.produce is None else low.produce)
-    return [role for role in known_roles(law) if (held := set(closure(law, [role]))) & reads and held & writes]
-
-
-def _stopping(law: SecurityMesh, domain: Domain) -> set[str]:
-    """Guardrails of a domain that do more than flag."""
-    return {name for name in domain.guardrails if name in law.guardrails and law.guardrails[name].then != "flag"}
-
-
-def _may_lower(law: SecurityMesh, role: str, above: Label, below: Label, scheme: Scheme, low: Domain) -> bool:
-    for each in law.labels.declassify if law.labels else []:
-        if not {each.from_, each.to} <= {*scheme.levels} or not {*each.after} <= _stopping(law, low):
-            continue
-        lowered = Label(scheme.levels.index(each.to), above.categories - set(each.drop))
-        if (
-            each.role in closure(law, [role])
-            and scheme.levels.index(each.from_) >= above.level
-            and below.covers(lowered)
-        ):
-            return True
-    return False
 
 
 def _conditions(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:

@@ -1,4 +1,4 @@
-"""What must hold between the values of the policy files, each refusal at its place; chains of labels; a large policy.
+"""What must hold between the values of the policy files, each refusal at its place; a large policy.
 
 Refusals are a table over one law that uses the whole language, with one change a row. The law loads as it stands.
 """
@@ -372,112 +372,6 @@ def test_true_is_no_name() -> None:
     told = "1: expected text (in quotes where YAML would read something else), found True"
     assert str(error) == f"mesh.yaml:7:20: {told}"
     assert "true" in from_text(changed(MESH, "[north, south]", '[north, "true"]'), AGENTS).tenants
-
-
-# Labels that do not follow the data: who reads above and writes below.
-
-LADDER = """\
-security_mesh:
-  global: {tls_min_version: "1.3", credential_rotation_interval_ms: 600000, audit_scope: FULL_MESH}
-  roles:
-    READER: {clearance: high, categories: [pii]}
-    WRITER: {}
-  labels:
-    levels: [low, high]
-    categories: [pii]
-    declassify: []
-  guardrails:
-    checked: {detect: [EMAIL], then: deny}
-    other: {detect: [SSN], then: deny}
-  domains:
-    - name: vault
-      tier: RETRIEVAL
-      allowed_roles: [READER, WRITER]
-      metadata_masking: true
-      audit_level: FULL_MESH
-      produce: [WRITER]
-      consume: [READER]
-      label: [high, pii]
-    - name: board
-      tier: RETRIEVAL
-      allowed_roles: [READER, WRITER]
-      metadata_masking: true
-      audit_level: FULL_MESH
-      label: [low]
-      guardrails: [checked]
-"""
-ONE = "agents:\n  rea: {role: READER}\n"
-RULE = "declassify: [{id: d, role: READER, from: high, to: low, drop: [pii], after: [checked]}]"
-
-
-def test_a_role_that_could_carry_labels_down_is_refused_with_its_chain() -> None:
-    error = refusal(LADDER, ONE)
-    assert str(error) == "mesh.yaml:27:14: label: READER may read vault (high+pii) and write board (low)"
-    assert error.hint == (
-        "chain vault -> READER -> board; narrow produce or consume, or name a declassifier, or set `propagate: session`"
-    )
-    assert not hasattr(error, "__notes__")
-
-
-def test_without_a_label_below_the_refusal_stands_at_the_domain() -> None:
-    error = refusal(changed(LADDER, "      label: [low]\n", ""), ONE)
-    assert str(error) == "mesh.yaml:22:7: label: READER may read vault (high+pii) and write board (low)"
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("declassify: []", "propagate: session"),
-        ("label: [low]", "label: [low]\n      produce: [WRITER]"),
-        ("consume: [READER]", "consume: []"),
-        ("label: [low]", "label: [high, pii]"),
-        ("label: [high, pii]", "label: [low]"),
-        ("declassify: []", RULE),
-        ("declassify: []", RULE.replace(", after: [checked]", "")),
-    ],
-    ids=["labels follow", "produce narrowed", "consume narrowed", "same above", "same below", "declassifier", "free"],
-)
-def test_a_chain_that_is_cut_or_allowed_loads(old: str, new: str) -> None:
-    assert from_text(changed(LADDER, old, new), ONE).agents
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("role: READER", "role: WRITER"),
-        ("from: high", "from: low"),
-        ("to: low", "to: high"),
-        ("drop: [pii], ", ""),
-        ("after: [checked]", "after: [other]"),
-        ("after: [checked]", "after: [checked, other]"),
-    ],
-    ids=["another role", "not from so high", "not so low", "category stays", "another guardrail", "a guardrail more"],
-)
-def test_a_declassifier_that_does_not_reach_allows_no_chain(old: str, new: str) -> None:
-    error = refusal(changed(LADDER, "declassify: []", changed(RULE, old, new)), ONE)
-    assert "READER may read vault (high+pii) and write board (low)" in str(error)
-
-
-def test_an_heir_carries_what_its_parents_read_and_is_the_declassifier_that_they_are() -> None:
-    mesh = changed(LADDER, "    WRITER: {}\n", "    WRITER: {}\n    SCRIBE: {inherits: [READER]}\n")
-    error = refusal(changed(mesh, "consume: [READER]", "consume: [SCRIBE]"), ONE)
-    assert str(error) == "mesh.yaml:28:14: label: SCRIBE may read vault (high+pii) and write board (low)"
-    assert from_text(changed(mesh, "declassify: []", RULE), ONE).agents
-
-
-def test_labels_that_neither_cover_are_chains_both_ways() -> None:
-    mesh = changed(LADDER, "label: [high, pii]", "label: [high]\n      when: []")
-    mesh = changed(changed(mesh, "label: [low]", "label: [low, pii]"), "produce: [WRITER]", "produce: [READER]")
-    error = refusal(mesh, ONE)
-    assert str(error) == "mesh.yaml:21:14: label: READER may read board (low+pii) and write vault (high)"
-    assert error.__notes__ == ["mesh.yaml:28:14: label: READER may read vault (high) and write board (low+pii)"]
-
-
-@pytest.mark.parametrize(("old", "new", "column"), [("from: high", "from: hihg", 46), ("to: low", "to: lo", 56)])
-def test_a_declassifier_of_an_unknown_level_is_refused_where_a_chain_asks_for_it(old, new, column) -> None:
-    error = refusal(changed(LADDER, "declassify: []", changed(RULE, old, new)), ONE)
-    key, _, level = new.partition(": ")
-    assert str(error) == f"mesh.yaml:9:{column}: {key}: expected one of low, high, found {level!r}"
 
 
 # The compiled form refuses what the files cannot say.
