@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from bus.codes import Code
-from bus.guardrails.inspect import Inspected, Inspection, Unclear
+from bus.guardrails.inspect import Inspected, Inspection
+from bus.guardrails.unpack import Unclear
 from bus.policy.decide import Decision
 from bus.policy.model import DomainPolicy, GuardrailRule, Policy
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from bus.guardrails.inspect import once
+from bus.guardrails.unpack import once
 from bus.policy.model import MaskRule
 from bus.wire.envelope import Profile
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import re2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.guardrails import types
@@ -357,6 +357,17 @@ def test_spans_are_in_order_within_the_text_and_none_lies_over_another(pieces):
     assert spans == sorted(spans)
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
+
+
+WHOLE = st.lists(
+    st.one_of(SOME, st.sampled_from(["-----BEGIN PRIVATE KEY-----\nMII", "card", "+", "order ", ""])), max_size=3
+)
+
+
+@settings(max_examples=1000)
+@given(st.lists(WHOLE.map("".join), max_size=8, unique=True))
+def test_texts_that_are_scanned_together_give_what_each_gives_alone(texts):
+    assert ALL.scan_each(texts) == {text: spans for text in texts if (spans := ALL.scan(text))}
 
 
 @given(st.text("ü€😀 ", max_size=30))

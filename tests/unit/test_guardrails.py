@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bus.guardrails.inspect import MAX_DEPTH, Inspection, Unclear
+from bus.guardrails.inspect import Inspection
 from bus.guardrails.scanner import Span
+from bus.guardrails.unpack import MAX_DEPTH, Unclear
 from tests.unit import build  # noqa: F401  # no deadline for an example
 from tests.unit.forms import (
     BINARY,
@@ -335,6 +337,9 @@ def test_a_scanner_that_a_deployment_plugs_in_is_asked_with_the_types_of_all_rul
         def scan(self, text: str) -> list[Span]:
             place = text.find("blue")
             return [] if place < 0 else [Span(place, place + 4, "EMAIL")]
+
+        def scan_each(self, texts: Collection[str]) -> dict[str, list[Span]]:
+            return {text: spans for text in texts if (spans := self.scan(text))}
 
     def scanner(types: frozenset[str]) -> Words:
         asked.append(types)

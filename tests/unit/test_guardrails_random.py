@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bus.guardrails.inspect import Unclear
+from bus.guardrails.unpack import Unclear
 from tests.unit import build  # noqa: F401  # no deadline for an example
 from tests.unit.forms import BINARY, FLAG, JSON, REDACT, SECRETS, TEXT, Escaped, encoded, found, says, write
 
