@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench import law, opening, report
+from bench import guarded, law, opening, report
 from bench.latency import latency, rolling
 from bench.load import load, make_target
 from bench.memory import memory
@@ -25,7 +25,7 @@ from bus.errors import Refused
 from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 
-OTHERS: Final = ("policy", "latency", "restart", "scaling", "recorder", "opening", "memory")
+OTHERS: Final = ("policy", "guarded", "latency", "restart", "scaling", "recorder", "opening", "memory")
 NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
@@ -47,8 +47,10 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
     home = Path(tempfile.mkdtemp(prefix="sealbus-bench-"))
     if "policy" in wanted:
         document["policy"] = law.measure()
+    if "guarded" in wanted:
+        document["guarded"] = guarded.measure()
     try:
-        if {*wanted} - {"policy", "memory"}:
+        if {*wanted} - {"policy", "guarded", "memory"}:
             with _Site(home / "a", "a") as stack:
                 make_target(stack)
                 for row in (BY_NAME[name] for name in wanted if name in BY_NAME and name != "publish"):
