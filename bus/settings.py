@@ -42,6 +42,13 @@ class BrokerSource(StrEnum):
     EXTERNAL = "external"
 
 
+class GuardrailEngine(StrEnum):
+    """What finds the types that guardrails name: patterns, or patterns and a language model."""
+
+    PATTERNS = "patterns"
+    PRESIDIO = "presidio"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One deployment. Times in ms, sizes in bytes; ``deployment`` is the 32 hex digits made at init."""
@@ -60,6 +67,8 @@ class Settings:
     transaction_ms: int = 20
     transaction_bytes: int = 8 * 1024 * 1024
     compiled: bool = True
+    guardrail_engine: GuardrailEngine = GuardrailEngine.PATTERNS
+    guardrail_model: str = "en_core_web_sm"
     enforcers: int = 1
     instance: str = ""
     http: str = ""

@@ -12,7 +12,7 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 
-from bus.guardrails.types import TYPES
+from bus.guardrails.types import MODEL_TYPES, TYPES
 from bus.policy import values
 from bus.policy.casefile import Question
 from bus.policy.document import Key
@@ -62,7 +62,8 @@ def reference() -> str:
         if word in used:
             told = _WORDS.get(word) or TypeAdapter(annotation).json_schema()["description"]
             legend.append(f"| {word} | {told} |")
-    types = f"Types that a guardrail can detect: {', '.join(f'`{each}`' for each in sorted(TYPES))}."
+    found, more = (", ".join(f"`{each}`" for each in sorted(held)) for held in (TYPES, MODEL_TYPES - TYPES))
+    types = f"Types that a guardrail can detect: {found}; with the engine `presidio` {more}, too."
     return "\n".join([*legend, "", types, "", *parts])
 
 

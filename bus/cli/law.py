@@ -15,6 +15,7 @@ from bus.cli.audit import open_query
 from bus.cli.output import EXIT_NO, emit, out, say
 from bus.codes import Code
 from bus.errors import Refused
+from bus.guardrails.engine import known_types, load_engine
 from bus.policy.casechecks import check_cases, parse_time
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
 from bus.policy.cases import Result, rules_of, run_cases
@@ -26,7 +27,7 @@ from bus.policy.model import Policy
 from bus.policy.mutants import survivors
 from bus.policy.question import Action, Context
 from bus.policy.replay import context_of
-from bus.settings import Mode
+from bus.settings import Mode, Settings
 from bus.wire.envelope import Kind
 from bus.wire.hop import parse_decision_id
 from bus.wire.names import AgentId, DomainName
@@ -37,9 +38,13 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document o
 
 def load_files(directory: Path | None) -> tuple[Path, Policy]:
     """The policy in ``directory``, or in the settings' one."""
-    settings = settings_module.load()
+    return read_files(settings_module.load(), directory)
+
+
+def read_files(settings: Settings, directory: Path | None) -> tuple[Path, Policy]:
+    """Like ``load_files``."""
     place = directory or settings.policies
-    return place, load_policy(place, development=settings.mode is Mode.DEVELOPMENT)
+    return place, load_policy(place, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings))
 
 
 @click.command(name="test")
@@ -54,14 +59,16 @@ def test_command(directory: Path | None, as_json: bool, only: str, mutate: bool)
     bus policy test policies/example
     bus policy test --only "other tenant"
     """
-    place, policy = load_files(directory)
+    settings = settings_module.load()
+    place, policy = read_files(settings, directory)
     document = read_cases(place / CASES_FILE)
     file = validate(document, CasesFile)
     raise_first(check_cases(document, file, policy))
-    results = run_cases(policy, document, file, only)
+    scanners = load_engine(settings)
+    results = run_cases(policy, document, file, only, scanners=scanners)
     decided = {each.decision.rule for each in results if each.decision is not None}
     uncovered = sorted(rules_of(policy) - decided)
-    alive, count = survivors(policy, document, file) if mutate else ([], 0)
+    alive, count = survivors(policy, document, file, scanners) if mutate else ([], 0)
     failed = [each for each in results if each.failure]
     if as_json:
         rows = [{"name": r.name, "location": r.location, "failure": r.failure, "rule": _rule(r)} for r in results]

@@ -13,6 +13,7 @@ from bus.cli import law, past
 from bus.cli.output import EXIT_CHANGES, emit, out, say, warn
 from bus.cli.plans import confirm, show
 from bus.cli.recorded import parse_window, recorded
+from bus.guardrails.engine import known_types, load_engine
 from bus.policy.casechecks import check_cases
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
 from bus.policy.lint import lint, lint_cases
@@ -36,7 +37,9 @@ def _stack(settings: Settings, directory: Path | None) -> Stack:
 def check(directory: Path | None, as_json: bool) -> None:
     """Read and check the files, and warn of what is probably not meant; exit 1 when refused, 2 when unreadable."""
     settings = settings_module.load()
-    loaded = load_policy(directory or settings.policies, development=settings.mode is Mode.DEVELOPMENT)
+    loaded = load_policy(
+        directory or settings.policies, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings)
+    )
     settings.check_interval(loaded.rotation_interval_ms)
     digest = loaded.digest.hex()
     warnings = [str(each) for each in lint(loaded)]
@@ -45,7 +48,7 @@ def check(directory: Path | None, as_json: bool) -> None:
         document = read_cases(cases)
         file = validate(document, CasesFile)
         raise_first(check_cases(document, file, loaded))
-        warnings += [str(each) for each in lint_cases(loaded, document, file)]
+        warnings += [str(each) for each in lint_cases(loaded, document, file, load_engine(settings))]
     if as_json:
         names = {"domains": sorted(loaded.domains), "agents": sorted(loaded.agents)}
         emit("policy-check", {"digest": digest, **names, "warnings": warnings})

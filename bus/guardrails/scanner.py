@@ -13,7 +13,8 @@ from typing import Final, NamedTuple, Protocol
 
 import re2
 
-from bus.guardrails.types import CONTEXT, DETECTORS
+from bus.errors import PolicyError
+from bus.guardrails.types import CONTEXT, DETECTORS, TYPES
 
 _HALVES: Final = re.compile("[\ud800-\udfff]")
 """Half characters: what is no UTF-8 in bytes, and escapes in JSON that stand alone."""
@@ -47,10 +48,11 @@ Scanners = Callable[[frozenset[str]], Scanner]
 
 
 class PatternScanner:
-    """The default detectors for some types; needs no model."""
+    """The default detectors for some types; needs no model. Raises PolicyError for a type that has no pattern."""
 
     def __init__(self, types: Iterable[str]) -> None:
         wanted = frozenset(types)
+        refuse_types(wanted - TYPES)
         self._detectors = [each for each in DETECTORS if each.type in wanted]
         self._patterns = [re2.compile(each.pattern) for each in self._detectors]
         self._set = re2.Set.SearchSet()
@@ -60,8 +62,7 @@ class PatternScanner:
 
     def scan(self, text: str) -> list[Span]:
         """See ``Scanner``."""
-        if not text.isascii():
-            text = _HALVES.sub("\ufffd", text)  # RE2 takes UTF-8; every place stays where it is
+        text = whole(text)
         found: list[Span] = []
         for index in sorted(self._set.Match(text) or ()):
             detector = self._detectors[index]
@@ -93,6 +94,20 @@ class PatternScanner:
         return found
 
 
+def refuse_types(unknown: Collection[str]) -> None:
+    """Raises PolicyError where there are any: what nothing here finds must not pass for looked at."""
+    if unknown:
+        raise PolicyError(
+            f"guardrails: nothing here detects {', '.join(sorted(unknown))}",
+            hint="see guardrail_engine and guardrail_model in docs/policy.md",
+        )
+
+
+def whole(text: str) -> str:
+    """``text`` as UTF-8 can hold it; every place stays where it is."""
+    return text if text.isascii() else _HALVES.sub("\ufffd", text)
+
+
 def _parts(text: str, start: int, end: int, *, groups: bool) -> Iterator[tuple[int, int]]:
     """A match, then with ``groups`` the longest runs of its groups: a date behind a card belongs to the match alone."""
     yield start, end
@@ -105,6 +120,6 @@ def _parts(text: str, start: int, end: int, *, groups: bool) -> Iterator[tuple[i
 
 
 @functools.lru_cache(64)
-def default_scanner(types: frozenset[str]) -> Scanner:
+def default_scanner(types: frozenset[str]) -> PatternScanner:
     """One scanner per set of types; compiling its patterns takes some milliseconds."""
     return PatternScanner(types)

@@ -165,3 +165,5 @@ DETECTORS: Final = (
 """In order of precedence: where two find the same place, the first has it."""
 
 TYPES: Final = frozenset(each.type for each in DETECTORS)
+MODEL_TYPES: Final = frozenset({"DATE_TIME", "LOCATION", "NRP", "ORGANIZATION", "PERSON"})
+"""What a language model looks for (``presidio``): dates, places, nationality, religion or politics, bodies, names."""

@@ -126,6 +126,7 @@ class Loop:
         max_clock_skew_ms: int,
         signs: Signs,
         step: Step = lambda _: None,
+        poll_batch: int = POLL_BATCH,
     ) -> None:
         self._connection = connection
         self._group = group
@@ -134,6 +135,7 @@ class Loop:
         # A poll waits for a full batch or its time: in slices, what came goes on as soon as the last commit is done.
         self._slice_s = transaction_ms / 1000 / SLICES
         self._limit = transaction_bytes
+        self._poll_batch = poll_batch
         self._skew_ms = max_clock_skew_ms
         self._step = step
         self._signs = signs
@@ -191,7 +193,7 @@ class Loop:
         if self._stale or self._fence or self._paused:
             self._stand()
             return
-        messages = self._consumer.consume(POLL_BATCH, self._slice_s if self._assigned else RETRY_S)
+        messages = self._consumer.consume(self._poll_batch, self._slice_s if self._assigned else RETRY_S)
         if self._stale:  # revoked, lost or assigned anew in this poll, and not restored
             for message in messages:
                 if (error := message.error()) is not None:

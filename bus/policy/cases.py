@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bus.guardrails.scanner import Scanners, default_scanner
 from bus.policy.casechecks import parse_time
 from bus.policy.casefile import Case, CasesFile, Double, Never
 from bus.policy.decide import Decision, decide, findings
@@ -29,19 +30,26 @@ class Result:
     decision: Decision | None = None
 
 
-def run_cases(policy: Policy, document: Document, file: CasesFile, only: str = "") -> list[Result]:
-    """Every case whose name holds ``only``, in the order of the file; the file must hold together with the policy."""
-    return [each for each in each_case(policy, document, file) if only in each.name]
+def run_cases(
+    policy: Policy, document: Document, file: CasesFile, only: str = "", *, scanners: Scanners = default_scanner
+) -> list[Result]:
+    """Every case whose name holds ``only``, in the order of the file; the file must hold together with the policy.
+    ``scanners`` are the enforcer's."""
+    return [each for each in each_case(policy, document, file, scanners) if only in each.name]
 
 
-def each_case(policy: Policy, document: Document, file: CasesFile) -> Iterator[Result]:
+def each_case(
+    policy: Policy, document: Document, file: CasesFile, scanners: Scanners = default_scanner
+) -> Iterator[Result]:
     """Cases one by one, run as they are asked for."""
-    return _Runner(policy, document, file).run()
+    return _Runner(policy, document, file, scanners).run()
 
 
-def seen_conditions(policy: Policy, document: Document, file: CasesFile) -> dict[str, set[bool]]:
+def seen_conditions(
+    policy: Policy, document: Document, file: CasesFile, scanners: Scanners = default_scanner
+) -> dict[str, set[bool]]:
     """What each condition was over the cases of the domains that ask it."""
-    runner = _Runner(policy, document, file)
+    runner = _Runner(policy, document, file, scanners)
     for _ in runner.run():
         pass
     return runner.conditions
@@ -60,7 +68,7 @@ def rules_of(policy: Policy) -> frozenset[str]:
 
 
 class _Runner:
-    def __init__(self, policy: Policy, document: Document, file: CasesFile) -> None:
+    def __init__(self, policy: Policy, document: Document, file: CasesFile, scanners: Scanners) -> None:
         doubles = {
             AgentId(name): AgentPolicy(AgentId(name), _roles(policy, each), each.tenant, each.zone)
             for name, each in file.agents.items()
@@ -69,6 +77,7 @@ class _Runner:
         self._names = sorted(doubles) or sorted(policy.agents)
         self._document = document
         self._file = file
+        self._scanners = scanners
         self.conditions: dict[str, set[bool]] = {}
 
     def run(self) -> Iterator[Result]:
@@ -99,7 +108,7 @@ class _Runner:
         context = _context(facts)
         decision, found = decide(who, action, domain, context, policy), frozenset[str]()
         if decision.allowed and action is Action.PRODUCE:
-            decision, found = _guarded(decision, policy.domains[domain], facts, policy)
+            decision, found = _guarded(decision, policy.domains[domain], facts, policy, self._scanners)
         for finding in findings(who, action, domain, context, policy):
             if finding.rule in {each.name for each in policy.domains[domain].when}:
                 self.conditions.setdefault(finding.rule, set()).add(finding.refusal is None)
@@ -160,10 +169,10 @@ def _roles(policy: Policy, double: Double) -> frozenset[RoleName]:
 
 
 def _guarded(
-    decision: Decision, domain: DomainPolicy, facts: Mapping[str, Any], policy: Policy
+    decision: Decision, domain: DomainPolicy, facts: Mapping[str, Any], policy: Policy, scanners: Scanners
 ) -> tuple[Decision, frozenset[str]]:
     """What guardrails make of the case's metadata and payload, in the enforcer's order."""
-    guardrails, found = Guardrails(domain, policy), set[str]()
+    guardrails, found = Guardrails(domain, policy, scanners), set[str]()
     for told in _guards(guardrails, facts):
         found |= {kind for _, kind, _ in told.findings}
         if told.refusal is not None:

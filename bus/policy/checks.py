@@ -23,9 +23,15 @@ LAW = "security_mesh"
 
 
 def check_files(
-    mesh: Document, agents: Document, law: SecurityMesh, who: AgentsFile, *, development: bool
+    mesh: Document,
+    agents: Document,
+    law: SecurityMesh,
+    who: AgentsFile,
+    *,
+    development: bool,
+    types: frozenset[str] = TYPES,
 ) -> Iterator[PolicyError]:
-    """Every refusal, in no order."""
+    """Every refusal, in no order; ``types`` are those that a guardrail may name."""
     yield from _domains(mesh, law, development=development)
     yield from _topics(mesh, law)
     yield from _quotas(mesh, law)
@@ -35,7 +41,7 @@ def check_files(
     yield from check_downward(mesh, agents, law, who, (LAW,))
     yield from _conditions(mesh, law)
     yield from _masks(mesh, law)
-    yield from _guardrails(mesh, law)
+    yield from _guardrails(mesh, law, types)
     yield from _agents(agents, who, law)
 
 
@@ -208,9 +214,9 @@ def _masks(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
                     yield document.error(path, f"{key}: {target} tells topology and can never be kept")
 
 
-def _guardrails(document: Document, law: SecurityMesh) -> Iterator[PolicyError]:
+def _guardrails(document: Document, law: SecurityMesh, types: frozenset[str]) -> Iterator[PolicyError]:
     for name, rule in law.guardrails.items():
-        yield from _each_known(document, (LAW, "guardrails", name, "detect"), "detect", rule.detect, sorted(TYPES))
+        yield from _each_known(document, (LAW, "guardrails", name, "detect"), "detect", rule.detect, sorted(types))
 
 
 def _agents(document: Document, who: AgentsFile, law: SecurityMesh) -> Iterator[PolicyError]:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from bus.codes import Code
 from bus.guardrails.inspect import Inspected, Inspection
+from bus.guardrails.scanner import Scanners, default_scanner
 from bus.guardrails.unpack import Unclear
 from bus.policy.decide import Decision
 from bus.policy.model import DomainPolicy, GuardrailRule, Policy
@@ -31,12 +32,12 @@ class Guarded(Generic[T]):
 
 
 class Guardrails:
-    """The guardrails of one domain of a policy."""
+    """The guardrails of one domain of a policy. Raises PolicyError for a type that ``scanners`` do not know."""
 
-    def __init__(self, domain: DomainPolicy, policy: Policy) -> None:
+    def __init__(self, domain: DomainPolicy, policy: Policy, scanners: Scanners = default_scanner) -> None:
         self._policy = policy
-        self._metadata = _inspection([rule for rule in domain.guardrails if rule.metadata])
-        self._payload = _inspection([rule for rule in domain.guardrails if rule.payload])
+        self._metadata = _inspection([rule for rule in domain.guardrails if rule.metadata], scanners)
+        self._payload = _inspection([rule for rule in domain.guardrails if rule.payload], scanners)
 
     @property
     def on_metadata(self) -> bool:
@@ -75,6 +76,6 @@ class Guardrails:
         return Decision(Code.GUARDRAIL, name, self._policy.locations.get(f"guardrails:{name}", ""), why=why)
 
 
-def _inspection(rules: list[GuardrailRule]) -> tuple[Inspection, str] | None:
+def _inspection(rules: list[GuardrailRule], scanners: Scanners) -> tuple[Inspection, str] | None:
     """All of ``rules`` at once, and the name of the first."""
-    return (Inspection(rules), rules[0].name) if rules else None
+    return (Inspection(rules, scanners), rules[0].name) if rules else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from bus.guardrails.scanner import Scanners, default_scanner
 from bus.policy.casefile import CasesFile
 from bus.policy.cases import rules_of, run_cases, seen_conditions
 from bus.policy.model import DomainPolicy, Policy
@@ -48,12 +49,16 @@ def lint(policy: Policy) -> Iterator[Doubt]:
                 yield Doubt(f"{name} is in {section} and no domain names it", where)
 
 
-def lint_cases(policy: Policy, document: Document, file: CasesFile) -> Iterator[Doubt]:
+def lint_cases(
+    policy: Policy, document: Document, file: CasesFile, scanners: Scanners = default_scanner
+) -> Iterator[Doubt]:
     """Warnings that only its cases give: rules that decide none, conditions that never differ."""
-    decided = {each.decision.rule for each in run_cases(policy, document, file) if each.decision is not None}
+    decided = {
+        each.decision.rule for each in run_cases(policy, document, file, scanners=scanners) if each.decision is not None
+    }
     for rule in sorted(rules_of(policy) - decided):
         yield Doubt(f"no case is decided by {rule}", "")
-    for name, held in sorted(seen_conditions(policy, document, file).items()):
+    for name, held in sorted(seen_conditions(policy, document, file, scanners).items()):
         if len(held) == 1:
             always = "true" if True in held else "false"
             yield Doubt(f"{name} is {always} in every case", policy.locations.get(f"conditions:{name}", ""))

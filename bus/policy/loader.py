@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from bus.errors import PolicyError
+from bus.guardrails.types import TYPES
 from bus.policy.build import build_document
 from bus.policy.checks import check_files
 from bus.policy.compiling import canonical, compile_policy
@@ -36,12 +37,13 @@ PATTERNS: Final = {
 M = TypeVar("M", bound=BaseModel)
 
 
-def load_policy(directory: Path, *, development: bool = True) -> Policy:
-    """The policy in ``directory``. Raises the first PolicyError; its ``__notes__`` hold the others, in file order."""
+def load_policy(directory: Path, *, development: bool = True, types: frozenset[str] = TYPES) -> Policy:
+    """The policy in ``directory``; ``types`` are those that a guardrail may name. Raises the first PolicyError; its
+    ``__notes__`` hold the others, in file order."""
     mesh, agents = read(directory / MESH_FILE), read(directory / AGENTS_FILE)
     mesh_model, agents_model = validate(mesh, MeshFile), validate(agents, AgentsFile)
     law = mesh_model.security_mesh
-    raise_first(check_files(mesh, agents, law, agents_model, development=development))
+    raise_first(check_files(mesh, agents, law, agents_model, development=development, types=types))
     return compile_policy(canonical(build_document(mesh, law, agents_model)))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bus.errors import WireError
+from bus.guardrails.scanner import Scanners, default_scanner
 from bus.policy.casefile import CasesFile
 from bus.policy.cases import each_case, run_cases
 from bus.policy.compiling import canonical, compile_policy
@@ -40,13 +41,15 @@ def mutants(policy: Policy) -> Iterator[Mutant]:
             continue
 
 
-def survivors(policy: Policy, document: Document, file: CasesFile) -> tuple[list[Mutant], int]:
+def survivors(
+    policy: Policy, document: Document, file: CasesFile, scanners: Scanners = default_scanner
+) -> tuple[list[Mutant], int]:
     """Mutants that no case notices, and how many there were."""
     count, left = 0, []
-    failing = {each.name for each in run_cases(policy, document, file) if each.failure}
+    failing = {each.name for each in run_cases(policy, document, file, scanners=scanners) if each.failure}
     for mutant in mutants(policy):
         count += 1
-        told = each_case(mutant.policy, document, file)
+        told = each_case(mutant.policy, document, file, scanners)
         if not any(each.failure and each.name not in failing for each in told):
             left.append(mutant)
     return left, count

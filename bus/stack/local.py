@@ -25,6 +25,7 @@ from bus.authority.local import ensure_authority, ensure_enforcer, load_signer, 
 from bus.authority.trust import TrustFile, read_trust
 from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, write_file
+from bus.guardrails.engine import known_types
 from bus.kafka.config import Connection, read_identity
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
@@ -210,7 +211,9 @@ class Stack:
 
     def load_policy(self) -> Policy:
         """The policies that the settings name."""
-        return load_policy(self.settings.policies, development=self.settings.mode is Mode.DEVELOPMENT)
+        return load_policy(
+            self.settings.policies, development=self.settings.mode is Mode.DEVELOPMENT, types=known_types(self.settings)
+        )
 
     def start_broker(self, policy: Policy, say: Say) -> Connection:
         """Start the broker, or reach the external one; returns the admin's connection to it."""

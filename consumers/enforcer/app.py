@@ -21,12 +21,16 @@ from bus.crypto.keyring import Keyring
 from bus.crypto.signing import Trust
 from bus.errors import BusError, RetryLater
 from bus.files import Layout, make_folder
+from bus.guardrails.engine import load_engine
+from bus.guardrails.scanner import Scanners
 from bus.kafka.config import Connection, read_identity
 from bus.kafka.feed import Feed
-from bus.kafka.loop import Loop
+from bus.kafka.loop import POLL_BATCH, Loop
 from bus.kafka.restore import WindowReader
 from bus.kafka.transaction import Place, Staged
-from bus.settings import Settings
+from bus.policy.guarding import Guardrails
+from bus.policy.model import Policy
+from bus.settings import GuardrailEngine, Settings
 from bus.wire.names import POLICY
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.context import EnforcerContext
@@ -38,6 +42,8 @@ from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.enforcer")
 TURN_S = 30.0
+MODEL_BATCH = 32
+"""Records of a poll where a model may read each for a second: the loop must turn within a minute to count as alive."""
 KEY_WAIT_S = 2.0
 """How long a record with an unknown key id waits for the keys to be read again."""
 
@@ -53,6 +59,7 @@ class Enforcer:
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        scanners = load_engine(settings)
         self._layout = Layout(settings.state)
         self._name = settings.instance or enforcer_name(1)
         self._step = step
@@ -64,6 +71,7 @@ class Enforcer:
         trust = read_trust(self._layout.trust)
         feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
         self._snapshot = _first_snapshot(feed, trust, read_applied(self._layout, trust))
+        check_detectors(self._snapshot.policy, scanners)
         self._watcher = Watcher(feed, open_roots(settings, self._layout, trust), trust, self._snapshot)
         self._context = EnforcerContext(
             settings.deployment_id,
@@ -75,6 +83,7 @@ class Enforcer:
         self._worker: EnforcerWorker | None = None
         self._context.max_clock_skew_ms = settings.max_clock_skew_ms
         self._context.compiled = settings.compiled
+        self._context.scanners = scanners
 
     def places(self) -> list[Place]:
         """Input partitions that it has now."""
@@ -102,6 +111,7 @@ class Enforcer:
             max_clock_skew_ms=self._settings.max_clock_skew_ms,
             signs=vitals,
             step=self._step,
+            poll_batch=MODEL_BATCH if self._settings.guardrail_engine is GuardrailEngine.PRESIDIO else POLL_BATCH,
         )
         metrics.attach(worker, loop)
         self._watcher.start()
@@ -134,6 +144,7 @@ class Enforcer:
                 raise RetryLater(f"keys cannot be had: {failure}", code=Code.RETRY)
         try:
             self._snapshot.check_validity(self._context.now_ms, self._settings.max_clock_skew_ms)
+            check_detectors(self._snapshot.policy, self._context.scanners)
         except BusError as error:
             raise RetryLater(str(error), code=Code.RETRY, hint=error.hint) from error
 
@@ -152,6 +163,13 @@ class Enforcer:
         context.keyring.retire(context.appended_ms - self._snapshot.policy.backlog_horizon_ms)
         if made.failure is None:
             context.refreshed_ms = made.began_ms
+
+
+def check_detectors(policy: Policy, scanners: Scanners) -> None:
+    """Raise PolicyError where a guardrail of ``policy`` names a type that nothing here finds: another enforcer's
+    settings, or another release, may know it."""
+    for domain in policy.domains.values():
+        Guardrails(domain, policy, scanners)
 
 
 @contextlib.contextmanager

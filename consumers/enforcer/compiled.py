@@ -46,7 +46,7 @@ def enforce(
 ) -> list[Outcome]:
     """Like ``enforce_batch``, and in its way only where nothing is compiled."""
     acceptor = state.acceptor
-    state.under(context.policy, context.keyring.generation)
+    state.under(context.policy, context.keyring.generation, context.scanners)
     if acceptor is None or (state.inspector is not None and state.inspector.by_record):
         return enforce_batch(values, timestamps, offsets, state, context, foreign=foreign)
     outcomes: list[Outcome] = []

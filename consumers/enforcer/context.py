@@ -12,6 +12,7 @@ from bus.crypto.seal import CountingAead
 from bus.crypto.signing import Signer
 from bus.crypto.tickets import issue, proven
 from bus.errors import RetryLater
+from bus.guardrails.scanner import Scanners, default_scanner
 from bus.kafka.windows import PartitionWindows
 from bus.policy.decide import Decision, Obligations, decide_constant
 from bus.policy.guarding import Findings
@@ -87,11 +88,11 @@ class PartitionState:
             facts = {"append_time": str(append_time), "highest": str(highest)}
             self.events.append(PartitionEvent(EventKind.CLOCK, offset, append_time, facts))
 
-    def under(self, policy: Policy, generation: int) -> None:
+    def under(self, policy: Policy, generation: int, scanners: Scanners = default_scanner) -> None:
         """Decisions of another policy, and keys of another generation of the keyring, are forgotten."""
         if self.policy is not policy:
             domain = policy.domains.get(self.domain)
-            self.inspector = Inspector(domain, policy) if domain is not None else None
+            self.inspector = Inspector(domain, policy, scanners) if domain is not None else None
             self.padding = domain.padding if domain is not None else 0
         if self.policy is not policy or self.generation != generation:
             self.forget_decisions()
@@ -112,7 +113,7 @@ class EnforcerContext:
     """Everything an enforcer process holds. Clock readings, set by the shell: ``now_ms`` before each batch,
     ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read;
     ``appended_ms`` is the newest append time of the broker's that was seen; ``load`` the machine's (1 is all cores).
-    ``compiled`` permits the compiled steps where they are installed."""
+    ``compiled`` permits the compiled steps where they are installed, ``scanners`` find what guardrails look for."""
 
     def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
         self.deployment = deployment
@@ -127,6 +128,7 @@ class EnforcerContext:
         self.max_clock_skew_ms = 0
         self.load = 0.0
         self.compiled = True
+        self.scanners: Scanners = default_scanner
         self._audit_roots: dict[int, Secret] = {}
         self.reset()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bus.codes import Code
+from bus.guardrails.scanner import Scanners, default_scanner
 from bus.kafka.limits import PartitionLimits, breaker_name, rate_name
 from bus.policy.decide import Decision
 from bus.policy.guarding import Findings, Guardrails
@@ -33,14 +34,15 @@ class Denied(Exception):  # an outcome, not a fault
 
 
 class Inspector:
-    """What one domain of a policy asks of every record."""
+    """What one domain of a policy asks of every record. Raises PolicyError where nothing in ``scanners`` finds a type
+    that it names."""
 
-    def __init__(self, domain: DomainPolicy, policy: Policy) -> None:
+    def __init__(self, domain: DomainPolicy, policy: Policy, scanners: Scanners = default_scanner) -> None:
         self._domain = domain
         self._policy = policy
         self.moment = domain.moment
         """Whether a condition looks at the time, the load or the size."""
-        self._guardrails = Guardrails(domain, policy)
+        self._guardrails = Guardrails(domain, policy, scanners)
         self._masks = [mask for mask in domain.masks if mask.payload]
         self.by_ticket = policy.propagate is Propagate.TICKETS
         """Whether records carry tickets on."""

@@ -117,7 +117,7 @@ def enforce_batch(
     so that one reading that began after the receipt settles it.
     """
     outcomes: list[Outcome] = []
-    state.under(context.policy, context.keyring.generation)
+    state.under(context.policy, context.keyring.generation, context.scanners)
     find = context.keyring.find
     accept = state.windows.accept
     inspector = state.inspector if state.inspector is not None and state.inspector.by_record else None

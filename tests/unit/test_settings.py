@@ -9,7 +9,7 @@ import pytest
 
 from bus.codes import Code
 from bus.errors import SettingsError
-from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, Mode, Settings, load
+from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, GuardrailEngine, Mode, Settings, load
 from bus.stack.local import write_settings
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -68,6 +68,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         transaction_ms = 50
         transaction_bytes = 65536
         compiled = false
+        guardrail_engine = "presidio"
+        guardrail_model = "/models/de"
         enforcers = 7
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
@@ -90,6 +92,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         transaction_ms=50,
         transaction_bytes=65536,
         compiled=False,
+        guardrail_engine=GuardrailEngine.PRESIDIO,
+        guardrail_model="/models/de",
         enforcers=7,
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
@@ -116,6 +120,8 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_TRANSACTION_MS": "50",
         "BUS_TRANSACTION_BYTES": "65536",
         "BUS_COMPILED": "false",
+        "BUS_GUARDRAIL_ENGINE": "presidio",
+        "BUS_GUARDRAIL_MODEL": "/models/de",
         "BUS_ENFORCERS": "7",
         "BUS_INSTANCE": "bus-enforcer-2",
         "BUS_HTTP": "127.0.0.1:9464",
@@ -167,6 +173,7 @@ def test_what_is_derived_cannot_be_set(tmp_path, name):
         ("mode = 1", "development or production"),
         ('broker = "docker"', "jars or external"),
         ("broker = 1", "jars or external"),
+        ('guardrail_engine = "model"', "patterns or presidio"),
         ("owners = 5", "dict"),
         ('owners = {writer-1 = "root"}', "dict"),
         ("owners = {writer-1 = true}", "dict"),
