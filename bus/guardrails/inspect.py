@@ -10,10 +10,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bus.guardrails.scanner import Scanners, Span, default_scanner
-from bus.guardrails.unpack import Unclear, check_depth, decoded, is_long, may_pack, parsed, read_json, texts_of
+from bus.guardrails.unpack import Unclear, decoded, is_long, parsed, read_json, texts_of
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class Rule(Protocol):
@@ -79,49 +81,57 @@ class Inspection:
 
     def _redacted(self, value: Any, told: Inspected) -> Any:
         """``value`` itself where nothing in it was redacted."""
-        spans = self._scanner.scan_each(texts_of(value))
+        texts = texts_of(value)
+        spans = self._scanner.scan_each(texts)
         if not spans:
             return value  # nothing anywhere: no need to know where
-        return _Walk(self._rules, spans, told).value(value, 0, packed=False)
+        packing = frozenset(text for text, may_pack in texts.items() if may_pack)
+        return _Walk(self._rules, spans, packing, told).value(value, packed=False)
 
 
 class _Walk:
-    """One payload or metadata in which something was found: ``spans`` by text."""
+    """One payload or metadata in which something was found: ``spans`` by text, and the texts that may pack something.
+    All other texts stay."""
 
-    def __init__(self, rules: Sequence[Rule], spans: Mapping[str, list[Span]], told: Inspected) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], spans: Mapping[str, list[Span]], packing: frozenset[str], told: Inspected
+    ) -> None:
         self._rules = rules
         self._spans = spans
+        self._packing = packing
+        self._looked_at = packing.union(spans)
         self._told = told
 
-    def value(self, value: Any, depth: int, *, packed: bool) -> Any:
-        """``value`` itself where nothing in it was redacted."""
-        check_depth(depth)
+    def value(self, value: Any, *, packed: bool) -> Any:
+        """``value`` itself where nothing in it was redacted; no deeper than ``texts_of`` went."""
         if isinstance(value, str):
-            return self._text(value, packed=packed)
-        if isinstance(value, list):
-            made = [self.value(each, depth + 1, packed=packed) for each in value]
-            return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
+            return self._text(value, packed=packed) if value in self._looked_at else value
         if isinstance(value, dict):
-            pairs = [
-                (self._text(key, packed=packed), self.value(each, depth + 1, packed=packed))
-                for key, each in value.items()
-            ]
-            same = all(
-                key is old and each is before for (key, each), (old, before) in zip(pairs, value.items(), strict=True)
-            )
-            return value if same else _apart(pairs)
+            return self._object(value, packed=packed)
+        if isinstance(value, list):
+            made = [self.value(each, packed=packed) for each in value]
+            return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
         if is_long(value):
             text = str(value)
             made_text = self._scanned(text)
             return value if made_text is text else made_text
         return value
 
+    def _object(self, value: dict[str, Any], *, packed: bool) -> dict[str, Any]:
+        pairs, same = [], True
+        for key, each in value.items():
+            name = self._text(key, packed=packed) if key in self._looked_at else key
+            made = self.value(each, packed=packed)
+            same = same and name is key and made is each
+            pairs.append((name, made))
+        return value if same else _apart(pairs)
+
     def _text(self, text: str, *, packed: bool) -> str:
         """What is packed in ``text`` is looked into first: the same places are never counted in both forms."""
-        if packed or not may_pack(text):
+        if packed or text not in self._packing:
             return self._scanned(text)
         if (inside := parsed(text)) is not None:
-            walked = self.value(inside, 1, packed=True)
+            walked = self.value(inside, packed=True)
             return text if walked is inside else _dumped(walked)
         if (inner := decoded(text)) is not None:
             made = self._inner(inner)
@@ -134,7 +144,7 @@ class _Walk:
         inside = parsed(text)
         if inside is None:
             return self._scanned(text)
-        walked = self.value(inside, 1, packed=True)
+        walked = self.value(inside, packed=True)
         return text if walked is inside else _dumped(walked)
 
     def _scanned(self, text: str) -> str:
@@ -170,6 +180,6 @@ def _apart(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _dumped(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _ENCODER.encode(value)
     except ValueError:
         raise Unclear("a number that JSON has no word for") from None

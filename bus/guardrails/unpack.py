@@ -33,10 +33,13 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=once)
+
+
 def read_json(payload: bytes) -> Any:
     """The value that a payload says it is. Raises Unclear."""
     try:
-        return json.loads(payload, object_pairs_hook=once)
+        return _DECODER.decode(payload.decode(json.detect_encoding(payload), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise Unclear(f"not the JSON that it says: {type(error).__name__}") from None
 
@@ -51,7 +54,7 @@ def parsed(text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return _DECODER.decode(text)
     except Unclear:
         raise
     except json.JSONDecodeError:
@@ -71,30 +74,25 @@ def decoded(text: str) -> str | None:
         return None
 
 
-def check_depth(depth: int) -> None:
-    """Raises Unclear for a value that is nested deeper than anybody looks."""
-    if depth > MAX_DEPTH:
-        raise Unclear(f"nested more than {MAX_DEPTH} deep")
-
-
 def is_long(value: Any) -> bool:
     """Whether ``value`` is a number of enough digits to be looked at as a text."""
     return isinstance(value, _NUMBERS) and not isinstance(value, bool) and abs(value) >= _LEAST
 
 
-def texts_of(value: Any) -> dict[str, None]:
-    """Every text that stands in ``value`` or in its strings, each once, in an order of its own. Raises Unclear."""
-    texts: dict[str, None] = {}
+def texts_of(value: Any) -> dict[str, bool]:
+    """Every text that stands in ``value`` or in its strings, and whether it may pack something. Raises Unclear."""
+    texts: dict[str, bool] = {}
     _collect(value, texts, 0, packed=False)
     return texts
 
 
-def _collect(value: Any, texts: dict[str, None], depth: int, *, packed: bool) -> None:
+def _collect(value: Any, texts: dict[str, bool], depth: int, *, packed: bool) -> None:
     """Level by level: most of a payload is keys that come again and short strings."""
     level = [value]
     strings: dict[str, object] = {}
     while level:
-        check_depth(depth)
+        if depth > MAX_DEPTH:
+            raise Unclear(f"nested more than {MAX_DEPTH} deep")
         below: list[Any] = []
         for each in level:
             if isinstance(each, str):
@@ -105,17 +103,16 @@ def _collect(value: Any, texts: dict[str, None], depth: int, *, packed: bool) ->
             elif isinstance(each, list):
                 below += each
             elif is_long(each):
-                texts[str(each)] = None
+                texts.setdefault(str(each), False)
         level = below
         depth += 1
-    texts.update(dict.fromkeys(strings))
-    if packed:
-        return
     for text in strings:
-        if not may_pack(text):
+        if packed or not may_pack(text):
+            texts.setdefault(text, False)
             continue
+        texts[text] = True
         if (inside := parsed(text)) is None and (inner := decoded(text)) is not None:
-            texts[inner] = None
+            texts.setdefault(inner, False)
             inside = parsed(inner)
         if inside is not None:
             _collect(inside, texts, 1, packed=True)
