@@ -19,6 +19,7 @@ _NUMBERS: Final = (int, float)
 _LEAST: Final = 10 ** (DIGITS - 1)
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{10,}={0,2}\Z")
 _PACKED: Final = re.compile(rf"\s*[{{\[]|{_BASE64.pattern}")
+"""How a text begins that ``parsed`` or ``decoded`` may make something of."""
 
 
 class Unclear(ValueError):
@@ -42,11 +43,6 @@ def read_json(payload: bytes) -> Any:
         return _DECODER.decode(payload.decode(json.detect_encoding(payload), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise Unclear(f"not the JSON that it says: {type(error).__name__}") from None
-
-
-def may_pack(text: str) -> bool:
-    """Whether ``parsed`` or ``decoded`` may make something of ``text``: most texts need neither."""
-    return len(text) >= DIGITS and _PACKED.match(text) is not None
 
 
 def parsed(text: str) -> Any:
@@ -107,7 +103,7 @@ def _collect(value: Any, texts: dict[str, bool], depth: int, *, packed: bool) ->
         level = below
         depth += 1
     for text in strings:
-        if packed or not may_pack(text):
+        if packed or len(text) < DIGITS or not _PACKED.match(text):  # most texts
             texts.setdefault(text, False)
             continue
         texts[text] = True
