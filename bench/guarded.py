@@ -23,6 +23,7 @@ from bus.crypto.signing import Signer
 from bus.kafka.windows import PartitionWindows
 from bus.policy.compiling import FORMAT, canonical, compile_policy
 from bus.policy.model import Policy
+from bus.policy.rekeying import opening_digest
 from bus.wire import envelope
 from bus.wire.names import NO_ZONE, AgentId, DomainName, domain_topics
 from bus.wire.objects import Epoch
@@ -143,7 +144,7 @@ class _Site:
         for domain, root in self._roots.items():
             begin = NOW - 100_000
             told = Epoch(self._deployment, 1, begin, begin + 600_000, NO_ZONE, domain, root_digest(root))
-            keyring.add(told, root, self._policy.agents)
+            keyring.add(told, root, self._policy.agents, opening_digest(self._policy, domain))
         context = EnforcerContext(self._deployment, keyring, self._signer, self._policy, 1)
         context.now_ms = context.refreshed_ms = NOW
         context.max_clock_skew_ms, context.compiled = 30_000, compiled

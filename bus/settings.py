@@ -49,6 +49,13 @@ class GuardrailEngine(StrEnum):
     PRESIDIO = "presidio"
 
 
+class Issuing(StrEnum):
+    """How agents get their keys: files that the local issuer writes, or leases that they ask the authority for."""
+
+    FILES = "files"
+    AUTHORITY = "authority"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One deployment. Times in ms, sizes in bytes; ``deployment`` is the 32 hex digits made at init."""
@@ -70,6 +77,9 @@ class Settings:
     guardrail_engine: GuardrailEngine = GuardrailEngine.PATTERNS
     guardrail_model: str = "en_core_web_sm"
     enforcers: int = 1
+    issuing: Issuing = Issuing.FILES
+    authority: str = ""
+    enrolment: str = ""
     instance: str = ""
     http: str = ""
     owners: dict[str, int] = field(default_factory=dict)

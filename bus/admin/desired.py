@@ -17,6 +17,7 @@ from bus.wire.derived import MAX_VALUE
 
 ENFORCER_GROUP: Final = "bus.enforcer"
 AUDITOR: Final = "bus-audit"
+AUTHORITY: Final = "bus-authority"
 NOTICE_RETENTION_MS: Final = 3_600_000
 
 
@@ -89,13 +90,13 @@ class Desired:
 
 def desired_state(policy: Policy, enforcers: int, brokers: int = 1) -> Desired:
     """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities on ``brokers`` brokers."""
-    services = [AUDITOR, *(enforcer_name(number) for number in range(1, enforcers + 1))]
+    services = [AUDITOR, AUTHORITY, *(enforcer_name(number) for number in range(1, enforcers + 1))]
     acls: set[Acl] = set()
     for agent in policy.agents:
         acls |= set(_agent_acls(policy, agent))
     for number in range(1, enforcers + 1):
         acls |= set(_enforcer_acls(policy, enforcer_name(number)))
-    acls |= set(_auditor_acls(policy))
+    acls |= {*_auditor_acls(policy), *_authority_acls()}
     replication = max(policy.replication, min(3, brokers))
     # Of agents alone: an enforcer that the broker slows down keeps everyone waiting.
     quotas = {Quota(agent, key, limit) for agent in policy.agents for key, limit in policy.broker_quotas(agent).items()}
@@ -138,6 +139,10 @@ def _auditor_acls(policy: Policy) -> Iterable[Acl]:
     yield from _topic(AUDITOR, "READ", names.AUDIT, names.ISSUE, names.CLAIMS, names.POLICY)
     yield Acl(f"User:{AUDITOR}", "READ", Resource.GROUP, AUDITOR)
     yield Acl(f"User:{AUDITOR}", "DESCRIBE", Resource.GROUP, ENFORCER_GROUP)
+
+
+def _authority_acls() -> Iterable[Acl]:
+    yield from _topic(AUTHORITY, "WRITE", names.ISSUE)
 
 
 def _topics(policy: Policy, replication: int) -> Iterable[Topic]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bus.authority.bundle import make_bundle
@@ -25,7 +25,7 @@ from bus.policy.model import Policy
 from bus.policy.rekeying import opening_digest
 from bus.settings import Settings
 from bus.wire.hopblock import DAY_MS
-from bus.wire.names import NO_ZONE, DomainName
+from bus.wire.names import NO_ZONE, AgentId, DomainName
 from bus.wire.objects import Epoch
 
 log = logging.getLogger("bus.authority")
@@ -35,16 +35,27 @@ class Issuer:
     """Creates what is missing, strips what has closed, destroys what is beyond the backlog horizon."""
 
     def __init__(
-        self, layout: Layout, store: RootStore, signer: Signer, settings: Settings, owners: Mapping[str, int]
+        self,
+        layout: Layout,
+        store: RootStore,
+        signer: Signer,
+        settings: Settings,
+        owners: Mapping[str, int],
+        *,
+        files: bool = True,
     ) -> None:
+        """``files`` False writes no bundle: agents ask for them (``leases``)."""
         self._layout = layout
         self._store = store
         self._signer = signer
         self._settings = settings
         self._owners = owners
+        self._files = files
         self._epochs: dict[int, list[StoredEpoch]] = {}
         self._held: dict[str, list[StoredEpoch]] = {}
         """By domain, oldest first."""
+        self._written: dict[tuple[int, str], tuple[bytes, bool, bool]] = {}
+        """Bundles by epoch and agent: under which policy, with sending keys or without, and whether there is one."""
         self._stripped: set[int] = set()
         self._openers: dict[DomainName, bytes] = {}
         self._digest = b""
@@ -75,47 +86,75 @@ class Issuer:
             closes = epochs[0].epoch.not_after + settings.grace_ms
             if closes + policy.backlog_horizon_ms < now_ms:
                 self._destroy(number)
-            elif closes < now_ms and number not in self._stripped:
+            elif self._files and closes < now_ms and number not in self._stripped:
                 self._write_bundles(number, policy, sending=False)
                 self._stripped.add(number)
-            elif closes >= now_ms:
+            elif self._files and closes >= now_ms:
                 self._write_bundles(number, policy, sending=True)
         # 4. An agent that left the policy loses its keys at once, those of closed epochs too.
-        for folder in self._agent_folders():
+        for folder in self._agent_folders() if self._files else ():
             if folder.name not in policy.agents:
                 for path in (folder / "keys").glob("*"):
                     path.unlink(missing_ok=True)
-        ends = [self._held[domain][-1].epoch.not_after for domain in policy.domains]
+        ends = [self._chain(domain, now_ms)[-1].epoch.not_after for domain in policy.domains]
         return min(ends) - settings.lead_ms - settings.max_clock_skew_ms
 
+    def leases(self, agent: AgentId, policy: Policy, now_ms: int) -> dict[int, bytes]:
+        """The bundle of ``agent`` in every epoch that ``step`` holds, without sending keys for closed ones."""
+        found = {}
+        for number, epochs in sorted(self._epochs.items()):
+            sending = epochs[0].epoch.not_after + self._settings.grace_ms >= now_ms
+            data = make_bundle(agent, policy, epochs, sending=sending)
+            if data is not None:
+                found[number] = data
+        return found
+
     def _due(self, domain: DomainName, policy: Policy, now_ms: int) -> Iterator[tuple[int, int]]:
-        """Begin and end (ms) of the epochs that ``domain`` lacks, in their order."""
+        """Begin and end (ms) of the epochs that ``domain`` lacks, in their order; none longer than its interval."""
         interval, skew = policy.interval_ms(domain), self._settings.max_clock_skew_ms
-        held = self._held.get(domain, [])
-        current = [each for each in held if each.epoch.not_after > now_ms]
-        last = max((each.epoch.not_after for each in held), default=0)
-        ends: list[int] = []
-        if not current:  # it is new, or the issuer was away: in step with the domains that rotate as often
-            last = max(last, now_ms - skew)
-            ends = self._ends((each for each in policy.domains if policy.interval_ms(each) == interval), now_ms)
-        elif current[-1].openers != self._openers[domain]:
-            last = now_ms - skew
-            ends = self._ends([domain], now_ms)
-        for end in ends:
+        chain, until = self._chain(domain, now_ms), now_ms + self._settings.lead_ms + skew
+        wrong = next((at for at, each in enumerate(chain) if each.openers != self._openers[domain]), None)
+        if not chain:  # it is new, or the issuer was away
+            ended = (each.epoch.not_after for each in self._held.get(domain, []) if each.epoch.not_after <= now_ms)
+            last = max([now_ms - skew, *ended])
+        elif wrong is None:
+            last = chain[-1].epoch.not_after
+        else:  # the whole rest is replaced, also where it has not begun: who left holds the keys of that, too
+            first, until = chain[wrong].epoch, max(until, chain[-1].epoch.not_after)
+            end = min(first.not_after, max(now_ms, first.not_before) + interval)
+            # It begins where what it replaces began: whatever anybody's clock says, it takes its place.
+            yield max(first.not_before, end - interval - skew) if wrong == 0 else first.not_before, end
+            last = end
+        ends = self._ends(policy, interval, now_ms)
+        while last < until:
+            end = next((each for each in ends if last < each <= last + interval), last + interval)
             yield last, end
             last = end
-        while last < now_ms + self._settings.lead_ms + skew:
-            yield last, last + interval
-            last += interval
 
-    def _ends(self, domains: Iterable[DomainName], now_ms: int) -> list[int]:
-        """When the epochs of ``domains`` end that are open or coming."""
+    def _chain(self, domain: str, now_ms: int) -> list[StoredEpoch]:
+        """The epochs in force from ``now_ms`` on without a gap, oldest first: each the newest that has begun then."""
+        chain: list[StoredEpoch] = []
+        begun = now_ms + self._settings.max_clock_skew_ms
+        at = now_ms
+        while True:
+            fitting = [
+                each
+                for each in self._held.get(domain, [])
+                if each.epoch.not_before <= begun and each.epoch.not_after > at
+            ]
+            if not fitting:
+                return chain
+            chain.append(max(fitting, key=lambda each: each.epoch.epoch))
+            at = begun = chain[-1].epoch.not_after
+
+    def _ends(self, policy: Policy, interval: int, now_ms: int) -> list[int]:
+        """When the epochs in force end of the domains that rotate as often: new ones keep in step with them."""
         return sorted(
             {
                 each.epoch.not_after
-                for domain in domains
-                for each in self._held.get(domain, [])
-                if each.epoch.not_after > now_ms
+                for domain in policy.domains
+                if policy.interval_ms(domain) == interval
+                for each in self._chain(domain, now_ms)
             }
         )
 
@@ -144,15 +183,19 @@ class Issuer:
 
     def _write_bundles(self, number: int, policy: Policy, *, sending: bool) -> None:
         for agent in sorted(policy.agents):
+            path = self._layout.agent(agent) / "keys" / str(number)
+            name, made = (number, agent), (policy.digest, sending)
+            if self._written.get(name) == (*made, path.exists()):
+                continue  # made under this policy, and as it was left
             owner = self._owners.get(agent)
             make_folder(self._layout.agent(agent), owner=owner)
-            folder = make_folder(self._layout.agent(agent) / "keys", owner=owner)
+            make_folder(self._layout.agent(agent) / "keys", owner=owner)
             data = make_bundle(agent, policy, self._epochs[number], sending=sending)
-            path = folder / str(number)
             if data is None:
                 path.unlink(missing_ok=True)
             elif not path.exists() or path.read_bytes() != data:
                 write_secret(path, data, owner)
+            self._written[name] = (*made, data is not None)
 
     def _agent_folders(self) -> list[Path]:
         parent = self._layout.agent("x").parent
@@ -164,4 +207,5 @@ class Issuer:
         self._store.destroy(number)
         for each in self._epochs.pop(number):
             self._held[each.epoch.domain].remove(each)
+        self._written = {name: made for name, made in self._written.items() if name[0] != number}
         log.info("epoch %d destroyed: beyond the backlog horizon", number)

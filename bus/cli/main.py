@@ -13,6 +13,7 @@ from rich.markup import escape
 
 import bus
 from bus import settings as settings_module
+from bus.cli.agent import agent
 from bus.cli.audit import audit
 from bus.cli.bench import bench
 from bus.cli.demo import demo
@@ -23,7 +24,12 @@ from bus.cli.records import publish, tail
 from bus.cli.stack import stack
 from bus.errors import BusError
 
-SERVICES = {"enforcer": "consumers.enforcer.app", "audit": "consumers.audit.app", "issuer": "consumers.issuer.app"}
+SERVICES = {
+    "audit": "consumers.audit.app",
+    "authority": "consumers.authority.app",
+    "enforcer": "consumers.enforcer.app",
+    "issuer": "consumers.issuer.app",
+}
 
 
 class _Cli(click.Group):
@@ -58,7 +64,7 @@ def run(service: str) -> None:
     importlib.import_module(SERVICES[service]).run(settings_module.load())
 
 
-for command in (audit, bench, demo, doctor, policy, publish, stack, tail):
+for command in (agent, audit, bench, demo, doctor, policy, publish, stack, tail):
     cli.add_command(command)
 
 

@@ -8,14 +8,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_type_hints
 
 from bus import settings as settings_module
 from bus.authority.trust import read_trust
+from bus.client.authority import AuthorityClient
 from bus.client.composer import Composer, check_text, session_of
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
+from bus.client.leases import LeaseKeeper
 from bus.client.notices import Follower
 from bus.client.payload import encode_payload
 from bus.client.publisher import Publisher, partition_of
@@ -31,7 +34,7 @@ from bus.policy.decide import decide_constant
 from bus.policy.labels import Propagate
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context
-from bus.settings import Settings
+from bus.settings import Issuing, Settings
 from bus.wire import records
 from bus.wire.envelope import Kind
 from bus.wire.hop import Verdict
@@ -56,18 +59,28 @@ class Bus:
         self._connection = Connection(self._settings.bootstrap, layout.ca, identity)
         self._trust_path = layout.trust
         trust = read_trust(layout.trust)
-        self._keys = KeyStore(folder / "keys", self._agent, trust.anchor, deployment)
+        self._leases = self._lease(folder, layout)
+        missing = self._leases.wake if self._leases is not None else None
+        self._keys = KeyStore(folder / "keys", self._agent, trust.anchor, deployment, missing)
         self._keys.refresh(force=True)
         self._on_refused: list[Callable[[BusError], None]] = []
         self._verdicts = Verdicts()
         self._composer = Composer(self._agent)
-        self._sessions = Sessions()
+        self._sessions = Sessions(since=time.time_ns() // 1_000_000)
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
         self._handlers: list[threading.Thread] = []
         self._publisher: Publisher | None = None
         self._closed = False
         self._follower = Follower(self._connection, self._keys, self._agent, trust, self._on_verdict)
+
+    def _lease(self, folder: Path, layout: Layout) -> LeaseKeeper | None:
+        if self._settings.issuing is not Issuing.AUTHORITY:
+            return None
+        client = AuthorityClient(folder, self._settings.authority, layout.ca.read_bytes())
+        keeper = LeaseKeeper(client, self._agent)
+        keeper.start()
+        return keeper
 
     @property
     def agent(self) -> str:
@@ -159,11 +172,6 @@ class Bus:
                 )
             return self._publisher
 
-    def _given(self, delivery: Delivery) -> None:
-        live = self._follower.snapshot
-        if live is not None and live.policy.propagate is Propagate.TICKETS:
-            self._sessions.given(delivery)
-
     def _on_verdict(self, verdict: records.Verdict, policy: Policy | None) -> None:
         self._verdicts.put(verdict, policy)
         if verdict.decision is not Verdict.ALLOW:
@@ -203,7 +211,7 @@ class Bus:
             lambda: read_trust(self._trust_path).trust(),
             lambda: self._policy().domains[name].tier if name in self._policy().domains else None,
             self._tell,
-            self._given,
+            self._sessions.given,
             max_inflight,
             observe=observe,
         )
@@ -232,6 +240,8 @@ class Bus:
                 self._publisher.close(timeout)
         finally:
             self._follower.close()
+            if self._leases is not None:
+                self._leases.close()
 
     def __enter__(self) -> Self:
         return self

@@ -140,7 +140,7 @@ class Composer:
         Raises Refused(schema) or TooLarge."""
         if not 0 < expires_in <= MAX_TTL_S:
             raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
-        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding
+        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding - sum(len(each) + 2 for each in tickets)
         if len(payload) > limit:
             raise TooLarge(f"payload: expected at most {limit} bytes, found {len(payload)}", limit=limit)
         message_id: bytes = uuid_utils.uuid7().bytes

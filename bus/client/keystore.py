@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bus.authority.bundle import Bundle, DomainBundle, read_bundle
@@ -22,11 +23,15 @@ WAIT_S = 2.0
 class KeyStore:
     """Keys of one agent, by epoch."""
 
-    def __init__(self, folder: Path, agent: AgentId, anchor: bytes, deployment: bytes) -> None:
+    def __init__(
+        self, folder: Path, agent: AgentId, anchor: bytes, deployment: bytes, missing: Callable[[], None] | None = None
+    ) -> None:
+        """``missing`` is called when a key is looked for that is not there yet."""
         self._folder = folder
         self._agent = agent
         self._anchor = anchor
         self._deployment = deployment
+        self._missing = missing
         self._bundles: dict[int, tuple[tuple[int, int], Bundle]] = {}
         self._notices: dict[bytes, AgentKeys] = {}
         self._read_at = 0.0
@@ -81,6 +86,7 @@ class KeyStore:
                     return newest
             if time.monotonic() > deadline:
                 break
+            self._ask()
             time.sleep(0.02)
         if self._bundles:
             raise RetryLater(f"{self._agent}: no key to send to {domain} now", code=Code.RETRY, after=1)
@@ -94,7 +100,10 @@ class KeyStore:
         )
 
     def reading(self, domain: DomainName, epoch: int) -> tuple[ReadingKey, ...] | None:
-        """Keys that may open records of ``epoch``; None where there are none after 2 s of looking."""
+        """Keys that may open records of ``epoch``; None where there are none any more: newer ones are there.
+
+        Raises RetryLater where the epoch is newer than any that is held, after 2 s of looking: its keys are under way.
+        """
         deadline = time.monotonic() + WAIT_S
         held = self._bundles.get(epoch)
         if held is None or domain not in held[1]:
@@ -103,11 +112,19 @@ class KeyStore:
             held = self._bundles.get(epoch)
             if held is not None and domain in held[1]:
                 return held[1][domain].reading
-            newest_known = any(number > epoch for number in list(self._bundles))
-            if newest_known or time.monotonic() > deadline:
+            if any(number > epoch and domain in bundle for number, (_, bundle) in list(self._bundles.items())):
                 return None
+            if time.monotonic() > deadline:
+                raise RetryLater(
+                    f"{self._agent}: the keys of {domain}, epoch {epoch}, are not there yet", code=Code.RETRY
+                )
+            self._ask()
             self.refresh(force=True)
             time.sleep(0.02)
+
+    def _ask(self) -> None:
+        if self._missing is not None:
+            self._missing()
 
     def notice_key(self, key_id: bytes) -> AgentKeys | None:
         """Whose notice key this is, if mine."""

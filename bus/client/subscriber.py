@@ -23,7 +23,7 @@ from bus.client.keystore import KeyStore
 from bus.client.opening import Profiles, open_bundle
 from bus.codes import Code
 from bus.crypto.signing import Trust
-from bus.errors import BusError, Refused, Unavailable
+from bus.errors import BusError, Refused, RetryLater, Unavailable
 from bus.kafka.config import ACL_ERRORS, Connection
 from bus.wire.names import AgentId, DomainName, Tier, domain_topics
 
@@ -227,6 +227,10 @@ class Subscriber:
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
                 profiles=self._profiles,
             )
+        except RetryLater as wait:  # its keys are under way: the same bundle again, and nothing behind it before
+            log.info("%s/%d at %d: %s", self._topic, partition, offset, wait)
+            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+            return
         except BusError as refusal:
             self._refuse(refusal, partition, offset)
             self._items.put(_Item(self._generation, partition, offset + 1, 0, None))

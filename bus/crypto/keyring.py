@@ -35,6 +35,8 @@ class DomainEpoch:
     closes: int
     root: Secret
     instance: bytes
+    openers: bytes
+    """Digest of who may open what it seals (``bus.policy.rekeying``)."""
     readers: dict[tuple[str, str], ReadingKey] = field(default_factory=dict)
     notices: dict[AgentId, CountingAead] = field(default_factory=dict)
     agents: set[AgentId] = field(default_factory=set)
@@ -139,8 +141,11 @@ class Keyring:
         """Whether the root of this domain and epoch is held."""
         return (domain, epoch) in self._epochs
 
-    def add(self, epoch: Epoch, root: Secret, agents: Iterable[AgentId]) -> DomainEpoch:
-        """Take a root: derive the keys of ``agents``. An epoch already held gains only agents it lacks."""
+    def add(self, epoch: Epoch, root: Secret, agents: Iterable[AgentId], openers: bytes) -> DomainEpoch:
+        """Take a root, made for who has the digest ``openers``: derive the keys of ``agents``.
+
+        An epoch already held gains only agents it lacks.
+        """
         domain = DomainName(epoch.domain)
         held = self._epochs.get((domain, epoch.epoch))
         if held is None:
@@ -153,6 +158,7 @@ class Keyring:
                 closes=epoch.not_after + self._grace,
                 root=root,
                 instance=keys.fresh_instance(),
+                openers=openers,
             )
             self._epochs[domain, epoch.epoch] = held
             self._ordered[domain] = sorted((*self._ordered.get(domain, ()), held), key=lambda each: each.epoch)

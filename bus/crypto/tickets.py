@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from bus.crypto.keyring import DomainEpoch
 from bus.errors import WireError
 from bus.wire import preimage
-from bus.wire.ticket import Ticket, encode_ticket, parse_ticket
+from bus.wire.ticket import Ticket, encode_ticket, parse_ticket, reader_digest
 
 Find = Callable[[str, int], DomainEpoch | None]
 """The keys of a domain's epoch, where they are held."""
@@ -44,7 +44,7 @@ def proven(
             ticket = parse_ticket(data)
         except WireError:
             return None
-        if not names & set(ticket.readers) or not _holds(ticket, find, deployment, session):
+        if ticket.readers.isdisjoint(map(reader_digest, names)) or not _holds(ticket, find, deployment, session):
             return None
         labels += ticket.labels
     return tuple(sorted(set(labels))) if count else None

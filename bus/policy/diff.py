@@ -125,7 +125,11 @@ def _policy(live: Policy, draft: Policy) -> Iterator[AccessChange]:
         old, new = live.clearance(role), draft.clearance(role)
         if old != new or (live.scheme != draft.scheme and draft.scheme.levels):
             names = "+".join(live.scheme.names(old)) or "nothing", "+".join(draft.scheme.names(new)) or "nothing"
-            yield AccessChange("~", f"{role} is cleared for {names[0]} -> {names[1]}", "", widens=not old.covers(new))
+            text = f"{role} is cleared for {names[0]} -> {names[1]}"
+            falls = draft.propagate is not Propagate.NONE and not new.covers(old)
+            if falls:  # what counts is what it may read now
+                text += "; what its agents have read may go on at the lower label"
+            yield AccessChange("~", text, "", widens=falls or not old.covers(new))
     flows = {each.id: each for each in live.flows}
     for flow in draft.flows:
         if flows.get(flow.id) != flow:

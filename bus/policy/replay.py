@@ -78,7 +78,8 @@ def _built_on(hop: Hop, draft: Policy) -> tuple[str, ...]:
     shown = hop.tail.facts.get("tickets")
     if shown is None or draft.propagate is not Propagate.TICKETS:
         return draft.floor(AgentId(hop.tail.agent))
-    return tuple(name for name in shown.split(",") if draft.scheme.parse((name,)) is not None)
+    names = tuple(shown.split(","))
+    return names if draft.scheme.parse(names) is not None else draft.floor(AgentId(hop.tail.agent))
 
 
 def _again(policy: Policy) -> Callable[[Hop], Decision | None]:
@@ -106,22 +107,29 @@ def _verdict(hop: Hop, decision: Decision | None) -> Verdict:
 
 
 def context_of(hop: Hop, draft: Policy) -> Context | None:
-    """What a hop's record was decided on, its agent's floor under ``draft`` with it; None where it keeps too little."""
+    """What a hop's record was decided on, its agent's floor under ``draft`` with it.
+
+    None where it keeps too little, or what this release does not know.
+    """
     tail, facts = hop.tail, hop.tail.facts
     if "roles" not in facts or not tail.kind:
         return None
     claimed = tuple(facts["labels"].split(",")) if facts.get("labels") else ()
-    known = tuple(name for name in claimed if draft.scheme.parse((name,)) is not None)
+    try:
+        kind, load = Kind(tail.kind), float(facts.get("load", "0"))
+        tier_floor = Tier[facts["tier_floor"]] if facts.get("tier_floor") else None
+    except (ValueError, KeyError):
+        return None
     return Context(
-        kind=Kind(tail.kind),
+        kind=kind,
         target=tail.target,
-        tier_floor=Tier[facts["tier_floor"]] if facts.get("tier_floor") else None,
+        tier_floor=tier_floor,
         tool=tail.tool,
         task_type=facts.get("task_type", ""),
         purpose=tail.purpose,
         user=tail.on_behalf_of.hex(),
-        labels=(*known, *_built_on(hop, draft)),
+        labels=(*claimed, *_built_on(hop, draft)),
         time_ms=hop.append_time,
-        load=float(facts.get("load", "0")),
+        load=load,
         size=hop.size,
     )

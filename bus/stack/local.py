@@ -21,18 +21,22 @@ from bus.admin.actual import read_actual
 from bus.admin.apply import apply_plan
 from bus.admin.desired import enforcer_name
 from bus.admin.plan import Plan, make_plan
+from bus.authority import rpc
+from bus.authority.enrolment import ensure_authority_files, open_register
 from bus.authority.local import ensure_authority, ensure_enforcer, load_signer, now_ms
 from bus.authority.trust import TrustFile, read_trust
+from bus.client.authority import IDENTITY, enrol
 from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, write_file
 from bus.guardrails.engine import known_types
 from bus.kafka.config import Connection, read_identity
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
-from bus.settings import BrokerSource, Mode, Settings, load
+from bus.settings import BrokerSource, Issuing, Mode, Settings, load
 from bus.stack.broker import Broker, free_ports, is_free, node_names
 from bus.stack.external import reach, require_operator_files
 from bus.stack.jars import fetch_jars, find_java
+from bus.stack.pki import issue_server
 from bus.stack.process import Daemon
 from bus.stack.server import ADMIN, LOOPBACK
 
@@ -41,6 +45,7 @@ READY_TIMEOUT = 60.0
 STOP_TIMEOUT, QUORUM_STOP_TIMEOUT = 30.0, 5.0
 STATE_NAMES = (
     "agents",
+    "authority",
     "bus.toml",
     "kafka",
     "keys",
@@ -73,7 +78,12 @@ def is_external(settings: Settings) -> bool:
 
 def service_names(settings: Settings) -> list[str]:
     """Processes of the stack beside the broker, in starting order."""
-    return ["issuer", *(enforcer_name(number) for number in range(1, settings.enforcers + 1)), "audit"]
+    return [issuing_service(settings), *(enforcer_name(number) for number in range(1, settings.enforcers + 1)), "audit"]
+
+
+def issuing_service(settings: Settings) -> str:
+    """Who makes key epochs in this stack."""
+    return "authority" if settings.issuing is Issuing.AUTHORITY else "issuer"
 
 
 def process_names(settings: Settings) -> list[str]:
@@ -121,6 +131,11 @@ def prepare(settings: Settings, port: int = 0) -> Settings:
         )
     else:
         settings = _local(settings, recorded.bootstrap if recorded is not None else "", port)
+    if settings.issuing is Issuing.AUTHORITY and not settings.authority:
+        ports = free_ports()[0]
+        settings = dataclasses.replace(
+            settings, authority=f"{LOOPBACK}:{ports.internal}", enrolment=f"{LOOPBACK}:{ports.controller}"
+        )
     write_settings(settings, layout.settings)
     return settings
 
@@ -208,6 +223,17 @@ class Stack:
             for name in service_names(self.settings):
                 self.start_service(name)
                 say(f"{name}  ready")
+                if name == "authority":
+                    self.enrol_here(policy)
+
+    def enrol_here(self, policy: Policy) -> None:
+        """Enrol the agents of this machine that are not: what an operator does by hand for those of others."""
+        register = open_register(self.layout)
+        for agent in sorted(policy.agents):
+            folder = self.layout.agent(agent)
+            if not (folder / IDENTITY).exists():
+                token = register.invite(agent, now_ms())
+                enrol(folder, self.settings.enrolment, self.layout.ca.read_bytes(), token)
 
     def load_policy(self) -> Policy:
         """The policies that the settings name."""
@@ -239,6 +265,9 @@ class Stack:
     def ensure_identities(self, policy: Policy) -> TrustFile:
         """Signers, trust and enforcer certificates."""
         trust = ensure_authority(self.layout, self.settings.deployment_id)
+        if self.settings.issuing is Issuing.AUTHORITY:
+            pki = self.layout.ca.parent
+            ensure_authority_files(self.layout, self.settings.deployment_id, lambda: issue_server(pki, rpc.SERVER_NAME))
         domains = sorted(policy.domains)
         for number in range(1, self.settings.enforcers + 1):
             trust = ensure_enforcer(self.layout, trust, enforcer_name(number), list(domains), now_ms())

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bus.files import make_folder, write_file, write_secret
+from bus.files import make_folder, read_secret, write_file, write_secret
 
 BROKER_NAME = "sealbus-broker"
 _YEAR = dt.timedelta(days=365)
@@ -96,3 +96,21 @@ def _make(folder: Path, hosts: Sequence[str]) -> None:
     write_secret(folder / "ca.key", _pem(ca_key))
     write_secret(folder / "broker.pem", _pem(key) + chain)
     write_file(folder / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
+
+
+def issue_server(folder: Path, name: str) -> tuple[bytes, bytes]:
+    """A key and chain (PEM) for the server ``name`` on this machine, under the development CA in ``folder``."""
+    key, ca = ec.generate_private_key(ec.SECP256R1()), x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key(read_secret(folder / "ca.key"), None)
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise TypeError("the development CA has an ECDSA key")
+    certificate = (
+        _builder(name, "sealbus development CA", key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    chain = [each.public_bytes(serialization.Encoding.PEM) for each in (certificate, ca)]
+    return _pem(key), b"".join(chain)

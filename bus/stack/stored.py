@@ -10,7 +10,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bus.admin.desired import ENFORCER_GROUP
 from bus.authority.bundle import make_bundle
+from bus.authority.enrolment import open_register
 from bus.authority.local import now_ms, open_roots, read_applied
+from bus.authority.register import State
 from bus.authority.trust import read_trust
 from bus.codes import Code
 from bus.crypto.signing import verify_window
@@ -20,6 +22,8 @@ from bus.kafka.transaction import Place
 from bus.kafka.windows import restored
 from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.store import Ledger
+from bus.policy.model import Policy
+from bus.settings import Issuing
 from bus.stack.local import Stack
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AUDIT, AUDIT_PARTITIONS, DomainName, domain_of, domain_topics
@@ -44,7 +48,9 @@ def keys(stack: Stack) -> str:
     except FileNotFoundError:
         raise Refused("the audit has no key for today", hint="does the issuer run? bus stack up") from None
     newest = max(each.epoch for each in open_now)
-    for number in sorted({each.epoch for each in open_now}):
+    if settings.issuing is Issuing.AUTHORITY:
+        _enrolled(stack, policy)
+    for number in sorted({each.epoch for each in open_now} if settings.issuing is Issuing.FILES else ()):
         roots = [each for each in held if each.epoch.epoch == number]
         for agent in sorted(policy.agents):
             due = make_bundle(agent, policy, roots, sending=True) is not None
@@ -53,6 +59,15 @@ def keys(stack: Stack) -> str:
     ends = min(each.not_after for each in open_now)
     domains = {each.domain for each in open_now}
     return f"epoch {newest}, {len(domains)} domains, {(ends - now) // 1000} s to its end; {len(held)} roots held"
+
+
+def _enrolled(stack: Stack, policy: Policy) -> None:
+    held = {each.name: each for each in open_register(stack.layout).list()}
+    for agent in sorted(policy.agents):
+        found = held.get(agent)
+        if found is None or found.state is not State.ACTIVE:
+            why = "is not enrolled" if found is None else f"is {found.state}: {found.why}"
+            raise Refused(f"{agent} {why}", hint=f"bus agent enroll {agent}")
 
 
 def snapshot(stack: Stack) -> str:

@@ -156,7 +156,7 @@ class Enforcer:
             context.keyring.join(each.policy.agents)
             log.info("policy snapshot %d is live", each.signed.number)
         for stored in made.epochs:
-            context.keyring.add(stored.epoch, stored.root, self._snapshot.policy.agents)
+            context.keyring.add(stored.epoch, stored.root, self._snapshot.policy.agents, stored.openers)
         for day, root in made.audit_roots:
             context.set_audit_root(day, root)
         # By the broker's time: with a clock that is wrong, keys would be gone for good that honest records still need.

@@ -53,7 +53,7 @@ def protect(group: list[Indexed], state: PartitionState, context: EnforcerContex
     """The bundle of ``group``; the hop of each of its records is put in its place among ``hops``."""
     first = group[0][1]
     topic = state.topics.outbound
-    epoch = context.keyring.sealing(state.domain, context.now_ms) or first.key.domain_epoch
+    epoch = context.sealing(state.domain)
     head = derived.Head(
         tier=_obligations(first.decided).tier,
         epoch=epoch.epoch,

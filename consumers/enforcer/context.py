@@ -20,6 +20,7 @@ from bus.policy.masking import mask_profile
 from bus.policy.model import AgentPolicy, Policy
 from bus.policy.moments import Moments
 from bus.policy.question import Action, Context
+from bus.policy.rekeying import opening_digest
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
@@ -130,6 +131,7 @@ class EnforcerContext:
         self.compiled = True
         self.scanners: Scanners = default_scanner
         self._audit_roots: dict[int, Secret] = {}
+        self._openers: dict[DomainName, bytes] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -144,12 +146,29 @@ class EnforcerContext:
         self.policy = policy
         self.snapshot_number = number
         self._deks.clear()
+        self._openers.clear()
 
     def next_sequence(self, topic: str, partition: int) -> int:
         """Sequence of this instance's next bundle on an output partition."""
         sequence = self._sequences.get((topic, partition), 0)
         self._sequences[topic, partition] = sequence + 1
         return sequence
+
+    def sealing(self, domain: DomainName) -> DomainEpoch:
+        """The epoch to seal records of ``domain`` under for their readers.
+
+        Raises RetryLater where the newest was made for other readers than the policy has: the issuer has not made that
+        of this policy yet, or it cannot be read. An older one would open to who left.
+        """
+        found = self.keyring.sealing(domain, self.now_ms)
+        wanted = self._openers.get(domain)
+        if wanted is None:
+            wanted = self._openers[domain] = opening_digest(self.policy, domain)
+        if found is None or found.openers != wanted:
+            raise RetryLater(
+                f"the key epoch of {domain} for the readers of this policy is not there yet", code=Code.RETRY
+            )
+        return found
 
     def dek(self, epoch: DomainEpoch, topic: str, readers: tuple[tuple[str, str], ...]) -> Dek:
         """The DEK of a reader set in an epoch; made on first use."""
@@ -219,6 +238,7 @@ class EnforcerContext:
                 shown, findings = inspector.metadata(profile)
             except Denied as denied:
                 decision, findings, obligations = denied.decision, denied.findings, None
+                moments = None  # whatever the moment: it is refused
         rules = self.policy.domains[state.domain].masks if obligations is not None else ()
         told = mask_profile(shown, rules, key.domain_epoch.masking.reveal(), masked=masking)
         found = DecidedProfile(
@@ -294,7 +314,6 @@ class EnforcerContext:
         full = obligations is None or obligations.audit_full
         told = profile if full else None
         agent = self.policy.agents.get(key.agent) if key else None
-        labels = _labels(told, obligations)
         return HopTail(
             topic=state.topics.inbound,
             decision=Verdict.ALLOW if decision.allowed else Verdict.DENY,
@@ -312,12 +331,12 @@ class EnforcerContext:
             tool=profile.tool if profile else "",
             target=profile.target if profile else "",
             purpose=told.purpose if told else "",
-            labels=labels,
+            labels=_labels(told, obligations),
             metadata_keys=tuple(sorted(told.metadata)) if told else (),
             on_behalf_of=profile.on_behalf_of if profile else b"",
             delegation=profile.delegation if profile else b"",
             guardrails=findings,
-            facts=_facts(agent, told, labels, moment.load, shown),
+            facts=_facts(agent, told, moment.load, shown),
             breaker=moment.breaker,
             reopens=moment.reopens.to_bytes(8, "big") if moment.breaker else b"",
         )
@@ -330,9 +349,7 @@ def _labels(profile: Profile | None, obligations: Obligations | None) -> tuple[s
     return obligations.label if obligations is not None and obligations.label else profile.labels
 
 
-def _facts(
-    agent: AgentPolicy | None, profile: Profile | None, labels: tuple[str, ...], load: str, proven: Proven
-) -> dict[str, str]:
+def _facts(agent: AgentPolicy | None, profile: Profile | None, load: str, proven: Proven) -> dict[str, str]:
     """What the decision looked at and the hop has no field of its own for."""
     if profile is None:
         return {}
@@ -341,7 +358,7 @@ def _facts(
         "roles": ",".join(sorted(agent.roles)) if agent else "",
         "tier_floor": profile.tier_floor.name if profile.tier_floor is not None else "",
     }
-    claimed = ",".join(profile.labels) if profile.labels != labels else ""
+    claimed = ",".join(profile.labels)
     shown = ",".join(proven or ())
     optional = {"task_type": profile.task_type, "labels": claimed, "load": load, "tickets": shown}
     return facts | {name: text for name, text in optional.items() if text}

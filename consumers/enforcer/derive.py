@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from bus.codes import Code
 from bus.crypto.signing import hop_block_message
+from bus.errors import RetryLater
 from bus.policy.decide import Decision
 from bus.wire import codec, hopblock, preimage, records
 from bus.wire.hop import Verdict, encode_hop, encode_tail
@@ -72,13 +73,7 @@ def derive(
         else:
             accepted.append((index, outcome))
     for group in groups(accepted):
-        try:
-            result.bundles.append(protect(group, state, context, hops))
-        except Exception:  # one record that cannot be protected must not come back for ever
-            log.exception("%s/%d: %d records cannot be protected", state.topics.inbound, state.partition, len(group))
-            for index, outcome in group:
-                refused = outcomes[index] = _internal(outcome)
-                hops[index] = _refuse(refused, state, context, result)
+        _bundle(group, outcomes, hops, state, context, result)
     for outcome in outcomes:
         if isinstance(outcome, Refused):
             code, rule = outcome.decision.code, outcome.decision.rule
@@ -95,6 +90,31 @@ def derive(
     offsets = [*([start] * len(told)), *(outcome.offset for outcome in outcomes)]
     result.blocks.extend(_blocks(told + hops, offsets, start, end, state, context))
     return result
+
+
+def _bundle(
+    group: list[Indexed],
+    outcomes: list[Outcome],
+    hops: list[bytes],
+    state: PartitionState,
+    context: EnforcerContext,
+    result: Derivation,
+) -> None:
+    """One bundle of ``group``. A record that cannot be protected must not come back for ever, and takes no other along:
+    where a bundle fails, each of its records has one of its own."""
+    try:
+        result.bundles.append(protect(group, state, context, hops))
+    except RetryLater:
+        raise
+    except Exception:
+        log.exception("%s/%d: %d records cannot be protected", state.topics.inbound, state.partition, len(group))
+        if len(group) > 1:
+            for each in group:
+                _bundle([each], outcomes, hops, state, context, result)
+            return
+        index, outcome = group[0]
+        refused = outcomes[index] = _internal(outcome)
+        hops[index] = _refuse(refused, state, context, result)
 
 
 def _internal(outcome: AnyAccepted) -> Refused:

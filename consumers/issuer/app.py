@@ -30,7 +30,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     trust = read_trust(layout.trust)
     signer = load_signer(layout.signer("issuer"))
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
-    alone = _only_one(layout)
+    alone = only_one(layout)
     vitals = Vitals(layout.run / "issuer.ready")
     registry = CollectorRegistry()
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
@@ -53,7 +53,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
             stop.wait(max(0.02, min(MAX_WAIT_S, left)))
 
 
-def _only_one(layout: Layout) -> TextIO:
+def only_one(layout: Layout) -> TextIO:
     """Hold the state folder's lock: two issuers would make two roots of one epoch. Raises StackError."""
     lock = (make_folder(layout.state / "run") / "issuer.lock").open("w")
     try:

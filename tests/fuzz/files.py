@@ -220,8 +220,8 @@ def targets() -> list[Target]:
     trust.with_certificate(CERTIFICATE).write(folder() / "trust.json")
     one = (folder() / "trust.json").read_bytes()
     epochs = [
-        StoredEpoch(generate.EPOCH_OBJECT, raw("epoch.value"), ROOT),
-        StoredEpoch(OTHER_EPOCH, sign_object(ANCHOR, OTHER_EPOCH), OTHER_ROOT),
+        StoredEpoch(generate.EPOCH_OBJECT, raw("epoch.value"), ROOT, bytes(32)),
+        StoredEpoch(OTHER_EPOCH, sign_object(ANCHOR, OTHER_EPOCH), OTHER_ROOT, bytes(32)),
     ]
     bundles = tuple(make_bundle(WRITER, POLICY, epochs, sending=each) or b"" for each in (True, False))
     stores().put(raw("epoch.value"), ROOT, bytes(32))

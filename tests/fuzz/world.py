@@ -17,6 +17,7 @@ from bus.crypto.keys import Secret
 from bus.crypto.signing import Signer, Trust, sign_object
 from bus.ledger.leaf import day_keys
 from bus.policy.compiling import canonical, compile_policy
+from bus.policy.rekeying import opening_digest
 from bus.wire.names import AgentId, DomainName
 from tests.vectors import generate
 from tests.vectors.generate import DAY, DEPLOYMENT, DOMAIN, EPOCH, PARTITION, TOPICS, ZONE
@@ -78,7 +79,7 @@ def keyring() -> Keyring:
     """What an enforcer holds: two agents in two domains, one epoch."""
     ring = Keyring(lead_ms=0, grace_ms=0)
     for epoch, root in ((generate.EPOCH_OBJECT, ROOT), (OTHER_EPOCH, OTHER_ROOT)):
-        ring.add(epoch, root, (WRITER, OUTSIDER))
+        ring.add(epoch, root, (WRITER, OUTSIDER), opening_digest(POLICY, DomainName(epoch.domain)))
     return ring
 
 

@@ -21,6 +21,7 @@ from bus.crypto.seal import Sealer, mac_state
 from bus.crypto.signing import Signer, Trust, sign_object
 from bus.kafka.windows import PartitionWindows
 from bus.policy.model import AgentPolicy, DomainPolicy, Policy
+from bus.policy.rekeying import opening_digest
 from bus.wire import codec, envelope, preimage, sealed
 from bus.wire.names import NO_ZONE, AgentId, DomainName, RoleName, Tier, domain_topics
 from bus.wire.objects import EnforcerCertificate, Epoch
@@ -100,11 +101,15 @@ class World:
             held = self._roots[domain, epoch] = (told, secret)
         return held
 
+    def openers(self, domain: str) -> bytes:
+        """Digest of who may open ``domain``: what its epochs are made for."""
+        return opening_digest(self.policy, DomainName(domain))
+
     def keyring(self, epochs: Iterable[int] = (1,)) -> Keyring:
         """A keyring of every domain of the policy."""
         ring = Keyring(lead_ms=LEAD, grace_ms=GRACE)
         for domain, epoch in itertools.product(self.policy.domains, epochs):
-            ring.add(*self.root(domain, epoch), self.policy.agents)
+            ring.add(*self.root(domain, epoch), self.policy.agents, self.openers(domain))
         return ring
 
     def context(self, epochs: Iterable[int] = (1,)) -> EnforcerContext:

@@ -214,7 +214,7 @@ def test_a_hop_says_what_was_decided_and_on_what():
     assert (tail.kind, tail.tool, tail.target) == ("MESSAGE", "sql.read", READER)
     assert (tail.purpose, tail.labels, tail.metadata_keys) == ("care", ("pii",), ("locale",))
     assert tail.on_behalf_of == bytes(32)
-    assert tail.facts == {"action": "produce", "roles": "WRITER", "tier_floor": ""}
+    assert tail.facts == {"action": "produce", "roles": "WRITER", "tier_floor": "", "labels": "pii"}
 
 
 def test_an_allowed_hop_of_an_output_only_domain_is_emptied():

@@ -36,7 +36,7 @@ def agents_of(wanted: Desired) -> set[str]:
 
 
 def test_every_agent_and_service_is_a_user_of_its_own(wanted):
-    services = {"bus-audit", "bus-enforcer-1", "bus-enforcer-2"}
+    services = {"bus-audit", "bus-authority", "bus-enforcer-1", "bus-enforcer-2"}
     assert wanted.users == {"writer-1", "reader-1", "keeper-1", "idle-1"} | services
     assert {acl.principal for acl in wanted.acls} == {f"User:{name}" for name in wanted.users}
 

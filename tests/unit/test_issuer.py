@@ -224,7 +224,7 @@ def sealing(authority: Authority, name: str, now: int) -> int:
     ring = Keyring(lead_ms=LEAD, grace_ms=GRACE)
     for number in authority.store.numbers():
         for each in authority.store.load(number):
-            ring.add(each.epoch, each.root, [])
+            ring.add(each.epoch, each.root, [], each.openers)
     found = ring.sealing(name, now)
     assert found is not None
     assert found.begins <= now <= found.closes - GRACE

@@ -21,7 +21,7 @@ AGENTS = [WRITER, OTHER_WRITER]
 def ring(*epochs: tuple[str, int]) -> Keyring:
     made = Keyring(lead_ms=LEAD, grace_ms=GRACE)
     for domain, epoch in epochs or ((MEMORY, 1),):
-        made.add(*WORLD.root(domain, epoch), AGENTS)
+        made.add(*WORLD.root(domain, epoch), AGENTS, WORLD.openers(domain))
     return made
 
 
@@ -57,7 +57,7 @@ def test_an_epoch_added_again_keeps_its_counters_and_gains_the_agents_it_lacks()
     made = ring()
     before, held = key(made), made.epochs()[0]
     assert held.dead.next() == 0
-    assert made.add(*WORLD.root(MEMORY, 1), [WRITER, READER]) is held
+    assert made.add(*WORLD.root(MEMORY, 1), [WRITER, READER], WORLD.openers(MEMORY)) is held
     assert key(made) is before
     assert key(made, READER).domain_epoch is held
     assert held.dead.next() == 1
@@ -96,7 +96,7 @@ def test_a_retired_epoch_that_is_added_again_counts_under_a_new_instance():
     made = ring()
     before = made.epochs()[0]
     made.retire(before.closes + 1)
-    made.add(*WORLD.root(MEMORY, 1), AGENTS)
+    made.add(*WORLD.root(MEMORY, 1), AGENTS, WORLD.openers(MEMORY))
     assert made.epochs()[0] is not before
     assert made.epochs()[0].instance != before.instance
 
@@ -166,6 +166,6 @@ def test_nothing_that_is_printed_of_a_keyring_shows_a_root():
 def test_a_zone_is_part_of_the_topic_that_a_key_may_write():
     told, root = WORLD.root(MEMORY, 1)
     made = Keyring(lead_ms=LEAD, grace_ms=GRACE)
-    held = made.add(replace(told, zone="eu"), root, [WRITER])
+    held = made.add(replace(told, zone="eu"), root, [WRITER], WORLD.openers(MEMORY))
     assert (held.domain, held.zone) == (DomainName("memory"), "eu")
     assert key(made).topic == "eu.memory.in"

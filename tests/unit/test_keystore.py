@@ -100,7 +100,8 @@ def test_an_agent_without_keys_is_told_what_to_look_at(issued):
         "notes",
     )
     assert "bus doctor" in refused.value.hint
-    assert nobody.reading(NOTES, 1) is None
+    with pytest.raises(RetryLater, match="the keys of notes, epoch 1, are not there yet"):
+        nobody.reading(NOTES, 1)
     assert nobody.newest() == 0
 
 
@@ -114,8 +115,10 @@ def test_reading_keys_are_those_of_the_records_epoch(issued):
 
 def test_an_epoch_or_domain_that_is_not_held_has_no_reading_keys(issued):
     store = issued.store(READER)
-    for name, number in ((NOTES, 0), (NOTES, 4), (DomainName("others"), 2)):
-        assert store.reading(name, number) is None
+    assert store.reading(NOTES, 0) is None, "newer ones are there: it is gone"
+    for name, number in ((NOTES, 4), (DomainName("others"), 2)):
+        with pytest.raises(RetryLater, match=f"the keys of {name}, epoch {number}, are not there yet"):
+            store.reading(name, number)
     assert store.reading(PLANS, 1) == ()
 
 

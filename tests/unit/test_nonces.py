@@ -310,14 +310,16 @@ class Mesh:
         """A new root for every domain; every enforcer gets them, agents use them when they start anew."""
         self.epoch += 1
         for context, domain in itertools.product(self.enforcers, self.world.policy.domains):
-            context.keyring.add(*self.world.root(domain, self.epoch), self.world.policy.agents)
+            context.keyring.add(
+                *self.world.root(domain, self.epoch), self.world.policy.agents, self.world.openers(domain)
+            )
 
     def read_keys_again(self, number: int) -> None:
         """An enforcer loses its keyring and reads all roots anew."""
         context = self.enforcers[number % len(self.enforcers)]
         context.keyring.retire(2**62)
         for domain, epoch in itertools.product(self.world.policy.domains, range(1, self.epoch + 1)):
-            context.keyring.add(*self.world.root(domain, epoch), self.world.policy.agents)
+            context.keyring.add(*self.world.root(domain, epoch), self.world.policy.agents, self.world.openers(domain))
 
     def record_audit(self) -> None:
         """An audit consumer stores every hop of the audit log; a second one makes the same bytes."""

@@ -9,7 +9,7 @@ import pytest
 
 from bus.codes import Code
 from bus.errors import SettingsError
-from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, GuardrailEngine, Mode, Settings, load
+from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, GuardrailEngine, Issuing, Mode, Settings, load
 from bus.stack.local import write_settings
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -71,6 +71,9 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         guardrail_engine = "presidio"
         guardrail_model = "/models/de"
         enforcers = 7
+        issuing = "authority"
+        authority = "127.0.0.1:9443"
+        enrolment = "127.0.0.1:9444"
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
         [owners]
@@ -95,6 +98,9 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         guardrail_engine=GuardrailEngine.PRESIDIO,
         guardrail_model="/models/de",
         enforcers=7,
+        issuing=Issuing.AUTHORITY,
+        authority="127.0.0.1:9443",
+        enrolment="127.0.0.1:9444",
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
         owners={"writer-1": 1001},
@@ -123,6 +129,9 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_GUARDRAIL_ENGINE": "presidio",
         "BUS_GUARDRAIL_MODEL": "/models/de",
         "BUS_ENFORCERS": "7",
+        "BUS_ISSUING": "authority",
+        "BUS_AUTHORITY": "127.0.0.1:9443",
+        "BUS_ENROLMENT": "127.0.0.1:9444",
         "BUS_INSTANCE": "bus-enforcer-2",
         "BUS_HTTP": "127.0.0.1:9464",
     }
@@ -147,7 +156,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, key, nea
 def test_a_key_like_no_other_is_refused_with_the_list_of_known_ones(tmp_path):
     with pytest.raises(SettingsError) as refused:
         load_text(tmp_path, "zzz = 1")
-    assert refused.value.hint.startswith("known: backlog_horizon_ms, bootstrap, ")
+    assert refused.value.hint.startswith("known: authority, backlog_horizon_ms, bootstrap, ")
 
 
 @pytest.mark.parametrize("name", ["BUS_SOURCE", "BUS_", "BUS_DEPLOYMENT_ID"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import uuid
 from dataclasses import replace
 
 import pytest
+import uuid_utils
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,12 +27,15 @@ from bus.wire import envelope, hopblock, preimage
 from bus.wire.envelope import MAX_TICKET, MAX_TICKETS, Kind
 from bus.wire.hop import decode_hop
 from bus.wire.names import AgentId, DomainName
-from bus.wire.ticket import encode_ticket, parse_ticket
+from bus.wire.ticket import encode_ticket, parse_ticket, reader_digest
 from consumers.enforcer.derive import derive
 from tests.unit.build import DEPLOYMENT, NOW, World, enforce, message_of, state
 from tests.unit.law_build import domain, loaded
 
 WARD = "ward"
+READERS = ("CLERK", "DOCTOR")
+S1, S2, S3 = (uuid_utils.uuid7().hex for _ in range(3))
+"""Sessions that began in this process."""
 LABELS = {"levels": ["public", "internal", "secret"], "categories": ["pii"], "propagate": "tickets"}
 ROLES = {"DOCTOR": {"clearance": "secret", "categories": ["pii"]}, "CLERK": {"clearance": "internal"}, "LOG": {}}
 STAFF = {"dan": "DOCTOR", "dora": "DOCTOR", "cat": "CLERK", "log": "LOG"}
@@ -133,8 +138,8 @@ def launderings(ward):
     yield "under another root", [issue(other, DEPLOYMENT, b"s-1", ("internal",), ("DOCTOR",))]
     yield "of an epoch that is not held", [encode_ticket(9, WARD, ("internal",), ("DOCTOR",)) + ticket.mac]
     yield "of a domain that is not there", [encode_ticket(1, "attic", ("internal",), ("DOCTOR",)) + ticket.mac]
-    yield "made lower", [encode_ticket(1, WARD, ("public",), ticket.readers) + ticket.mac]
-    yield "for a wider audience", [encode_ticket(1, WARD, ticket.labels, (*ticket.readers, "LOG")) + ticket.mac]
+    yield "made lower", [encode_ticket(1, WARD, ("public",), READERS) + ticket.mac]
+    yield "for a wider audience", [encode_ticket(1, WARD, ticket.labels, (*READERS, "LOG")) + ticket.mac]
     yield "a level that the policy has not", [issue(epoch, DEPLOYMENT, b"s-1", ("low",), ("DOCTOR",))]
     yield "half a ticket", [good[: len(good) // 2]]
     yield "a ticket and a byte", [good + b"\x00"]
@@ -158,7 +163,7 @@ def test_a_reader_gets_the_ticket_of_what_it_reads_and_none_of_those_that_were_s
     _, low = ward.says("log")
     _, got = ward.says("dan", tickets=[low["dan"].ticket], labels=("secret",))
     ticket = parse_ticket(got["dora"].ticket)
-    assert (ticket.domain, ticket.labels, ticket.readers) == (WARD, ("secret",), ("DOCTOR",))
+    assert (ticket.domain, ticket.labels, ticket.readers) == (WARD, ("secret",), {reader_digest("DOCTOR")})
     value = ward.sealed("dan", tickets=[low["dan"].ticket], labels=("secret",))
     (outcome,) = enforce(ward.context, ward.place, value, first=ward.offset)
     assert low["dan"].ticket not in outcome.plaintext
@@ -194,7 +199,6 @@ def test_any_bytes_are_a_ticket_or_a_wire_error(data):
         assert error.code in (Code.DECODE, Code.TOO_LARGE)
     else:
         assert ticket.signed + ticket.mac == data
-        assert encode_ticket(ticket.epoch, ticket.domain, ticket.labels, ticket.readers) == ticket.signed
 
 
 @given(data=st.data())
@@ -212,7 +216,7 @@ def test_a_ticket_with_one_bit_changed_proves_nothing(data):
 
 
 # What the agent's side remembers and shows.
-def delivery(ticket=b"", session="s-1"):
+def delivery(ticket=b"", session=S1):
     profile = envelope.Profile(AgentId("log"), DomainName(WARD))
     return Delivery(profile, os.urandom(16), NOW, NOW, session, b"", "", bytes(10), 1, (0, 0, 0), b"", ticket)
 
@@ -222,55 +226,82 @@ def ticket_of(*labels):
 
 
 def test_a_session_shows_one_ticket_for_each_label_that_was_given_in_it():
-    sessions = Sessions()
-    assert sessions.shown("s-1", ()) is None
+    sessions = Sessions(since=0)
+    assert sessions.shown(S1, ()) is None
     given_ = [ticket_of("internal"), ticket_of("internal"), ticket_of("secret", "pii")]
     for each in given_:
         sessions.given(delivery(each))
-    tickets, labels = sessions.shown("s-1", ())
+    tickets, labels = sessions.shown(S1, ())
     assert tickets == tuple(given_[1:])
     assert labels == ("internal", "pii", "secret")
-    assert sessions.shown("s-2", ()) is None
+    assert sessions.shown(S2, ()) is None
 
 
 def test_a_session_in_which_something_came_without_a_ticket_shows_none_for_good():
     for bad in (b"", b"noise"):
-        sessions = Sessions()
+        sessions = Sessions(since=0)
         for each in (ticket_of("internal"), bad, ticket_of("internal")):
             sessions.given(delivery(each))
-        assert sessions.shown("s-1", ()) is None
+        assert sessions.shown(S1, ()) is None
 
 
 def test_a_message_that_also_builds_on_another_session_shows_none():
-    sessions = Sessions()
-    mine, other = delivery(ticket_of("internal")), delivery(ticket_of("secret"), "s-2")
+    sessions = Sessions(since=0)
+    mine, other = delivery(ticket_of("internal")), delivery(ticket_of("secret"), S2)
     sessions.given(mine)
-    assert sessions.shown("s-1", (mine,)) is not None
-    assert sessions.shown("s-1", (mine, other)) is None
+    assert sessions.shown(S1, (mine,)) is not None
+    assert sessions.shown(S1, (mine, other)) is None
 
 
 def test_what_a_message_names_as_its_cause_counts_as_given():
-    sessions = Sessions()
-    tickets, labels = sessions.shown("s-1", (delivery(ticket_of("secret")),))
+    sessions = Sessions(since=0)
+    tickets, labels = sessions.shown(S1, (delivery(ticket_of("secret")),))
     assert (len(tickets), labels) == (1, ("secret",))
 
 
 def test_more_labels_than_an_envelope_takes_show_none(monkeypatch):
-    sessions = Sessions()
+    sessions = Sessions(since=0)
     for number in range(MAX_TICKETS):
         sessions.given(delivery(ticket_of(f"l{number}")))
-    assert len(sessions.shown("s-1", ())[0]) == MAX_TICKETS
+    assert len(sessions.shown(S1, ())[0]) == MAX_TICKETS
     sessions.given(delivery(ticket_of("one-more")))
-    assert sessions.shown("s-1", ()) is None
+    assert sessions.shown(S1, ()) is None
 
 
 def test_sessions_beyond_the_bound_show_none_and_those_within_it_go_on(monkeypatch):
     assert MAX_SESSIONS >= 10_000
     monkeypatch.setattr("bus.client.sessions.MAX_SESSIONS", 2)
-    sessions = Sessions()
-    for session in ("s-1", "s-2", "s-3", "s-1"):
+    sessions = Sessions(since=0)
+    for session in (S1, S2, S3, S1):
         sessions.given(delivery(ticket_of("internal"), session))
-    assert [sessions.shown(session, ()) is not None for session in ("s-1", "s-2", "s-3")] == [True, True, False]
+    assert [sessions.shown(session, ()) is not None for session in (S1, S2, S3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "session", ["", "task-7", "0" * 32, "s-1", str(uuid.UUID(int=7)), "f47ac10b58cc4372a5670e02b2c3d479"]
+)
+def test_a_session_that_is_not_named_by_its_first_message_shows_none(session):
+    sessions = Sessions(since=0)
+    sessions.given(delivery(ticket_of("internal"), session))
+    assert sessions.shown(session, ()) is None
+
+
+def test_a_session_older_than_the_process_shows_none():
+    now = uuid.UUID(hex=S1).int >> 80
+    for since, shows in ((now, True), (now + 1, False)):
+        sessions = Sessions(since=since)
+        sessions.given(delivery(ticket_of("internal")))
+        assert (sessions.shown(S1, ()) is not None) is shows
+
+
+def test_a_cause_named_by_its_id_counts_where_it_was_given_in_that_session():
+    sessions = Sessions(since=0)
+    mine, other = delivery(ticket_of("internal")), delivery(ticket_of("secret"), S2)
+    for each in (mine, other):
+        sessions.given(each)
+    assert sessions.shown(S1, (uuid.UUID(bytes=mine.message_id),)) is not None
+    assert sessions.shown(S1, (uuid.UUID(bytes=other.message_id),)) is None
+    assert sessions.shown(S1, (uuid.uuid4(),)) is None
 
 
 def test_the_early_check_knows_the_label_that_the_enforcer_will_give():

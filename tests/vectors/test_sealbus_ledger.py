@@ -79,7 +79,7 @@ def test_an_enforcer_writes_this_dead_letter_and_hop_for_a_forged_record() -> No
     forged = honest[:-1] + bytes((honest[-1] ^ 1,))
     assert hashlib.sha256(forged).digest() == refused.origin_digest
     ring = Keyring(lead_ms=0, grace_ms=0)
-    ring.add(generate.EPOCH_OBJECT, ROOT, [generate.AGENT])
+    ring.add(generate.EPOCH_OBJECT, ROOT, [generate.AGENT], bytes(32))
     policy = replace(compile_policy(POLICY), digest=refused.tail.policy_digest)
     context = EnforcerContext(DEPLOYMENT, ring, SIGNER, policy, refused.tail.snapshot)
     context.now_ms = refused.decided_at

@@ -58,7 +58,7 @@ class Place:
 
 def keyring() -> Keyring:
     ring = Keyring(lead_ms=0, grace_ms=0)
-    ring.add(generate.EPOCH_OBJECT, ROOT, [generate.AGENT])
+    ring.add(generate.EPOCH_OBJECT, ROOT, [generate.AGENT], bytes(32))
     return ring
 
 

@@ -272,7 +272,7 @@ def test_a_sealed_is_framed_and_opened(path: str) -> None:
 
 def test_a_keyring_finds_the_agent_by_its_key_id() -> None:
     ring = Keyring(lead_ms=0, grace_ms=0)
-    ring.add(generate.EPOCH_OBJECT, ROOT, [generate.AGENT])
+    ring.add(generate.EPOCH_OBJECT, ROOT, [generate.AGENT], bytes(32))
     found = ring.find(sealed.parse(raw("sealed.value")).key_id)
     assert found is not None
     assert (found.agent, found.topic) == (INPUTS["agent"], TOPICS["in"])

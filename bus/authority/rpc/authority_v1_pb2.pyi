@@ -1,0 +1,65 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class EnrolRequest(_message.Message):
+    __slots__ = ("token", "request")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    request: bytes
+    def __init__(self, token: _Optional[str] = ..., request: _Optional[bytes] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("counter", "request")
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    counter: int
+    request: bytes
+    def __init__(self, counter: _Optional[int] = ..., request: _Optional[bytes] = ...) -> None: ...
+
+class Certified(_message.Message):
+    __slots__ = ("agent", "certificate", "counter", "not_after")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    COUNTER_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    certificate: bytes
+    counter: int
+    not_after: int
+    def __init__(self, agent: _Optional[str] = ..., certificate: _Optional[bytes] = ..., counter: _Optional[int] = ..., not_after: _Optional[int] = ...) -> None: ...
+
+class LeaseRequest(_message.Message):
+    __slots__ = ("held",)
+    class HeldEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    held: _containers.ScalarMap[int, bytes]
+    def __init__(self, held: _Optional[_Mapping[int, bytes]] = ...) -> None: ...
+
+class Leases(_message.Message):
+    __slots__ = ("bundles", "kept", "due")
+    class BundlesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    DUE_FIELD_NUMBER: _ClassVar[int]
+    bundles: _containers.ScalarMap[int, bytes]
+    kept: _containers.RepeatedScalarFieldContainer[int]
+    due: int
+    def __init__(self, bundles: _Optional[_Mapping[int, bytes]] = ..., kept: _Optional[_Iterable[int]] = ..., due: _Optional[int] = ...) -> None: ...

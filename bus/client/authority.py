@@ -1,0 +1,167 @@
+"""An agent's side of the authority: enrol once, renew in time, lease keys into the agent's own folder.
+
+The folder has the shape that the local issuer gives it (``keys/<epoch>``), so that whoever reads keys need not know who
+wrote them; beside it stands ``identity``: key, client certificate and counter in one 0600 file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from bus.authority import rpc
+from bus.authority.ca import make_request, private_pem
+from bus.authority.rpc import authority_v1_pb2 as pb
+from bus.codes import Code
+from bus.errors import Refused, RetryLater, Unavailable
+from bus.files import make_folder, read_secret, write_secret
+
+import grpc  # isort: skip  # behind bus.authority.rpc, which says which TLS it may speak
+
+TIMEOUT_S: Final = 10.0
+RENEW_PART: Final = 3
+"""A certificate is renewed when a third of its life is left."""
+FORMAT: Final = "sealbus.identity/1"
+IDENTITY: Final = "identity"
+NEXT: Final = "identity.next"
+"""A key and its request whose certificate has not come yet: a repeat is answered like the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An agent's private key and certificate (PEM), and the counter that the next renewal shows."""
+
+    agent: str
+    key: bytes = field(repr=False)
+    certificate: bytes
+    counter: int
+
+    def life(self) -> tuple[int, int]:
+        """Begin and end of the certificate (ms since 1970)."""
+        certificate = x509.load_pem_x509_certificate(self.certificate)
+        times = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        return int(times[0].timestamp() * 1000), int(times[1].timestamp() * 1000)
+
+
+def enrol(folder: Path, address: str, ca: bytes, token: str) -> str:
+    """Use a one-time token; the agent's name. Raises Refused(credential) or Unavailable."""
+    make_folder(folder)
+    request = _request(folder)
+    with _channel(address, grpc.ssl_channel_credentials(ca)) as channel:
+        made = _ask(channel, rpc.ENROL, pb.EnrolRequest(token=token, request=request))
+    _take(folder, made)
+    return str(made.agent)
+
+
+class AuthorityClient:
+    """One enrolled agent. Not thread-safe: one keeper uses it."""
+
+    def __init__(self, folder: Path, address: str, ca: bytes) -> None:
+        self._folder = folder
+        self._address = address
+        self._ca = ca
+
+    def renew_if_due(self, now_ms: int) -> bool:
+        """Renew the client certificate where less than a third of its life is left; whether it did."""
+        begin, end = read_identity(self._folder).life()
+        if end - now_ms > (end - begin) // RENEW_PART:
+            return False
+        self.renew()
+        return True
+
+    def renew(self) -> None:
+        """The next certificate. Raises Refused(credential) where there are two of this agent, or it is revoked."""
+        counter = read_identity(self._folder).counter
+        with self._mutual() as channel:
+            made = _ask(channel, rpc.RENEW, pb.RenewRequest(counter=counter, request=_request(self._folder)))
+        _take(self._folder, made)
+
+    def lease(self) -> int:
+        """Bring ``keys/`` up to what the authority gives now; when to ask again (ms). The rest is removed."""
+        keys = make_folder(self._folder / "keys")
+        held = {int(path.name): read_secret(path) for path in keys.iterdir() if path.name.isdigit()}
+        digests = {number: hashlib.sha256(data).digest() for number, data in held.items()}
+        with self._mutual() as channel:
+            made = _ask(channel, rpc.LEASE, pb.LeaseRequest(held=digests))
+        for number, data in made.bundles.items():
+            write_secret(keys / str(number), data)
+        for number in set(held) - set(made.bundles) - set(made.kept):
+            (keys / str(number)).unlink(missing_ok=True)
+        return int(made.due)
+
+    def wipe(self) -> None:
+        """Forget every leased key."""
+        for path in (self._folder / "keys").glob("*"):
+            path.unlink(missing_ok=True)
+
+    def _mutual(self) -> grpc.Channel:
+        held = read_identity(self._folder)
+        return _channel(self._address, grpc.ssl_channel_credentials(self._ca, held.key, held.certificate))
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.Channel:
+    options = [
+        ("grpc.ssl_target_name_override", rpc.SERVER_NAME),
+        ("grpc.max_receive_message_length", rpc.MAX_MESSAGE),
+        ("grpc.use_local_subchannel_pool", 1),  # two agents in a process never share a connection
+    ]
+    return grpc.secure_channel(address, credentials, options)
+
+
+def _ask(channel: grpc.Channel, method: rpc.Method, request: Any) -> Any:
+    try:
+        return rpc.call(channel, method, request, TIMEOUT_S)
+    except grpc.RpcError as error:
+        status, told = error.code(), error.details() or ""
+        code, _, why = told.partition(": ")
+        if status is grpc.StatusCode.PERMISSION_DENIED:
+            raise Refused(why or told, code=Code(code) if code in set(Code) else Code.CREDENTIAL) from None
+        if status is grpc.StatusCode.UNAVAILABLE and code == Code.RETRY:
+            raise RetryLater(why, code=Code.RETRY) from None
+        raise Unavailable(f"the authority did not answer: {status.name}: {told}"[:500], hint="does it run?") from None
+
+
+def _request(folder: Path) -> bytes:
+    """The request for the next certificate; kept with its key until that came, so that a repeat is the same."""
+    path = folder / NEXT
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = {"key": private_pem(key).decode(), "request": make_request(key).decode()}
+        write_secret(path, json.dumps(made).encode())
+    request: str = json.loads(read_secret(path))["request"]
+    return request.encode()
+
+
+def _take(folder: Path, made: Any) -> None:
+    """Key, certificate and counter in one file: after a crash there are the old three or the new."""
+    held = {
+        "format": FORMAT,
+        "agent": made.agent,
+        "key": json.loads(read_secret(folder / NEXT))["key"],
+        "certificate": made.certificate.decode(),
+        "counter": made.counter,
+    }
+    write_secret(folder / IDENTITY, json.dumps(held).encode())
+    (folder / NEXT).unlink(missing_ok=True)
+
+
+def read_identity(folder: Path) -> Identity:
+    """What an agent enrolled as. Raises Refused(credential) where it did not, or the file is none of ours."""
+    path = folder / IDENTITY
+    try:
+        held = json.loads(read_secret(path))
+        found = Identity(held["agent"], held["key"].encode(), held["certificate"].encode(), int(held["counter"]))
+        known = held["format"] == FORMAT
+    except FileNotFoundError:
+        raise Refused(f"{folder.name} is not enrolled", code=Code.CREDENTIAL, hint="bus agent enroll") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused(f"{path}: not an identity: {type(error).__name__}", code=Code.CREDENTIAL) from None
+    if not known:
+        raise Refused(f"{path}: expected format {FORMAT}", code=Code.CREDENTIAL)
+    return found

@@ -1,0 +1,1 @@
+"""The authority as a service: gRPC with client certificates."""

@@ -1,0 +1,105 @@
+"""Shell of the authority: follows the applied policy, makes epochs, answers agents and records it on `bus.issue`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, Producer
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from bus.admin.desired import AUTHORITY
+from bus.authority.enrolment import open_authority
+from bus.authority.issued import sign_issued
+from bus.authority.issuer import Issuer
+from bus.authority.local import load_signer, now_ms, open_roots, read_applied
+from bus.authority.service import AuthorityService
+from bus.authority.trust import LiveSnapshot, read_trust
+from bus.codes import Code
+from bus.crypto.signing import Signer
+from bus.errors import BusError, RetryLater
+from bus.files import Layout
+from bus.kafka.config import Connection, read_identity
+from bus.settings import Settings
+from bus.wire.names import ISSUE
+from consumers.authority.server import AuthorityServer, Identity
+from consumers.endpoint import Endpoint, Vitals
+from consumers.issuer.app import MAX_WAIT_S, only_one, stop_on_signal
+
+log = logging.getLogger("bus.authority")
+STORED_S: Final = 10.0
+
+
+class IssueLog:
+    """Events on `bus.issue`, signed; each is stored by all replicas before ``__call__`` returns."""
+
+    def __init__(self, connection: Connection, signer: Signer, deployment: bytes, counted: Counter) -> None:
+        self._producer = Producer(
+            connection.config(
+                acks="all", enable_idempotence=False, max_in_flight=1, linger_ms=0, message_timeout_ms=8000
+            )
+        )
+        self._signer = signer
+        self._deployment = deployment
+        self._counted = counted
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Raises RetryLater where it is not known to be stored."""
+        done = threading.Event()
+        failed: list[object] = []
+
+        def delivered(error: object, _message: object) -> None:
+            failed.append(error)
+            done.set()
+
+        try:
+            self._producer.produce(ISSUE, sign_issued(self._signer, self._deployment, event), on_delivery=delivered)
+        except (KafkaException, BufferError) as error:
+            raise RetryLater(f"{ISSUE}: {error}", code=Code.RETRY) from error
+        if self._producer.flush(STORED_S) or not done.is_set() or failed[0] is not None:
+            raise RetryLater(f"{ISSUE}: {failed[0] if failed else 'no answer'}", code=Code.RETRY)
+        self._counted.labels(event=event["event"]).inc()
+
+
+def run(settings: Settings, stop: threading.Event | None = None) -> None:
+    """Serve until stopped (SIGTERM, SIGINT or ``stop``)."""
+    stop = stop or stop_on_signal()
+    layout = Layout(settings.state)
+    trust = read_trust(layout.trust)
+    signer = load_signer(layout.signer("issuer"))
+    registry = CollectorRegistry()
+    due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
+    counted = Counter("sealbus_issued", "Events on bus.issue.", ["event"], registry=registry)
+    connection = Connection(settings.bootstrap, layout.ca, read_identity(layout.service(AUTHORITY), AUTHORITY))
+    held = open_authority(layout, settings.deployment_id)
+    issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners, files=False)
+    record = IssueLog(connection, signer, settings.deployment_id, counted)
+    service = AuthorityService(held.ca, held.register, issuer, settings.deployment_id, record, now_ms)
+    identity = Identity(held.server_key, held.server_chain, held.ca.certificate_pem)
+    vitals = Vitals(layout.run / "authority.ready")
+    with (
+        only_one(layout),
+        AuthorityServer(service, identity, settings.authority, settings.enrolment) as server,
+        vitals,
+        Endpoint("authority", settings.http, layout.run, vitals, registry),
+    ):
+        live: LiveSnapshot | None = None
+        while not stop.is_set():
+            vitals.beat()
+            at = now_ms() + 1000
+            try:
+                live = read_applied(layout, trust, live) or live
+                if live is not None:
+                    live.check_validity(now_ms(), settings.max_clock_skew_ms)
+                    at = service.step(live.policy)
+                    vitals.ready()
+                    server.serving(ready=True)
+            except BusError as error:
+                log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message
+                vitals.waiting(str(error))
+                server.serving(ready=False)
+            left = (at - now_ms()) / 1000
+            due.set(max(left, 0))
+            stop.wait(max(0.02, min(MAX_WAIT_S, left)))
