@@ -158,3 +158,24 @@ def instance_info(use: str, instance: bytes) -> bytes:
 def purpose_info(purpose: str) -> bytes:
     """A domain-wide key from a root: dead, ticket; or from root(audit, day): block, ledger, search."""
     return label("key/purpose") + part(purpose.encode())
+
+
+# Attestation.
+def attestation_binding(nonce: bytes, agent: str, confirmation: bytes) -> bytes:
+    """What evidence carries the digest of: the verifier's nonce, the agent and its key (SubjectPublicKeyInfo, DER)."""
+    return label("attestation/binding") + part(nonce) + part(agent.encode()) + part(confirmation)
+
+
+def attestation_software(binding: bytes, digest: bytes) -> bytes:
+    """What an agent signs with its own key: SHA-256 of the binding and its measurement, 32 bytes each."""
+    return label("attestation/software") + binding + digest
+
+
+def attestation_code() -> bytes:
+    """Prefix of a software measurement; the interpreter's SHA-256, then path and SHA-256 of each file follow."""
+    return label("attestation/code")
+
+
+def attestation_activation(nonce: bytes, agent: str, ek: bytes, name: bytes) -> bytes:
+    """What the secret of a TPM's challenge is derived from: nonce, agent, SHA-256 of the EK certificate, AK name."""
+    return label("attestation/activation") + part(nonce) + part(agent.encode()) + ek + part(name)
