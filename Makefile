@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-compose check setup native lock clean bench chaos fuzz hostile
+.PHONY: demo test test-compose test-attestation check setup native lock clean bench chaos fuzz hostile
 
 demo: setup
 	$(BIN)/bus demo
@@ -16,6 +16,13 @@ test: setup check
 # docker-compose.yml on a Docker daemon of its own where none answers; skipped with its reason where Docker cannot be had.
 test-compose: setup
 	$(BIN)/python -m pytest tests/compose
+
+# Quotes by tpm2-tools and a software TPM (swtpm); Debian packages are installed where root may, else the test says what it lacks.
+test-attestation: setup
+	@{ command -v swtpm && command -v swtpm_localca && command -v tpm2_quote; } >/dev/null \
+	  || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends swtpm swtpm-tools tpm2-tools; }
+	$(BIN)/python -m pytest tests/attestation tests/integration/test_swtpm.py
 
 check: setup
 	$(BIN)/ruff check .
