@@ -102,6 +102,8 @@ MEANING: Final = {
     "Agent.roles": "This or `role`.",
     "Agent.tenant": "One of the policy's; needed where it has any.",
     "Agent.zone": "One of the policy's; needed where it has any.",
+    "Agent.measurements": "What attestation may find of it, any one of them; without any it gets no keys of domains "
+    "that require attestation. A measurement more widens.",
     # cases.yaml
     "CasesFile.agents": "Doubles by name; cases may also speak of the agents of agents.yaml.",
     "CasesFile.base": "What every case and cell starts from.",

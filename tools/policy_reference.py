@@ -30,6 +30,7 @@ _TYPES: Final[dict[str, Any]] = {
     "tool": values.ToolText,
     "key": Key,
     "expression": values.Expression,
+    "measurement": values.MeasurementText,
     "question": Question,
     "duration": values.Duration,
     "size": values.Size,
@@ -44,6 +45,8 @@ _WORDS: Final = {
     "tool": "one to four words of lower-case letters, digits, `_` and `-`, with dots between them: `sql.read`",
     "key": "a metadata key, or `payload.a.b` for a field of a JSON payload",
     "expression": f"CEL, at most {values.MAX_EXPRESSION} characters",
+    "measurement": "`software:sha256:HEX`, `tpm:pcrN:HEX`, `snp:HEX` or `nitro:pcrN:HEX`, not zeros "
+    "(docs/operations/attestation.md)",
     "question": "`produce DOMAIN` or `consume DOMAIN`",
 }
 

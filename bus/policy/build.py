@@ -58,6 +58,7 @@ def build_document(mesh: Document, law: SecurityMesh, who: AgentsFile) -> dict[s
                 "roles": closure(law, agent_roles(agent)),
                 **({"tenant": agent.tenant} if agent.tenant else {}),
                 **({"zone": agent.zone} if agent.zone else {}),
+                **({"measurements": sorted(agent.measurements)} if agent.measurements else {}),
             }
             for name, agent in who.agents.items()
         },

@@ -237,6 +237,10 @@ def _agents(document: Document, who: AgentsFile, law: SecurityMesh) -> Iterator[
                 where = (*path, "role") if agent.role else (*path, "roles")
                 message = f"role: expected one that a domain allows ({', '.join(known)}), found {role!r}"
                 yield document.error(where, message, nearest=near[0] if near else "")
+        measured = agent.measurements or []
+        for place, each in enumerate(measured):
+            if each in measured[:place]:
+                yield document.error((*path, "measurements", place), "measurements: this one is given twice")
         for key, given, allowed in (("tenant", agent.tenant, law.tenants), ("zone", agent.zone, list(law.zones))):
             if given is not None and given not in allowed:
                 yield unknown(document, (*path, key), key, given, allowed)

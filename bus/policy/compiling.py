@@ -28,6 +28,7 @@ from bus.policy.model import (
     RateRule,
 )
 from bus.wire.envelope import Kind
+from bus.wire.measurement import parse_measurement
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 
 FORMAT: Final = "sealbus.policy/1"
@@ -65,6 +66,7 @@ def _policy(value: dict[str, Any], document: bytes) -> Policy:
                 frozenset(map(RoleName, each["roles"])),
                 each.get("tenant", ""),
                 each.get("zone", ""),
+                frozenset(map(parse_measurement, each.get("measurements", ()))),
             )
             for name, each in value["agents"].items()
         },

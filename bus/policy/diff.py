@@ -33,7 +33,7 @@ class AccessChange:
 
 def access_changes(live: Policy, draft: Policy) -> list[AccessChange]:
     """Every change of access or of a rule, by domain."""
-    return [*_access(live, draft), *_domains(live, draft), *_policy(live, draft)]
+    return [*_access(live, draft), *_domains(live, draft), *_measurements(live, draft), *_policy(live, draft)]
 
 
 def _access(live: Policy, draft: Policy) -> Iterator[AccessChange]:
@@ -115,6 +115,17 @@ def _wider(before: RateRule | None, after: RateRule | None) -> bool:
     if before is None:
         return False
     return after is None or after.per != before.per or after.per_hour > before.per_hour or after.burst > before.burst
+
+
+def _measurements(live: Policy, draft: Policy) -> Iterator[AccessChange]:
+    """What attestation may find of an agent: one more widens, whatever the others are."""
+    for name in sorted(draft.agents):
+        before = live.agents[name].measurements if name in live.agents else frozenset()
+        after = draft.agents[name].measurements
+        for each in sorted(after - before):
+            yield AccessChange("+", f"{name} may attest {each}", "", widens=True)
+        for each in sorted(before - after):
+            yield AccessChange("-", f"{name} may not attest {each} any more", "", widens=False)
 
 
 def _policy(live: Policy, draft: Policy) -> Iterator[AccessChange]:

@@ -15,6 +15,7 @@ from bus.policy.values import (
     Duration,
     Expression,
     LowerName,
+    MeasurementText,
     Percent,
     RecordRate,
     Refusals,
@@ -188,12 +189,13 @@ class MeshFile(Strict):
 
 
 class Agent(Strict):
-    """Who an agent is: one role or several, its tenant and zone."""
+    """Who an agent is: one role or several, its tenant and zone; what attestation may find of it."""
 
     role: RoleText | None = None
     roles: Annotated[list[RoleText], Field(min_length=1, max_length=16)] | None = None
     tenant: LowerName | None = None
     zone: LowerName | None = None
+    measurements: Annotated[list[MeasurementText], Field(min_length=1, max_length=64)] | None = None
 
 
 class AgentsFile(Strict):

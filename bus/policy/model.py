@@ -13,6 +13,7 @@ from typing import Final
 from bus.policy.conditions import Condition, Look
 from bus.policy.labels import BOTTOM, Label, Propagate, Scheme, joined
 from bus.wire.envelope import Kind
+from bus.wire.measurement import Measurement
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 
 QUOTA_KEYS: Final = ("consumer_byte_rate", "producer_byte_rate", "request_percentage")
@@ -149,12 +150,16 @@ class DomainPolicy:
 
 @dataclass(frozen=True, slots=True)
 class AgentPolicy:
-    """One agent: its roles with all that they inherit, tenant and zone ("" where the policy has none)."""
+    """One agent: its roles with all that they inherit, tenant and zone ("" where the policy has none).
+
+    ``measurements``: any one of them lets it have keys of domains that require attestation; without any it gets none.
+    """
 
     name: AgentId
     roles: frozenset[RoleName]
     tenant: str = ""
     zone: str = ""
+    measurements: frozenset[Measurement] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 Counted is who holds keys of the domain, and for which records: its writers (their own keys open what they sealed), its
 reader groups with their agents and the labels that each role is cleared for, the flows that lead its records from its
-writers to its readers, its label, its tier and whether keys wait for attestation. Not counted is what decides on single
-records behind that: kinds, tools, conditions, masks, guardrails, rates, breakers, declassifiers, quotas, locations.
+writers to its readers, its label, its tier, and where keys wait for attestation, which measurements of each agent are
+accepted. Not counted is what decides on single records behind that: kinds, tools, conditions, masks, guardrails, rates,
+breakers, declassifiers, quotas, locations.
 
 The digest may change where nobody gains or loses (a level that no record has yet); it never stays where somebody does.
 """
@@ -46,7 +47,7 @@ def _opening(policy: Policy, domain: DomainPolicy) -> dict[str, Any]:
     held = {role for agent in openers for role in policy.agents[agent].roles}
     return {
         "tier": domain.tier.name,
-        "attested": domain.attestation_required,
+        "attested": _attested(policy, domain, writers, openers),
         "label": list(policy.scheme.names(domain.label)),
         "writers": [_placed(policy, agent) for agent in writers],
         "groups": groups,
@@ -56,6 +57,15 @@ def _opening(policy: Policy, domain: DomainPolicy) -> dict[str, Any]:
         },
         "flows": _flows(policy, domain, writers, openers),
     }
+
+
+def _attested(
+    policy: Policy, domain: DomainPolicy, writers: list[AgentId], openers: list[AgentId]
+) -> dict[str, list[str]] | bool:
+    """What may be found of each agent that gets keys of a domain that requires attestation; False of any other."""
+    if not domain.attestation_required:
+        return False
+    return {each: sorted(map(str, policy.agents[each].measurements)) for each in {*writers, *openers}}
 
 
 def _placed(policy: Policy, agent: AgentId) -> str:

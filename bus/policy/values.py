@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from bus.errors import WireError
+from bus.wire import measurement
 
 _LONGEST: Final = 3650 * 86_400_000
 _DURATION: Final = r"([1-9][0-9]{0,8})(ms|s|m|h|d)"
@@ -55,6 +58,14 @@ def _refusals(value: Any) -> Any:
     raise ValueError("expected refusals in a time, as in 5 refusals in 30s, at most 64")
 
 
+def _measured(value: str) -> str:
+    try:
+        return str(measurement.parse_measurement(value))
+    except WireError:
+        example = "software:sha256:HEX, tpm:pcr14:HEX, snp:HEX or nitro:pcr0:HEX"
+        raise ValueError(f"expected a measurement that is not zeros, as in {example}") from None
+
+
 def _first_version(value: Any) -> Any:
     if type(value) is not int or value != 1:
         raise ValueError("expected 1")
@@ -94,6 +105,11 @@ Version = Annotated[int, BeforeValidator(_first_version), WithJsonSchema({"type"
 LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
 ToolText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}(\.[a-z][a-z0-9_-]{0,30}){0,3}$")]
+MeasurementText = Annotated[
+    str,
+    AfterValidator(_measured),
+    WithJsonSchema({"type": "string", "pattern": measurement.PATTERN, "description": "What attestation may find."}),
+]
 Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION)]
 TierText = Literal["PLAINTEXT", "RETRIEVAL", "COMPUTATION", "FHE"]
 

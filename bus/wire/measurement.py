@@ -17,7 +17,7 @@ from bus.errors import WireError
 
 _REGISTER: Final = "(?:[0-9]|1[0-5])"
 PATTERN: Final = (
-    rf"^(?:software:sha256:[0-9a-f]{{64}}|tpm:pcr{_REGISTER}:[0-9a-f]{{64}}"
+    rf"^(?!.*:0+$)(?:software:sha256:[0-9a-f]{{64}}|tpm:pcr{_REGISTER}:[0-9a-f]{{64}}"
     rf"|snp:[0-9a-f]{{96}}|nitro:pcr{_REGISTER}:[0-9a-f]{{96}})$"
 )
 """Of the text form; holds in Python and in JSON Schema."""
@@ -55,10 +55,9 @@ class Measurement:
 def parse_measurement(text: str) -> Measurement:
     """The measurement in ``text``. Raises WireError(decode) for any other text."""
     if len(text) > 128 or not re.fullmatch(PATTERN, text) or text.endswith("\n"):
-        raise WireError("measurement: expected software:, tpm:, snp: or nitro: and a digest", code=Code.DECODE)
+        raise WireError(
+            "measurement: expected software:, tpm:, snp: or nitro: and a digest that is not zeros", code=Code.DECODE
+        )
     kind, *middle, digest = text.split(":")
     register = int(middle[0][3:]) if middle and middle[0].startswith("pcr") else 0
-    found = Measurement(EvidenceKind(kind), register, bytes.fromhex(digest))
-    if not found.told:
-        raise WireError("measurement: zeros, where nothing was measured", code=Code.DECODE)
-    return found
+    return Measurement(EvidenceKind(kind), register, bytes.fromhex(digest))

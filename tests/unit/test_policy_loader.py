@@ -263,7 +263,7 @@ ROWS = [
         f"unknown key 'metadata_maskin'; expected one of {DOMAIN_KEYS}", "metadata_masking"),
     Row("stranger", "tier:", "zzz: 1\n      tier:", (8, 7), f"unknown key 'zzz'; expected one of {DOMAIN_KEYS}"),
     Row("agent", "{role: ORCHESTRATOR}", "{rule: ORCHESTRATOR}", (2, 20),
-        "unknown key 'rule'; expected one of role, roles, tenant, zone", "role", "agents.yaml"),
+        "unknown key 'rule'; expected one of measurements, role, roles, tenant, zone", "role", "agents.yaml"),
     Row("agents", "agents:", "agent:", (1, 1),
         "unknown key 'agent'; expected one of agents", "agents", "agents.yaml"),
     # missing keys: at the mapping that lacks them

@@ -165,6 +165,9 @@ CHANGES: dict[str, tuple[str, str, Any]] = {
     "a load that is text": ("cases", "cases/0/load", "high"),
     "metadata that is no text": ("cases", "cases/0/metadata", {"a": 1}),
     "an unknown border": ("cases", "never/0/crosses", "seas"),
+    "a measurement of zeros": ("agents", "agents/executor-1/measurements", ["snp:" + "0" * 96]),
+    "a measurement of a PCR that can be reset": ("agents", "agents/executor-1/measurements", ["tpm:pcr16:" + "1" * 64]),
+    "no measurements": ("agents", "agents/executor-1/measurements", []),
     "a truth that is none": ("cases", "agents/exe/attested", "true"),
 }
 
@@ -208,6 +211,11 @@ KEPT: dict[str, tuple[str, str, Any]] = {
     "nobody may call": ("mesh", "security_mesh/domains/1/tools/mail.send", []),
     "a tool of four words": ("mesh", "security_mesh/domains/1/tools/a.b.c.d", ["ANALYST"]),
     "several roles": ("agents", "agents/executor-1", {"roles": ["EXECUTOR", "ANALYST"], "tenant": "hr", "zone": "us"}),
+    "measurements": (
+        "agents",
+        "agents/executor-1/measurements",
+        ["software:sha256:" + "a" * 64, "tpm:pcr14:" + "b" * 64, "snp:" + "c" * 96, "nitro:pcr0:" + "d" * 96],
+    ),
     "any payload": ("cases", "cases/0/payload", [1, "a", {"b": None}, [True]]),
     "a whole load": ("cases", "cases/0/load", 1),
     "everyone": ("cases", "matrix/0/who", "all"),
