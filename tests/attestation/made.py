@@ -39,7 +39,6 @@ QUESTIONS = {
     "nonce": Question(hashlib.sha256(b"another").digest(), AgentId("ana")),
     "agent": Question(ASKED.nonce, AgentId("eve")),
 }
-CURVES = {ec.SECP256R1: hashes.SHA256(), ec.SECP384R1: hashes.SHA384()}
 
 
 def refused(step, call, *told):
@@ -96,8 +95,8 @@ class Authority:
         return builder.sign(self.key, hashes.SHA384())
 
 
-def raw_signature(key: ec.EllipticCurvePrivateKey, message: bytes) -> tuple[int, int]:
-    return decode_dss_signature(key.sign(message, ec.ECDSA(CURVES[type(key.curve)])))
+def raw_signature(key: ec.EllipticCurvePrivateKey, message: bytes, hashed: hashes.HashAlgorithm) -> tuple[int, int]:
+    return decode_dss_signature(key.sign(message, ec.ECDSA(hashed)))
 
 
 # AMD SEV-SNP.
@@ -107,12 +106,12 @@ LAUNCHED = Measurement(EvidenceKind.SNP, 0, hashlib.sha384(b"guest").digest())
 
 
 class Chip:
-    def __init__(self, product: bytes = b"Milan-B0", chip: bytes = CHIP, tcb: tuple[int, ...] = TCB) -> None:
+    def __init__(self, product: bytes = b"Milan-B0", curve: type[ec.EllipticCurve] = ec.SECP384R1) -> None:
         self.root = Authority("ARK")
         self.ask = Authority("ASK", self.root)
-        self.key = ec.generate_private_key(ec.SECP384R1())
-        named = {"2": b"\x16" + bytes([len(product)]) + product, "4": chip}
-        named |= {f"3.{oid}": b"\x02\x01" + bytes([value]) for oid, value in zip((1, 2, 3, 8), tcb, strict=True)}
+        self.key = ec.generate_private_key(curve())
+        named = {"2": b"\x16" + bytes([len(product)]) + product, "4": CHIP}
+        named |= {f"3.{oid}": b"\x02\x01" + bytes([value]) for oid, value in zip((1, 2, 3, 8), TCB, strict=True)}
         extensions = tuple(
             (x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.3.6.1.4.1.3704.1.{oid}"), value), False)
             for oid, value in named.items()
@@ -133,7 +132,7 @@ class Chip:
             **(fields or {}),
         }.items():
             told[at : at + len(value)] = value
-        r, s = raw_signature(self.key, bytes(told[:0x2A0]))
+        r, s = raw_signature(self.key, bytes(told[:0x2A0]), hashes.SHA384())
         told[0x2A0 : 0x2A0 + 144] = r.to_bytes(72, "little") + s.to_bytes(72, "little")
         return bytes(told)
 
@@ -187,7 +186,7 @@ class Enclave:
         protected, payload = encode({1: algorithm}), encode(told)
         signed = cbor.Sign1(protected, {}, payload, b"").signed()
         length = self.key.key_size // 8
-        signature = b"".join(each.to_bytes(length, "big") for each in raw_signature(self.key, signed))
+        signature = b"".join(each.to_bytes(length, "big") for each in raw_signature(self.key, signed, hashes.SHA384()))
         return encode([protected, {}, payload, signature])
 
     def evidence(self, question: Question = ASKED, key: bytes = KEY, **fields: Any) -> bytes:
@@ -251,7 +250,7 @@ class Tpm:
         digest = hashlib.sha256(value).digest()
         attest = head + struct.pack(">H", len(signer)) + signer + struct.pack(">H", len(extra)) + extra
         attest += struct.pack(">QIIBQ", 123_456, 7, 2, 1, 0x2020) + selection + struct.pack(">H", 32) + digest
-        r, s = raw_signature(self.ak, attest)
+        r, s = raw_signature(self.ak, attest, hashes.SHA256())
         signature = struct.pack(">HHH", 0x18, 0x0B, 32) + r.to_bytes(32, "big") + b"\0\x20" + s.to_bytes(32, "big")
         return attest, signature
 

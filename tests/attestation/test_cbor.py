@@ -70,6 +70,7 @@ def test_there_are_vectors():
         "1b00000000ffffffff",
         "5f4100ff",  # indefinite length
         "9fff",
+        "1c" + "ff" * 16,  # a length that is reserved
         "bfff",
         "f90000",  # a float
         "f7",  # undefined

@@ -98,6 +98,8 @@ def test_another_question_is_refused(question):
         ("decode", {"cabundle": [b"", b"no certificate"]}),
         ("decode", {"certificate": "text"}),
         ("decode", {"timestamp": -1}),
+        ("decode", {"nonce": 7}),
+        ("decode", {"user_data": "text"}),
         ("decode", {"timestamp": (1 << 53) - 1}),
     ],
 )
@@ -123,6 +125,9 @@ def test_a_foreign_chain_another_curve_and_another_length_are_refused():
     protected, payload = encode({1: -35}), cbor.read_sign1(MADE.document()).payload
     cut = pack(EvidenceKind.NITRO, encode([protected, {}, payload, bytes(95)]), KEY)
     refused("signature", VERIFIER.appraise, cut, ASKED, ACCEPTED, NOW)
+    protected, _, payload, signature = cbor.loads(MADE.document())
+    longer = encode([protected, {}, payload, signature[:48] + b"\0" + signature[48:]])  # the same numbers
+    refused("signature", VERIFIER.appraise, pack(EvidenceKind.NITRO, longer, KEY), ASKED, ACCEPTED, NOW)
     more = encode([encode({1: -35, 4: b"kid"}), {}, payload, bytes(96)])
     refused("algorithm", VERIFIER.appraise, pack(EvidenceKind.NITRO, more, KEY), ASKED, ACCEPTED, NOW)
 

@@ -133,6 +133,14 @@ def test_a_path_with_anything_wrong_is_refused():
     refused("validity", check_chain, [MIDDLE.issue("leaf", LEAF, end=ended), MIDDLE.certificate], ROOTS, ended, "x")
 
 
+def test_a_certificate_has_a_bound():
+    der = MIDDLE.der
+    assert read_certificate(der, "x") == MIDDLE.certificate
+    for other in (b"", der + bytes(4097 - len(der))):
+        refused("bounds", read_certificate, other, "x")
+    refused("decode", read_certificate, der + b"\0", "x")
+
+
 def test_a_leaf_cannot_issue():
     private = ec.generate_private_key(ec.SECP384R1())
     middle = Authority("leaf")

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus.attestation.evidence import pack
@@ -123,9 +124,11 @@ def test_a_signed_report_that_says_something_else_is_refused(step, fields):
     refused(step, VERIFIER.appraise, MADE.evidence(fields=fields), ASKED, ACCEPTED, NOW)
 
 
-def test_another_product_a_foreign_ask_and_a_changed_tail_are_refused():
+def test_another_product_curve_or_ask_and_a_changed_tail_are_refused():
     turin = Chip(product=b"Turin-C1")
     refused("chip", SnpVerifier({"ark": turin.root.certificate}).appraise, turin.evidence(), ASKED, ACCEPTED, NOW)
+    small = Chip(curve=ec.SECP256R1)
+    refused("algorithm", SnpVerifier({"ark": small.root.certificate}).appraise, small.evidence(), ASKED, ACCEPTED, NOW)
     foreign = Authority("ASK")
     report = MADE.report(ASKED.binding(KEY) + bytes(32))
     evidence = pack(EvidenceKind.SNP, report, MADE.vcek, foreign.der, KEY)

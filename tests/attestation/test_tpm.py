@@ -12,7 +12,7 @@ from cryptography import x509
 
 from bus.attestation.evidence import pack
 from bus.attestation.tpm import TpmVerifier, split_certificates
-from bus.attestation.tpm_structures import DECRYPT, RESTRICTED, read_attestation_key
+from bus.attestation.tpm_structures import DECRYPT, RESTRICTED, read_attestation_key, read_quote
 from bus.crypto.keys import Secret
 from bus.wire.measurement import EvidenceKind, Measurement
 from tests.attestation.made import (
@@ -137,6 +137,11 @@ def test_a_key_of_another_kind_or_off_the_curve_is_refused():
     refused("decode", read_attestation_key, b"\0\1" + TPM.public[2:])
     refused("decode", read_attestation_key, TPM.public + b"\0")
     refused("decode", read_attestation_key, TPM.public[:-34] + b"\0\x20" + bytes(32))
+
+
+def test_a_field_of_a_quote_has_a_bound():
+    assert read_quote(TPM.quote(bytes(64))[0]).extra == bytes(64)
+    refused("decode", read_quote, TPM.quote(bytes(65))[0])
 
 
 def test_certificates_are_cut_by_their_length_and_at_most_four():
