@@ -14,6 +14,7 @@ from bus.client import keystore
 from bus.client.keystore import KeyStore
 from bus.crypto.signing import sign_object
 from bus.errors import AccessRefused, Denied, RetryLater
+from bus.files import write_secret
 from bus.settings import load
 from bus.tiers.base import TIERS
 from bus.wire import derived
@@ -196,7 +197,10 @@ def opened_by(stack, agent, domain, keys):
     found = []
     for partition, _, value in read_topic(stack, f"{domain}.out"):
         bundle = derived.parse(value)
-        reading = store.reading(domain, bundle.head.epoch) or ()
+        try:
+            reading = store.reading(domain, bundle.head.epoch) or ()
+        except RetryLater:  # newer than any that is held
+            reading = ()
         for each in TIERS[bundle.head.tier].open(bundle, reading, trust.deployment, f"{domain}.out", partition):
             found.append((bundle.head.epoch, each is not None))
     return found
@@ -241,6 +245,31 @@ def test_who_may_not_open_a_domain_any_more_keeps_keys_that_open_nothing_new(liv
     bus_command(live, "policy", "apply", str(POLICIES), "--yes", "--allow-widening")
     account(live, "agent_memory")
     assert verified(live)["problems"] == []
+
+
+def test_a_reader_waits_for_keys_that_are_under_way_and_passes_over_nothing(live):
+    settings = load({"BUS_CONFIG": str(live.layout.settings)})
+    with Bus("retriever-1", settings=settings) as me:
+        until(lambda: allowed(me, "agent_memory"))
+        live.stop_service("issuer")  # it would write at once what is taken away here
+        keys = live.layout.agent("orchestrator-1") / "keys"
+        held = {path: path.read_bytes() for path in keys.iterdir()}
+        for path in held:
+            path.unlink()
+        with Bus("orchestrator-1", settings=settings) as reader:
+            reading = reader.subscribe("agent_memory")
+            sent = [
+                me.publish("agent_memory", {"n": number}, partition_key="one", confirm="decided").id
+                for number in range(3)
+            ]
+            assert reading.get(3) is None
+            for path, data in held.items():
+                write_secret(path, data)
+            came = [reading.get(30).id]
+            while came[-1] != sent[-1]:
+                came.append(reading.get(30).id)
+            assert [each for each in came if each in sent] == sent
+        live.start_service("issuer")
 
 
 def test_a_plan_is_saved_widened_on_purpose_told_by_history_rolled_back_and_replayed(live, tmp_path):
