@@ -26,6 +26,8 @@ MAX_TOKEN_AGE_MS: Final = 15 * 60 * 1000
 MAX_FILE: Final = 4096
 """Bytes of a settings file: some twenty lines. Keys with thousands of dots take TOML's parser seconds."""
 MAX_BITS: Final = 63
+UNSET: Final = Path()
+"""A path that is not given."""
 
 
 class Mode(StrEnum):
@@ -56,6 +58,17 @@ class Issuing(StrEnum):
     AUTHORITY = "authority"
 
 
+class Custody(StrEnum):
+    """Who holds the key that wraps roots (``bus.authority.custody``)."""
+
+    FILE = "file"
+    VAULT = "vault"
+    AWS_KMS = "aws-kms"
+    AZURE = "azure"
+    GCP_KMS = "gcp-kms"
+    PKCS11 = "pkcs11"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One deployment. Times in ms, sizes in bytes; ``deployment`` is the 32 hex digits made at init."""
@@ -82,6 +95,21 @@ class Settings:
     enrolment: str = ""
     instance: str = ""
     http: str = ""
+    key_provider: Custody = Custody.FILE
+    key_timeout_ms: int = 5000
+    vault_address: str = ""
+    vault_key: str = "transit/sealbus"
+    vault_token_file: Path = UNSET
+    vault_ca: Path = UNSET
+    aws_key: str = ""
+    aws_region: str = ""
+    aws_endpoint: str = ""
+    azure_key: str = ""
+    gcp_key: str = ""
+    pkcs11_module: Path = UNSET
+    pkcs11_token: str = ""
+    pkcs11_key: str = "sealbus"
+    pkcs11_pin_file: Path = UNSET
     owners: dict[str, int] = field(default_factory=dict)
     source: str = "defaults"
 
@@ -122,6 +150,8 @@ class Settings:
             raise refuse("transaction_bytes", "64 KiB to 64 MiB")
         if not 1 <= self.transaction_ms <= 5000:
             raise refuse("transaction_ms", "1 to 5000")
+        if not 100 <= self.key_timeout_ms <= 30_000:
+            raise refuse("key_timeout_ms", "100 to 30000")
         return self
 
     def check_interval(self, interval_ms: int) -> None:

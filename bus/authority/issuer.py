@@ -57,6 +57,8 @@ class Issuer:
         self._written: dict[tuple[int, str], tuple[bytes, bool, bool]] = {}
         """Bundles by epoch and agent: under which policy, with sending keys or without, and whether there is one."""
         self._stripped: set[int] = set()
+        self._days: set[int] = set()
+        """Whose audit roots are there: the provider is asked once a day."""
         self._openers: dict[DomainName, bytes] = {}
         self._digest = b""
 
@@ -79,8 +81,9 @@ class Issuer:
         for (begin, end), domains in sorted(due.items()):
             self._create(domains, begin, end)
         # 2. The audit's roots of today and tomorrow.
-        for day in (now_ms // DAY_MS, now_ms // DAY_MS + 1):
+        for day in {now_ms // DAY_MS, now_ms // DAY_MS + 1} - self._days:
             self._store.audit_root(day, create=True)
+            self._days.add(day)
         # 3. Bundles: written for open epochs, without sending keys for closed ones, gone beyond the horizon.
         for number, epochs in sorted(self._epochs.items()):
             closes = epochs[0].epoch.not_after + settings.grace_ms

@@ -6,12 +6,13 @@ import os
 import time
 from pathlib import Path
 
+from bus.authority.custody import Custodian
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot, read_trust
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, read_secret, write_secret
-from bus.settings import Settings
+from bus.settings import Custody, Settings
 from bus.wire.names import NO_ZONE
 from bus.wire.objects import EnforcerCertificate
 
@@ -28,10 +29,11 @@ def load_signer(path: Path, *, create: bool = False) -> Signer:
     return Signer(read_secret(path))
 
 
-def ensure_authority(layout: Layout, deployment: bytes) -> TrustFile:
-    """Make signers, the wrapping key and trust.json where missing; returns the trust file."""
+def ensure_authority(layout: Layout, deployment: bytes, custody: Custody = Custody.FILE) -> TrustFile:
+    """Make signers, the `file` provider's wrapping key and trust.json where missing; returns the trust file."""
     issuer, policy, ledger = (load_signer(layout.signer(name), create=True).public_key for name in SIGNERS)
-    FileProvider.create(layout.kek)
+    if custody is Custody.FILE:
+        FileProvider.create(layout.kek)
     make_folder(layout.roots)
     make_folder(layout.audit_roots)
     if not layout.trust.exists():
@@ -69,9 +71,10 @@ def ensure_enforcer(layout: Layout, trust: TrustFile, name: str, domains: list[s
 
 
 def open_roots(settings: Settings, layout: Layout, trust: TrustFile) -> RootStore:
-    """The root store behind the `file` provider."""
-    provider = FileProvider(layout.kek)
-    return RootStore(layout.roots, layout.audit_roots, provider, settings.deployment_id, trust.anchor)
+    """The root store behind the key provider of the settings. Raises SettingsError where it lacks something."""
+    return RootStore(
+        layout.roots, layout.audit_roots, Custodian(settings, layout), settings.deployment_id, trust.anchor
+    )
 
 
 def read_applied(layout: Layout, trust: TrustFile, held: LiveSnapshot | None = None) -> LiveSnapshot | None:

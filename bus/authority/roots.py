@@ -1,16 +1,21 @@
 """Roots at rest: random per (zone, domain, epoch) and per audit day, wrapped by a key provider.
 
 A root is created once and read back; who may not reach the provider learns nothing from these files. Beside each domain
-root stands its signed epoch object.
+root stands its signed epoch object. A root can be wrapped anew in its place: readers find the old wrapping or the new.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
-from bus.authority.providers.base import KeyProvider
+from bus.authority.providers.base import KeyProvider, Wrapped
 from bus.codes import Code
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import open_object
@@ -18,6 +23,9 @@ from bus.errors import RetryLater, Unverified
 from bus.files import make_folder, read_secret, write_secret
 from bus.wire import preimage
 from bus.wire.objects import Epoch
+
+_DOMAIN: Final = "sealbus.root/1"
+_AUDIT: Final = "sealbus.audit-root/1"
 
 
 def _domain_context(epoch: Epoch) -> bytes:
@@ -34,6 +42,20 @@ def _audit_context(deployment: bytes, day: int) -> bytes:
     return preimage.label("root/audit") + deployment + day.to_bytes(4, "big")
 
 
+def _document(form: str, wrapped: Wrapped, **more: str) -> bytes:
+    return json.dumps({"format": form, "kek": wrapped.kek, "wrapped": wrapped.data.hex(), **more}).encode()
+
+
+def _parse(data: bytes, form: str, path: Path) -> tuple[dict[str, Any], Wrapped]:
+    try:
+        document = json.loads(data)
+        if document["format"] != form or not isinstance(document["kek"], str):
+            raise ValueError  # noqa: TRY301  # one sentence for all that is wrong with a file
+        return document, Wrapped(document["kek"], bytes.fromhex(document["wrapped"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Unverified(f"{path}: not a root file: {type(error).__name__}", step="root") from None
+
+
 @dataclass(frozen=True, slots=True)
 class StoredEpoch:
     """A verified epoch with its signed bytes and its root. ``openers``: digest of who may open what it seals."""
@@ -42,6 +64,15 @@ class StoredEpoch:
     signed: bytes
     root: Secret
     openers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A root file: of an epoch (``number``, ``name``) or of an audit day (no name), and the key that wrapped it."""
+
+    number: int
+    name: str
+    kek: str
 
 
 class RootStore:
@@ -82,19 +113,12 @@ class RootStore:
         """Store a new epoch's root. One that is there already stays: it is read back and returned."""
         self._reach()
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
+        path = self._roots / str(epoch.epoch) / f"{epoch.zone}.{epoch.domain}"
+        if path.exists():
+            return self.open(epoch.epoch, path.name)
         wrapped = self._provider.wrap(root, _domain_context(epoch))
-        document = {
-            "format": "sealbus.root/1",
-            "kek": self._provider.kek_id,
-            "epoch": signed.hex(),
-            "wrapped": wrapped.hex(),
-            "openers": openers.hex(),
-        }
-        folder = make_folder(self._roots / str(epoch.epoch))
-        name = f"{epoch.zone}.{epoch.domain}"
-        if (folder / name).exists():
-            return self.open(epoch.epoch, name)
-        write_secret(folder / name, json.dumps(document).encode())
+        make_folder(path.parent)
+        write_secret(path, _document(_DOMAIN, wrapped, epoch=signed.hex(), openers=openers.hex()))
         return StoredEpoch(epoch, signed, root, openers)
 
     def load(self, number: int) -> list[StoredEpoch]:
@@ -104,31 +128,84 @@ class RootStore:
     def open(self, number: int, name: str) -> StoredEpoch:
         """The root in one file of ``names``. Raises Unverified, or RetryLater when the provider cannot be reached."""
         path = self._roots / str(number) / name
+        return self._open(path, read_secret(path))[0]
+
+    def _open(self, path: Path, data: bytes) -> tuple[StoredEpoch, bytes]:
+        """The root in ``data`` of ``path``, and the context that its wrapping is bound to."""
+        document, wrapped = _parse(data, _DOMAIN, path)
         try:
-            document = json.loads(read_secret(path))
-            signed, wrapped, openers = (bytes.fromhex(document[key]) for key in ("epoch", "wrapped", "openers"))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            signed, openers = (bytes.fromhex(document[key]) for key in ("epoch", "openers"))
+        except (ValueError, KeyError, TypeError) as error:
             raise Unverified(f"{path}: not a root file: {type(error).__name__}", step="root") from None
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
-        told = f"root({epoch.domain}, {epoch.epoch})"
-        root = self._provider.unwrap(wrapped, _domain_context(epoch), told)
+        told, context = f"root({epoch.domain}, {epoch.epoch})", _domain_context(epoch)
+        root = self._provider.unwrap(wrapped, context, told)
         if root_digest(root) != epoch.root_digest:
             raise Unverified(f"{told}: does not match its epoch", step="root")
-        return StoredEpoch(epoch, signed, root, openers)
+        return StoredEpoch(epoch, signed, root, openers), context
 
     def destroy(self, number: int) -> None:
         """Remove the wrapped roots of one epoch."""
         folder = self._roots / str(number)
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        with self._alone():
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
 
     def audit_root(self, day: int, *, create: bool = False) -> Secret:
         """root(audit, day). Raises FileNotFoundError where there is none and ``create`` is False, RetryLater where the
         store is away."""
         self._reach()
         path = self._audit / str(day)
-        context = _audit_context(self._deployment, day)
+        name, context = f"root(audit, {day})", _audit_context(self._deployment, day)
         if create and not path.exists():
-            write_secret(path, self._provider.wrap(Secret.random("audit"), context))
-        return self._provider.unwrap(read_secret(path), context, f"root(audit, {day})")
+            root = Secret.random(name)
+            write_secret(path, _document(_AUDIT, self._provider.wrap(root, context)))
+            return root
+        return self._provider.unwrap(_parse(read_secret(path), _AUDIT, path)[1], context, name)
+
+    def kept(self) -> Iterator[Kept]:
+        """Every root file, without a call to a provider. Raises Unverified for one that is none."""
+        for number in self.numbers():
+            for name in sorted(self.names(number)):
+                path = self._roots / str(number) / name
+                with contextlib.suppress(FileNotFoundError):  # destroyed a moment ago
+                    yield Kept(number, name, _parse(read_secret(path), _DOMAIN, path)[1].kek)
+        for path in sorted(self._audit.iterdir()):
+            if path.name.isdigit():
+                yield Kept(int(path.name), "", _parse(read_secret(path), _AUDIT, path)[1].kek)
+
+    def rewrap(self, kept: Kept, provider: KeyProvider) -> bool:
+        """Wrap one root anew by ``provider``. The new wrapping is opened before it takes the old one's place. False
+        where the root was destroyed, or wrapped anew by someone else, meanwhile."""
+        path = self._roots / str(kept.number) / kept.name if kept.name else self._audit / str(kept.number)
+        try:
+            before = read_secret(path)
+        except FileNotFoundError:
+            return False
+        if kept.name:
+            stored, context = self._open(path, before)
+            root = stored.root
+        else:
+            context = _audit_context(self._deployment, kept.number)
+            root = self._provider.unwrap(_parse(before, _AUDIT, path)[1], context, f"root(audit, {kept.number})")
+        wrapped = provider.wrap(root, context)
+        if provider.unwrap(wrapped, context, root.name) != root:
+            raise Unverified(f"{root.name}: the new wrapping holds another key", step="root")
+        document = json.loads(before) | {"kek": wrapped.kek, "wrapped": wrapped.data.hex()}
+        with self._alone():
+            # A root that was destroyed while the provider worked must not come back.
+            if not path.exists() or read_secret(path) != before:
+                return False
+            write_secret(path, json.dumps(document).encode(), path.stat().st_uid)
+        return True
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time replaces or destroys."""
+        descriptor = os.open(self._roots, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

@@ -264,7 +264,7 @@ class Stack:
 
     def ensure_identities(self, policy: Policy) -> TrustFile:
         """Signers, trust and enforcer certificates."""
-        trust = ensure_authority(self.layout, self.settings.deployment_id)
+        trust = ensure_authority(self.layout, self.settings.deployment_id, self.settings.key_provider)
         if self.settings.issuing is Issuing.AUTHORITY:
             pki = self.layout.ca.parent
             ensure_authority_files(self.layout, self.settings.deployment_id, lambda: issue_server(pki, rpc.SERVER_NAME))

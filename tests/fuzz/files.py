@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus import settings
 from bus.authority.bundle import Bundle, make_bundle, read_bundle
+from bus.authority.providers.base import Wrapped
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore, StoredEpoch
 from bus.authority.trust import TrustFile, read_trust
@@ -74,8 +75,9 @@ def stored(name: str, data: bytes) -> Path:
 class FixedProvider(FileProvider):
     """Wraps with a nonce of zeros, so that samples are the same in every run."""
 
-    def wrap(self, key: Secret, context: bytes) -> bytes:
-        return bytes(12) + AESGCM(KEK).encrypt(bytes(12), key.reveal(), context)
+    def wrap(self, key: Secret, context: bytes) -> Wrapped:
+        kek = super().wrap(key, context).kek
+        return Wrapped(kek, bytes(12) + AESGCM(KEK).encrypt(bytes(12), key.reveal(), context))
 
 
 def root_store() -> RootStore:

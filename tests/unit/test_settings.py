@@ -9,7 +9,7 @@ import pytest
 
 from bus.codes import Code
 from bus.errors import SettingsError
-from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, GuardrailEngine, Issuing, Mode, Settings, load
+from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, Custody, GuardrailEngine, Issuing, Mode, Settings, load
 from bus.stack.local import write_settings
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -76,6 +76,21 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         enrolment = "127.0.0.1:9444"
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
+        key_provider = "pkcs11"
+        key_timeout_ms = 700
+        vault_address = "https://vault:8200"
+        vault_key = "keys/bus"
+        vault_token_file = "/run/vault-token"
+        vault_ca = "/etc/vault-ca.pem"
+        aws_key = "alias/bus"
+        aws_region = "eu-west-1"
+        aws_endpoint = "https://kms.internal"
+        azure_key = "https://v.vault.azure.net/keys/bus"
+        gcp_key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
+        pkcs11_module = "/usr/lib/hsm.so"
+        pkcs11_token = "bus"
+        pkcs11_key = "kek"
+        pkcs11_pin_file = "/run/pin"
         [owners]
         writer-1 = 1001
     """
@@ -103,6 +118,21 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         enrolment="127.0.0.1:9444",
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
+        key_provider=Custody.PKCS11,
+        key_timeout_ms=700,
+        vault_address="https://vault:8200",
+        vault_key="keys/bus",
+        vault_token_file=Path("/run/vault-token"),
+        vault_ca=Path("/etc/vault-ca.pem"),
+        aws_key="alias/bus",
+        aws_region="eu-west-1",
+        aws_endpoint="https://kms.internal",
+        azure_key="https://v.vault.azure.net/keys/bus",
+        gcp_key="projects/p/locations/l/keyRings/r/cryptoKeys/k",
+        pkcs11_module=Path("/usr/lib/hsm.so"),
+        pkcs11_token="bus",
+        pkcs11_key="kek",
+        pkcs11_pin_file=Path("/run/pin"),
         owners={"writer-1": 1001},
         source=str(tmp_path / "bus.toml"),
     )
@@ -134,6 +164,21 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_ENROLMENT": "127.0.0.1:9444",
         "BUS_INSTANCE": "bus-enforcer-2",
         "BUS_HTTP": "127.0.0.1:9464",
+        "BUS_KEY_PROVIDER": "vault",
+        "BUS_KEY_TIMEOUT_MS": "700",
+        "BUS_VAULT_ADDRESS": "https://vault:8200",
+        "BUS_VAULT_KEY": "keys/bus",
+        "BUS_VAULT_TOKEN_FILE": "/run/vault-token",
+        "BUS_VAULT_CA": "/etc/vault-ca.pem",
+        "BUS_AWS_KEY": "alias/bus",
+        "BUS_AWS_REGION": "eu-west-1",
+        "BUS_AWS_ENDPOINT": "https://kms.internal",
+        "BUS_AZURE_KEY": "https://v.vault.azure.net/keys/bus",
+        "BUS_GCP_KEY": "projects/p/locations/l/keyRings/r/cryptoKeys/k",
+        "BUS_PKCS11_MODULE": "/usr/lib/hsm.so",
+        "BUS_PKCS11_TOKEN": "bus",
+        "BUS_PKCS11_KEY": "kek",
+        "BUS_PKCS11_PIN_FILE": "/run/pin",
     }
     assert defaults_among(load(environ, tmp_path)) == {"owners"}
 
@@ -156,7 +201,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, key, nea
 def test_a_key_like_no_other_is_refused_with_the_list_of_known_ones(tmp_path):
     with pytest.raises(SettingsError) as refused:
         load_text(tmp_path, "zzz = 1")
-    assert refused.value.hint.startswith("known: authority, backlog_horizon_ms, bootstrap, ")
+    assert refused.value.hint.startswith("known: authority, aws_endpoint, aws_key, ")
+    assert refused.value.hint.startswith("known: aws_endpoint, aws_key, ")
 
 
 @pytest.mark.parametrize("name", ["BUS_SOURCE", "BUS_", "BUS_DEPLOYMENT_ID"])
