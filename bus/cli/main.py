@@ -18,6 +18,7 @@ from bus.cli.audit import audit
 from bus.cli.bench import bench
 from bus.cli.demo import demo
 from bus.cli.doctor import doctor
+from bus.cli.keys import keys
 from bus.cli.output import EXIT_BUG, err, fail
 from bus.cli.policy import policy
 from bus.cli.records import publish, tail
@@ -64,7 +65,7 @@ def run(service: str) -> None:
     importlib.import_module(SERVICES[service]).run(settings_module.load())
 
 
-for command in (agent, audit, bench, demo, doctor, policy, publish, stack, tail):
+for command in (agent, audit, bench, demo, doctor, keys, policy, publish, stack, tail):
     cli.add_command(command)
 
 

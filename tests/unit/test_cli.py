@@ -78,7 +78,7 @@ def test_every_command_has_help(run, words, option):
 
 def test_the_groups_are_those_that_the_documentation_names():
     groups = {words[0] for words in commands() if words}
-    assert groups == {"agent", "audit", "bench", "demo", "doctor", "policy", "publish", "run", "stack", "tail"}
+    assert groups == {"agent", "audit", "bench", "demo", "doctor", "keys", "policy", "publish", "run", "stack", "tail"}
     of_policy = {words[1] for words in commands() if len(words) == 2 and words[0] == "policy"}
     asked = {"check", "test", "explain", "who", "graph", "replay"}
     assert of_policy == asked | {"plan", "apply", "history", "rollback"}
