@@ -9,8 +9,10 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ class Site:
     away: dict[str, Settings]
     rotate: Callable[[], object]
     other_key_refused: type[BusError] = Unverified
+    process: subprocess.Popen[bytes] | None = None
+    """The provider's own, where it is one that can be stopped."""
 
     def provider(self, settings: Settings | None = None) -> KeyProvider:
         settings = settings or self.settings
@@ -112,6 +116,7 @@ def vault(folder: Path) -> Iterator[Site]:
                 replace(settings, vault_key="transit/other"),
                 away,
                 lambda: root.secrets.transit.rotate_key("sealbus"),
+                process=process,
             )
     finally:
         process.stdin.close()
@@ -162,19 +167,31 @@ def aws(folder: Path) -> Iterator[Site]:
             server.stop()
 
 
+@cache
+def _token() -> Path:
+    """SoftHSM2's configuration, with a token: one a process, as the library reads it once."""
+    folder = Path(_temporary().name)
+    tokens, config = make_folder(folder / "tokens"), folder / "softhsm2.conf"
+    config.write_text(f"directories.tokendir = {tokens}\nobjectstore.backend = file\n")
+    command = ["softhsm2-util", "--init-token", "--free", "--label", "sealbus", "--so-pin", PIN, "--pin", PIN]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "SOFTHSM2_CONF": str(config)})
+    return config
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="sealbus-custody-")
+
+
 @contextlib.contextmanager
 def pkcs11(folder: Path) -> Iterator[Site]:
     """SoftHSM2: the PKCS#11 interface with a token in files."""
     need("pkcs11", "pkcs11")
-    module = next((each for each in SOFTHSM if each.is_file()), None)
+    module = next((each.resolve() for each in SOFTHSM if each.is_file()), None)
     if module is None or shutil.which("softhsm2-util") is None:
         pytest.skip("no SoftHSM2: make test-custody, or apt-get install softhsm2")
-    tokens = make_folder(folder / "tokens")
-    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {tokens}\nobjectstore.backend = file\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
-        command = ["softhsm2-util", "--init-token", "--free", "--label", "sealbus", "--so-pin", PIN, "--pin", PIN]
-        subprocess.run(command, check=True, capture_output=True)
+        patch.setenv("SOFTHSM2_CONF", str(_token()))
         write_secret(folder / "pin", PIN.encode())
         write_secret(folder / "wrong", b"000000")
         settings = Settings(

@@ -42,7 +42,7 @@ def test_a_key_that_can_be_read_out_wraps_nothing(site):
     provider._open().generate_key(library.KeyType.AES, 256, label="open", id=b"\1", store=True, template=template)
     with pytest.raises(SettingsError, match="can be read out of the token"):
         provider.wrap(Secret.random("root"), CONTEXT)
-    provider.rotate()
+    assert provider.rotate() == "pkcs11:sealbus/open/00000002"
     assert provider.wrap(Secret.random("root"), CONTEXT).kek == "pkcs11:sealbus/open/00000002"
 
 
