@@ -73,11 +73,11 @@ class Layout:
         return self.state / "run"
 
     def signer(self, name: str) -> Path:
-        """Private seed of the issuer, the policy signer or the ledger."""
+        """Private seed of the issuer, the policy signer or the ledger; the keys that sign broker tokens."""
         return self.state / "signers" / f"{name}.key"
 
     def agent(self, name: str) -> Path:
-        """An agent's folder: scram, keys/<epoch>."""
+        """An agent's folder: scram or token, keys/<epoch>."""
         return self.state / "agents" / name
 
     def service(self, name: str) -> Path:
@@ -87,6 +87,19 @@ class Layout:
     def principal(self, name: str) -> Path:
         """Folder of an agent or, with the reserved prefix, of a service."""
         return self.service(name) if name.startswith("bus-") else self.agent(name)
+
+    @property
+    def jwks(self) -> Path:
+        """Public keys that brokers check tokens with, in a folder of its own: a broker sees nothing beside it."""
+        return self.state / "jwks" / "jwks.json"
+
+    def token(self, agent: str) -> Path:
+        """An agent's broker token."""
+        return self.agent(agent) / "token"
+
+    def tokens(self) -> list[Path]:
+        """Every token that is there."""
+        return sorted((self.state / "agents").glob("*/token"))
 
 
 def make_folder(path: Path, mode: int = 0o700, owner: int | None = None) -> Path:
