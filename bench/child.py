@@ -24,7 +24,8 @@ from bench.meter import Meter
 from bus import settings as settings_module
 from bus.client.bus import Bus
 from bus.files import Layout
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import Connection, connect
+from bus.kafka.identity import read_identity
 from bus.kafka.loop import POLL_BATCH, consumer_config
 from bus.kafka.transaction import Place, Staged, Transactor
 from bus.settings import Settings
@@ -111,10 +112,7 @@ def record(settings: Settings, meter: Meter, _options: Options) -> None:
 
 def produce(settings: Settings, meter: Meter, options: Options) -> None:
     """`produce` with a delivery callback: the client settings of ``publish``, nothing else."""
-    layout = Layout(settings.state)
-    connection = Connection(
-        settings.bootstrap, layout.ca, read_identity(layout.agent(options["agent"]), options["agent"])
-    )
+    connection = connect(settings, options["agent"])
     producer = Producer(
         connection.config(
             acks="all", enable_idempotence=True, linger_ms=2, batch_size=1 << 20,

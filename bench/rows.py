@@ -83,12 +83,12 @@ def finish(process: subprocess.Popen[str]) -> Figures:
 
 def quix(stack: Stack, python: Path, records: int) -> Figures:
     """Quix Streams over the oldest records of the input, in an interpreter that has it."""
-    identity = stack.admin_connection().identity
+    admin = stack.admin_connection()
     task = {
         "bootstrap": stack.settings.bootstrap,
         "ca": str(stack.layout.ca),
-        "username": identity.principal,
-        "password": identity.password.reveal().decode(),
+        "username": admin.identity.principal,
+        "password": admin.password.reveal().decode(),
         "source": SOURCE,
         "target": TARGET,
         "records": records,

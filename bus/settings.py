@@ -37,6 +37,13 @@ class Mode(StrEnum):
     PRODUCTION = "production"
 
 
+class Mechanism(StrEnum):
+    """How agents authenticate to the broker: by passwords, or by short tokens of the issuer."""
+
+    SCRAM = "SCRAM-SHA-512"
+    OAUTHBEARER = "OAUTHBEARER"
+
+
 class BrokerSource(StrEnum):
     """Who runs the broker: the local stack, from the published jars, or someone else."""
 
@@ -78,6 +85,7 @@ class Settings:
     bootstrap: str = ""
     broker: BrokerSource = BrokerSource.JARS
     brokers: int = 1
+    sasl_mechanism: Mechanism = Mechanism.OAUTHBEARER
     state: Path = Path(".sealbus")
     policies: Path = Path("policies")
     max_clock_skew_ms: int = 30_000

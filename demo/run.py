@@ -21,7 +21,7 @@ from bus.client.bus import Bus, Subscription
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.errors import Denied
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import connect
 from bus.ledger.store import Ledger
 from bus.ledger.verify import Report, verify_ledger
 from bus.settings import Settings
@@ -287,8 +287,7 @@ def _wait_hops(stack: Stack, places: list[tuple[str, int]]) -> dict[tuple[str, i
 
 def _broker_refuses(stack: Stack, narrator: Narrator) -> None:
     """An agent's own credential on a topic that its ACLs do not name."""
-    folder = stack.layout.agent("executor-1")
-    connection = Connection(stack.settings.bootstrap, stack.layout.ca, read_identity(folder, "executor-1"))
+    connection = connect(stack.settings, "executor-1")
     errors: list[KafkaError | None] = []
     producer = Producer(connection.config(message_timeout_ms=10_000))
     producer.produce("agent_memory.out", b"forged", on_delivery=lambda error, _: errors.append(error))

@@ -26,6 +26,11 @@ def enforcer_name(number: int) -> str:
     return f"bus-enforcer-{number}"
 
 
+def service_names(enforcers: int) -> list[str]:
+    """Principals of the services of a deployment with ``enforcers`` enforcers."""
+    return [AUDITOR, AUTHORITY, *(enforcer_name(number) for number in range(1, enforcers + 1))]
+
+
 class Resource(StrEnum):
     """What an ACL is about."""
 
@@ -88,9 +93,12 @@ class Desired:
     quotas: frozenset[Quota] = frozenset()
 
 
-def desired_state(policy: Policy, enforcers: int, brokers: int = 1) -> Desired:
-    """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities on ``brokers`` brokers."""
-    services = [AUDITOR, AUTHORITY, *(enforcer_name(number) for number in range(1, enforcers + 1))]
+def desired_state(policy: Policy, enforcers: int, brokers: int = 1, *, passwords: bool = True) -> Desired:
+    """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities on ``brokers`` brokers.
+
+    Without ``passwords`` services alone are users with one: agents come with tokens.
+    """
+    users = set(service_names(enforcers))
     acls: set[Acl] = set()
     for agent in policy.agents:
         acls |= set(_agent_acls(policy, agent))
@@ -100,9 +108,9 @@ def desired_state(policy: Policy, enforcers: int, brokers: int = 1) -> Desired:
     replication = max(policy.replication, min(3, brokers))
     # Of agents alone: an enforcer that the broker slows down keeps everyone waiting.
     quotas = {Quota(agent, key, limit) for agent in policy.agents for key, limit in policy.broker_quotas(agent).items()}
-    return Desired(
-        tuple(_topics(policy, replication)), frozenset([*policy.agents, *services]), frozenset(acls), frozenset(quotas)
-    )
+    if passwords:
+        users |= set(policy.agents)
+    return Desired(tuple(_topics(policy, replication)), frozenset(users), frozenset(acls), frozenset(quotas))
 
 
 def _topic(principal: str, operation: str, *topics: str) -> Iterable[Acl]:

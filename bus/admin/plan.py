@@ -104,10 +104,20 @@ class Plan:
 
 
 def make_plan(
-    draft: Policy, actual: Actual, enforcers: int, now_ms: int, *, brokers: int = 1, prune: bool = False
+    draft: Policy,
+    actual: Actual,
+    enforcers: int,
+    now_ms: int,
+    *,
+    brokers: int = 1,
+    prune: bool = False,
+    passwords: bool = True,
 ) -> Plan:
-    """Compare. Raises Refused(policy) where Kafka cannot follow (partitions, replication), with the remedy."""
-    wanted = desired_state(draft, enforcers, brokers)
+    """Compare. Without ``passwords`` agents have none.
+
+    Raises Refused(policy) where Kafka cannot follow (partitions, replication), with the remedy.
+    """
+    wanted = desired_state(draft, enforcers, brokers, passwords=passwords)
     live = actual.snapshot
     explained = desired_state(live.policy, enforcers) if live is not None else Desired((), frozenset(), frozenset())
     create, alter = _topic_changes(wanted, actual)

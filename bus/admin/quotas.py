@@ -65,7 +65,7 @@ def _client(connection: Connection) -> Iterator[Any]:
             ssl_context=context,
             sasl_mechanism="SCRAM-SHA-512",
             sasl_plain_username=connection.identity.principal,
-            sasl_plain_password=connection.identity.password.reveal().decode(),
+            sasl_plain_password=connection.password.reveal().decode(),
             request_timeout_ms=int(TIMEOUT * 1000),
             bootstrap_timeout_ms=int(TIMEOUT * 1000),
         )

@@ -29,7 +29,7 @@ from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
 from bus.errors import BusError, Denied, Refused, Unavailable
 from bus.files import Layout
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import connect
 from bus.policy.decide import decide_constant
 from bus.policy.labels import Propagate
 from bus.policy.model import Policy
@@ -55,8 +55,7 @@ class Bus:
         layout = Layout(self._settings.state)
         deployment = self._settings.deployment_id
         folder = layout.agent(agent)
-        identity = read_identity(folder, agent)
-        self._connection = Connection(self._settings.bootstrap, layout.ca, identity)
+        self._connection = connect(self._settings, agent)
         self._trust_path = layout.trust
         trust = read_trust(layout.trust)
         self._leases = self._lease(folder, layout)

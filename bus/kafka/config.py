@@ -6,7 +6,6 @@ the stdlib logger ``bus.kafka`` and a failed authentication is kept in ``Connect
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from confluent_kafka import KafkaError
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, BusError, Refused, Unavailable
-from bus.files import read_secret
+from bus.files import Layout
+from bus.kafka.identity import Identity, TokenFile, read_identity
+from bus.settings import Mechanism, Settings
 from bus.wire.derived import MAX_VALUE
 
 log = logging.getLogger("bus.kafka")
@@ -39,39 +40,21 @@ def is_fatal(error: KafkaError) -> bool:
     return bool(error.fatal()) or error.code() == KafkaError._FATAL
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A principal of the broker: SCRAM user name and password."""
-
-    principal: str
-    password: Secret
-
-
-def read_identity(folder: Path, principal: str) -> Identity:
-    """The identity in ``folder``/scram. Raises Refused(credential) where it is missing or readable by others."""
-    path = folder / "scram"
-    try:
-        document = json.loads(read_secret(path))
-        name, password = (document[each].encode() for each in ("username", "password"))
-        return Identity(name.decode(), Secret(password, f"{principal} password"))
-    except OSError as error:
-        raise Refused(
-            f"{principal}: no credential: {path}: {error.strerror}",
-            code=Code.CREDENTIAL,
-            hint="is the agent in agents.yaml and the policy applied? `bus policy apply`",
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Refused(f"{principal}: {path}: not a credential file", code=Code.CREDENTIAL) from None
-
-
 @dataclass(slots=True)
 class Connection:
     """What clients of one identity share; ``failure`` is set by librdkafka's error callback."""
 
     bootstrap: str
     ca: Path
-    identity: Identity
+    identity: Identity | TokenFile
     failure: BusError | None = None
+
+    @property
+    def password(self) -> Secret:
+        """The password of an identity that has one. Raises Refused(credential)."""
+        if not isinstance(self.identity, Identity):
+            raise Refused(f"{self.identity.principal} has no password, but a token", code=Code.CREDENTIAL)
+        return self.identity.password
 
     def config(self, **more: Any) -> dict[str, Any]:
         """librdkafka settings; keyword ``a_b`` stands for ``a.b``."""
@@ -79,9 +62,7 @@ class Connection:
             "bootstrap.servers": self.bootstrap,
             "security.protocol": "SASL_SSL",
             "ssl.ca.location": str(self.ca),
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": self.identity.principal,
-            "sasl.password": self.identity.password.reveal().decode(),
+            **self.identity.sasl(),
             "client.id": self.identity.principal,
             "logger": log,
             "error_cb": self.on_error,
@@ -96,7 +77,7 @@ class Connection:
     def on_error(self, error: KafkaError) -> None:
         """librdkafka's error callback: keep what is final, log the rest."""
         # A connection that broke while it authenticated has the same code as a refusal; only its text says "Local:".
-        if error.code() in CREDENTIAL_ERRORS and "Local:" not in error.str():
+        if error.code() in CREDENTIAL_ERRORS and "Local:" not in error.str() and self.identity.rejected():
             self.failure = self.credential_error()
         log.debug("%s: %s", self.identity.principal, error)
 
@@ -108,7 +89,7 @@ class Connection:
             operation="authenticate",
             resource=self.bootstrap,
             code=Code.CREDENTIAL,
-            hint="the password was replaced or the user is gone: `bus policy apply`",
+            hint="the credential was replaced or the user is gone: `bus doctor`, `bus policy apply`",
         )
 
     def check(self) -> None:
@@ -130,3 +111,17 @@ class Connection:
         if code in CREDENTIAL_ERRORS:
             return self.credential_error()
         return Unavailable(f"{operation} {resource}: {error.str()}")
+
+
+def connect(settings: Settings, principal: str) -> Connection:
+    """What ``principal`` connects with: an agent by the mechanism that ``settings`` name, a service by its password.
+
+    A client with a token takes a second to make, and an enforcer makes several before it goes on after a failure.
+    Raises Refused(credential) or Expired where it has nothing to show.
+    """
+    layout = Layout(settings.state)
+    if settings.sasl_mechanism is Mechanism.SCRAM or layout.principal(principal) == layout.service(principal):
+        return Connection(settings.bootstrap, layout.ca, read_identity(layout.principal(principal), principal))
+    token = TokenFile(principal, layout.token(principal))
+    token.read()
+    return Connection(settings.bootstrap, layout.ca, token)

@@ -25,11 +25,12 @@ from bus.admin.users import set_password
 from bus.crypto.keys import Secret
 from bus.errors import StackError
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
-from bus.kafka.config import Connection, Identity, read_identity
+from bus.kafka.config import Connection
+from bus.kafka.identity import Identity, read_identity
 from bus.stack.pki import ensure_pki
 from bus.stack.process import Daemon
 from bus.stack.server import ADMIN as ADMIN
-from bus.stack.server import LOG4J, LOOPBACK, MAIN_CLASS, Node, Ports, properties_file, server_properties
+from bus.stack.server import LOG4J, LOOPBACK, MAIN_CLASS, Node, Ports, Tokens, properties_file, server_properties
 
 START_TIMEOUT: Final = 60.0
 
@@ -83,7 +84,7 @@ class Broker:
     def _first_password(self) -> Path:
         return self._folder / "first-password"
 
-    def start(self, agents: Sequence[int], retention_minutes: int) -> Connection:
+    def start(self, agents: Sequence[int], retention_minutes: int, session_ms: int, tokens: Tokens) -> Connection:
         """Format if needed, start what does not run and wait until the admin can speak; returns its connection."""
         pki = self._layout.state / "pki"
         ensure_pki(pki)
@@ -93,12 +94,14 @@ class Broker:
         files = []
         for node in nodes:
             folder = make_folder(self._node_folder(node.number))
-            told = server_properties(node, nodes, folder / "data", pki, retention_minutes)
+            told = server_properties(
+                node, nodes, folder / "data", pki, retention_minutes, session_ms=session_ms, tokens=tokens
+            )
             files.append(folder / "server.properties")
             write_file(files[-1], properties_file(told), 0o600)
         self._ensure_storage(files)
         for daemon, properties in zip(self.daemons, files, strict=True):
-            daemon.start([self._java, *self._options(), "-cp", f"{self._jars}/*", MAIN_CLASS, properties])
+            daemon.start([self._java, *self._options(tokens), "-cp", f"{self._jars}/*", MAIN_CLASS, properties])
         bootstrap = ",".join(f"{LOOPBACK}:{port}" for port in agents)
         return first_contact(self._layout, bootstrap, self._first_password, self._wait)
 
@@ -111,12 +114,13 @@ class Broker:
         write_file(record, json.dumps([(each.agents, each.internal, each.controller) for each in ports]).encode())
         return ports
 
-    def _options(self) -> list[str]:
+    def _options(self, tokens: Tokens) -> list[str]:
         return [
             "-Xms256m",
             "-Xmx1g",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}",
+            *tokens.options(),
         ]
 
     def _ensure_storage(self, files: Sequence[Path]) -> None:

@@ -12,18 +12,23 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from bus.errors import StackError
+from bus.authority.local import now_ms
+from bus.authority.tokenkeys import ensure_token_keys
+from bus.authority.tokens import audience
+from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
-from bus.settings import BrokerSource, Settings, load
+from bus.settings import BrokerSource, Mechanism, Settings, load
 from bus.stack.broker import cluster_id, first_contact
 from bus.stack.external import reach
 from bus.stack.local import Say, Stack, write_settings
 from bus.stack.pki import ensure_pki
-from bus.stack.server import LOG4J, LOOPBACK, Node, Ports, properties_file, server_properties
+from bus.stack.server import LOG4J, LOOPBACK, Node, Ports, Tokens, properties_file, server_properties
 
 PORTS: Final = Ports(agents=9092, internal=9093, controller=9094)
 BROKER_FOLDER: Final = Path("/state/kafka")
 """Where each node's container has its own volume."""
+JWKS: Final = Path("/state/jwks/jwks.json")
+"""Where the issuer publishes and each node reads the keys of tokens."""
 
 
 def nodes(brokers: int) -> list[Node]:
@@ -48,6 +53,11 @@ def first_folder(layout: Layout) -> Path:
 def prepare(settings: Settings, say: Say) -> None:
     """Make everything that is there before a broker is."""
     layout = Layout(settings.state)
+    if settings.sasl_mechanism is Mechanism.SCRAM:
+        raise SettingsError(
+            "sasl_mechanism: in containers agents come with tokens: whoever replaces passwords may do anything to ACLs",
+            hint="unset BUS_SASL_MECHANISM",
+        )
     members = nodes(settings.brokers)
     if layout.settings.is_file():
         held = load({"BUS_CONFIG": str(layout.settings)})
@@ -72,11 +82,21 @@ def prepare(settings: Settings, say: Say) -> None:
     stack = Stack(settings)
     policy = stack.load_policy()
     minutes = max(policy.backlog_horizon_ms // 60_000, 1)
+    tokens = Tokens(JWKS, audience(settings.deployment_id), settings.max_clock_skew_ms)
     for each in members:
         folder = make_folder(layout.state / "nodes" / str(each.number))
-        told = server_properties(each, members, BROKER_FOLDER / "data", BROKER_FOLDER / "pki", minutes)
+        told = server_properties(
+            each,
+            members,
+            BROKER_FOLDER / "data",
+            BROKER_FOLDER / "pki",
+            minutes,
+            session_ms=policy.rotation_interval_ms,
+            tokens=tokens,
+        )
         write_file(folder / "server.properties", properties_file(told), 0o600)
         write_file(folder / "log4j2.properties", LOG4J.encode(), 0o600)
+        write_file(folder / "java.options", "\n".join(tokens.options()).encode(), 0o600)
         pki = make_folder(folder / "pki")
         write_file(pki / "ca.pem", layout.ca.read_bytes())
         write_secret(pki / "broker.pem", read_secret(authority / "broker.pem"))
@@ -89,6 +109,7 @@ def prepare(settings: Settings, say: Say) -> None:
     for service, signer in (("issuer", "issuer"), ("audit", "ledger")):
         own = make_folder(layout.state / "signers-of" / service)
         write_secret(own / f"{signer}.key", read_secret(layout.signer(signer)))
+    ensure_token_keys(layout.state / "signers-of" / "issuer" / "tokens.key", layout.jwks, now_ms())
     say(f"prepared  {settings.bootstrap}")
 
 

@@ -18,7 +18,8 @@ from confluent_kafka.admin import AdminClient
 from bus.codes import Code
 from bus.errors import AccessRefused, Refused, SettingsError, StackError, Unavailable
 from bus.files import Layout
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import Connection
+from bus.kafka.identity import read_identity
 from bus.stack.server import ADMIN
 
 CONNECT_TIMEOUT: Final = 5.0

@@ -24,21 +24,24 @@ from bus.admin.plan import Plan, make_plan
 from bus.authority import rpc
 from bus.authority.enrolment import ensure_authority_files, open_register
 from bus.authority.local import ensure_authority, ensure_enforcer, load_signer, now_ms
+from bus.authority.tokenkeys import ensure_token_keys
+from bus.authority.tokens import audience
 from bus.authority.trust import TrustFile, read_trust
 from bus.client.authority import IDENTITY, enrol
 from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, write_file
 from bus.guardrails.engine import known_types
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import Connection
+from bus.kafka.identity import read_identity
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
-from bus.settings import BrokerSource, Issuing, Mode, Settings, load
+from bus.settings import BrokerSource, Issuing, Mechanism, Mode, Settings, load
 from bus.stack.broker import Broker, free_ports, is_free, node_names
 from bus.stack.external import reach, require_operator_files
 from bus.stack.jars import fetch_jars, find_java
 from bus.stack.pki import issue_server
 from bus.stack.process import Daemon
-from bus.stack.server import ADMIN, LOOPBACK
+from bus.stack.server import ADMIN, LOOPBACK, Tokens
 
 Say = Callable[[str], None]
 READY_TIMEOUT = 60.0
@@ -47,6 +50,7 @@ STATE_NAMES = (
     "agents",
     "authority",
     "bus.toml",
+    "jwks",
     "kafka",
     "keys",
     "ledger",
@@ -253,7 +257,10 @@ class Stack:
         if broker.runs:
             say(f"broker  {bootstrap} runs already")
             return self.admin_connection()
-        connection = broker.start(agent_ports(bootstrap), max(policy.backlog_horizon_ms // 60_000, 1))
+        ensure_token_keys(self.layout.signer("tokens"), self.layout.jwks, now_ms())
+        tokens = Tokens(self.layout.jwks, audience(self.settings.deployment_id), self.settings.max_clock_skew_ms)
+        minutes = max(policy.backlog_horizon_ms // 60_000, 1)
+        connection = broker.start(agent_ports(bootstrap), minutes, policy.rotation_interval_ms, tokens)
         say(f"broker  {bootstrap} TLS 1.3, SASL, ACLs")
         return connection
 
@@ -285,7 +292,10 @@ class Stack:
         connection = connection or self.admin_connection()
         actual = read_actual(connection, trust or read_trust(self.layout.trust))
         settings = self.settings
-        return make_plan(policy, actual, settings.enforcers, now_ms(), brokers=settings.brokers, prune=prune)
+        passwords = settings.sasl_mechanism is Mechanism.SCRAM
+        return make_plan(
+            policy, actual, settings.enforcers, now_ms(), brokers=settings.brokers, prune=prune, passwords=passwords
+        )
 
     def apply(self, plan: Plan, connection: Connection | None = None, trust: TrustFile | None = None) -> None:
         """Carry ``plan`` out, with the identities that its policy needs."""

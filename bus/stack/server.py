@@ -1,8 +1,8 @@
 """What a Kafka node is told: server.properties of one combined KRaft node, or of each of three, and its logging.
 
-Listeners: AGENTS (SASL_SSL, SCRAM-SHA-512), INTERNAL and CONTROLLER (SSL, client certificate required). There is no
-plaintext listener, TLS is 1.3 only, nobody may do anything without an ACL. Pure: the local stack and the containers
-run the same settings on other addresses.
+Listeners: AGENTS (SASL_SSL: SCRAM-SHA-512 and, with a JWKS, OAUTHBEARER), INTERNAL and CONTROLLER (SSL, client
+certificate required). There is no plaintext listener, TLS is 1.3 only, nobody may do anything without an ACL.
+Pure: the local stack and the containers run the same settings on other addresses.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bus.authority.tokens import ISSUER
 from bus.stack.pki import BROKER_NAME
 
 MAX_REQUEST: Final = 2 * 1024 * 1024
+MIN_SESSION_MS: Final = 2000
+"""Kafka refuses to authenticate again within a second; clients do so after nine tenths of a session."""
+MAX_SESSION_MS: Final = 600_000
 ADMIN: Final = "bus-admin"
 MAIN_CLASS: Final = "kafka.Kafka"
 LOOPBACK: Final = "127.0.0.1"
@@ -52,10 +56,51 @@ class Node:
     peer: str = LOOPBACK
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Which tokens a node takes: of ``audience``, by a key in the file ``jwks``, with times within ``skew_ms``.
+
+    The file is read again when its time changes. Kafka takes no other URL and no other file than this one.
+    """
+
+    jwks: Path
+    audience: str
+    skew_ms: int
+
+    def properties(self) -> dict[str, str]:
+        """The settings of the agents' listener."""
+        security = "org.apache.kafka.common.security.oauthbearer"
+        mechanism = "listener.name.agents.oauthbearer.sasl"
+        return {
+            "listener.name.agents.sasl.enabled.mechanisms": "SCRAM-SHA-512,OAUTHBEARER",
+            f"{mechanism}.jaas.config": f"{security}.OAuthBearerLoginModule required ;",
+            f"{mechanism}.server.callback.handler.class": f"{security}.OAuthBearerValidatorCallbackHandler",
+            f"{mechanism}.oauthbearer.jwks.endpoint.url": self.jwks.as_uri(),
+            f"{mechanism}.oauthbearer.expected.audience": self.audience,
+            f"{mechanism}.oauthbearer.expected.issuer": ISSUER,
+            f"{mechanism}.oauthbearer.clock.skew.seconds": str(self.skew_ms // 1000),
+        }
+
+    def options(self) -> list[str]:
+        """The Java options that go with them."""
+        stem = "-Dorg.apache.kafka.sasl.oauthbearer.allowed"
+        return [f"{stem}.urls={self.jwks.as_uri()}", f"{stem}.files={self.jwks}"]
+
+
 def server_properties(
-    node: Node, nodes: Sequence[Node], data: Path, pki: Path, retention_minutes: int
+    node: Node,
+    nodes: Sequence[Node],
+    data: Path,
+    pki: Path,
+    retention_minutes: int,
+    *,
+    session_ms: int = MAX_SESSION_MS,
+    tokens: Tokens | None = None,
 ) -> dict[str, str]:
-    """The settings of ``node`` among ``nodes``: everything is kept once on one node, three times on three."""
+    """The settings of ``node`` among ``nodes``: everything is kept once on one node, three times on three.
+
+    Whoever authenticated does so again within ``session_ms``, or is cut off.
+    """
     replicas, in_sync = str(len(nodes)), str(max(1, len(nodes) - 1))
     inside = f"INTERNAL://{node.peer}:{node.ports.internal}"
     return {
@@ -81,7 +126,7 @@ def server_properties(
         "ssl.truststore.location": str(pki / "ca.pem"),
         "ssl.enabled.protocols": "TLSv1.3",
         "ssl.protocol": "TLSv1.3",
-        "connections.max.reauth.ms": "600000",
+        "connections.max.reauth.ms": str(min(max(session_ms, MIN_SESSION_MS), MAX_SESSION_MS)),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "false",
         "super.users": f"User:CN={BROKER_NAME};User:{ADMIN}",
@@ -106,6 +151,7 @@ def server_properties(
         # connections end it. The largest honest request is one batch. (queued.max.request.bytes would let 128 silent
         # connections stop everyone instead.)
         "socket.request.max.bytes": str(MAX_REQUEST),
+        **(tokens.properties() if tokens is not None else {}),
     }
 
 

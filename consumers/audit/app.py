@@ -22,7 +22,7 @@ from bus.codes import Code
 from bus.crypto.signing import Trust
 from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
-from bus.kafka.config import ACL_ERRORS, Connection, read_identity
+from bus.kafka.config import ACL_ERRORS, connect
 from bus.kafka.ends import Ends
 from bus.kafka.transaction import Place
 from bus.ledger.leaf import DayKeys, day_keys
@@ -56,9 +56,7 @@ class Auditor:
         self._step = step
         self._observe = observe
         self._layout = Layout(settings.state)
-        self._connection = Connection(
-            settings.bootstrap, self._layout.ca, read_identity(self._layout.service(AUDITOR), AUDITOR)
-        )
+        self._connection = connect(settings, AUDITOR)
         self._ledger = Ledger(self._layout.ledger, settings.deployment_id)
         self._signer = load_signer(self._layout.signer("ledger"))
         self._trust_file = read_trust(self._layout.trust)

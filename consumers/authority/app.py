@@ -16,13 +16,14 @@ from bus.authority.issued import sign_issued
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.service import AuthorityService
+from bus.authority.tokenfiles import TokenIssuer
 from bus.authority.trust import LiveSnapshot, read_trust
 from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import BusError, RetryLater
 from bus.files import Layout
-from bus.kafka.config import Connection, read_identity
-from bus.settings import Settings
+from bus.kafka.config import Connection, connect
+from bus.settings import Mechanism, Settings
 from bus.wire.names import ISSUE
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
@@ -72,12 +73,14 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     registry = CollectorRegistry()
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
     counted = Counter("sealbus_issued", "Events on bus.issue.", ["event"], registry=registry)
-    connection = Connection(settings.bootstrap, layout.ca, read_identity(layout.service(AUTHORITY), AUTHORITY))
+    connection = connect(settings, AUTHORITY)
     held = open_authority(layout, settings.deployment_id)
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners, files=False)
     record = IssueLog(connection, signer, settings.deployment_id, counted)
     service = AuthorityService(held.ca, held.register, issuer, settings.deployment_id, record, now_ms)
     identity = Identity(held.server_key, held.server_chain, held.ca.certificate_pem)
+    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
+    tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
     vitals = Vitals(layout.run / "authority.ready")
     with (
         only_one(layout),
@@ -93,7 +96,10 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
                 live = read_applied(layout, trust, live) or live
                 if live is not None:
                     live.check_validity(now_ms(), settings.max_clock_skew_ms)
-                    at = service.step(live.policy)
+                    policy = live.policy
+                    at = service.step(policy)
+                    agents = policy.agents if tokens_for_all else ()
+                    at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
                     vitals.ready()
                     server.serving(ready=True)
             except BusError as error:

@@ -23,7 +23,7 @@ from bus.errors import BusError, RetryLater
 from bus.files import Layout, make_folder
 from bus.guardrails.engine import load_engine
 from bus.guardrails.scanner import Scanners
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import connect
 from bus.kafka.feed import Feed
 from bus.kafka.loop import POLL_BATCH, Loop
 from bus.kafka.restore import WindowReader
@@ -66,8 +66,7 @@ class Enforcer:
         self._observe = observe
         self._on_ready = on_ready
         folder = self._layout.service(self._name)
-        identity = read_identity(folder, self._name)
-        self._connection = Connection(settings.bootstrap, self._layout.ca, identity)
+        self._connection = connect(settings, self._name)
         trust = read_trust(self._layout.trust)
         feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
         self._snapshot = _first_snapshot(feed, trust, read_applied(self._layout, trust))

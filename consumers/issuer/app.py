@@ -1,4 +1,4 @@
-"""Shell of the local issuer: follows the applied policy, runs ``Issuer.step`` when something is due."""
+"""Shell of the local issuer: follows the applied policy, issues keys and broker credentials when they are due."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
+from bus.authority.tokenfiles import TokenIssuer
 from bus.authority.trust import LiveSnapshot, read_trust
 from bus.errors import BusError, StackError
 from bus.files import Layout, make_folder
-from bus.settings import Settings
+from bus.settings import Mechanism, Settings
 from consumers.endpoint import Endpoint, Vitals
 
 log = logging.getLogger("bus.authority")
@@ -31,6 +32,8 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     signer = load_signer(layout.signer("issuer"))
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
     alone = only_one(layout)
+    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
+    tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
     vitals = Vitals(layout.run / "issuer.ready")
     registry = CollectorRegistry()
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
@@ -43,7 +46,10 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
                 held = read_applied(layout, trust, held) or held
                 if held is not None:
                     held.check_validity(now_ms(), settings.max_clock_skew_ms)
-                    at = issuer.step(held.policy, now_ms())
+                    policy = held.policy
+                    at = issuer.step(policy, now_ms())
+                    agents = policy.agents if tokens_for_all else ()
+                    at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
                     vitals.ready()
             except BusError as error:
                 log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing

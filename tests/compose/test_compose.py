@@ -74,7 +74,7 @@ def test_an_agent_sees_what_is_public_and_its_own_keys_and_no_more(project):
         own = f"/state/agents/{agent}/"
         seen = files(project, service)
         assert seen == public | {path for path in seen if path.startswith(own)}
-        assert {f"{own}scram", f"{own}keys/1"} <= seen
+        assert {f"{own}token", f"{own}keys/1"} <= seen
 
 
 def test_each_service_sees_its_own_signer_and_only_the_roots_that_it_needs(project):

@@ -94,7 +94,11 @@ def test_a_stack_runs_on_a_broker_in_a_container_and_leaves_it_running(operator,
         target = state / path.relative_to(operator.layout.state)
         target.parent.mkdir(parents=True)
         shutil.copy(path, target)
-    told = json.loads(bus(tmp_path, "stack", "up", "--json", BUS_BOOTSTRAP=operator.address).stdout)
+    told = json.loads(
+        bus(
+            tmp_path, "stack", "up", "--json", BUS_BOOTSTRAP=operator.address, BUS_SASL_MECHANISM="SCRAM-SHA-512"
+        ).stdout
+    )
     try:
         assert told["bootstrap"] == operator.address
         published = bus(tmp_path, "publish", "agent_memory", '{"text": "in a container"}', "--as", "retriever-1")

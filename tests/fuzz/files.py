@@ -25,7 +25,7 @@ from bus.client import payload
 from bus.crypto.keys import KEY_LENGTH, AgentKeys, Secret
 from bus.crypto.signing import sign_object
 from bus.files import write_secret
-from bus.kafka.config import Identity, read_identity
+from bus.kafka.identity import Identity, read_identity
 from bus.policy import loader
 from bus.policy.compiling import canonical, compile_policy
 from bus.policy.model import Policy

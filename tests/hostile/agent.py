@@ -10,7 +10,7 @@ from bus.authority.trust import read_trust
 from bus.client.keystore import KeyStore
 from bus.crypto.keys import instance_key
 from bus.crypto.seal import Sealer, mac_state
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import connect
 from bus.wire import codec, envelope, preimage, sealed
 from bus.wire.names import AgentId, DomainName
 from tests.hostile.wire import Raw
@@ -27,7 +27,7 @@ class HostileAgent:
         self.name = name
         self.deployment = stack.settings.deployment_id
         folder = stack.layout.agent(name)
-        self.connection = Connection(stack.settings.bootstrap, stack.layout.ca, read_identity(folder, name))
+        self.connection = connect(stack.settings, name)
         anchor = read_trust(stack.layout.trust).anchor
         self._keys = KeyStore(folder / "keys", AgentId(name), anchor, self.deployment)
 

@@ -1,4 +1,4 @@
-"""Kafka's own protocol, by hand: TLS, SCRAM-SHA-512, requests without a client library and record batches of any kind.
+"""Kafka's own protocol, by hand: TLS, SCRAM-SHA-512 and OAUTHBEARER, requests without a client library, any batch.
 
 A library refuses to send what an attacker sends: a producer id that is another agent's, a transactional batch without a
 transaction, half a request. Versions are the last ones before the flexible encodings, so that a body is plain fields.
@@ -11,6 +11,8 @@ import os
 import socket
 import ssl
 import struct
+
+from bus.kafka.identity import TokenFile
 
 PRODUCE, FETCH, OFFSET_COMMIT, JOIN_GROUP, LEAVE_GROUP = (0, 7), (1, 4), (8, 2), (11, 2), (13, 0)
 SASL_HANDSHAKE, SASL_AUTHENTICATE, INIT_PRODUCER_ID = (17, 1), (36, 1), (22, 0)
@@ -66,15 +68,18 @@ def connect(bootstrap, timeout=30):
 
 
 class Raw:
-    """One authenticated connection of ``identity``; ``call`` sends a request and returns its answer."""
+    """One connection, authenticated by identity or ``token``; ``call`` sends a request and returns its answer."""
 
-    def __init__(self, connection, client="raw"):
+    def __init__(self, connection, client="raw", token=""):
         context = ssl.create_default_context(cafile=str(connection.ca))
         plain = connect(connection.bootstrap)
         self.socket = context.wrap_socket(plain, server_hostname=connection.bootstrap.rpartition(":")[0])
         self._client = client
         self._correlation = 0
-        self._authenticate(connection.identity.principal, connection.identity.password.reveal())
+        if token or isinstance(connection.identity, TokenFile):
+            self._show(token or connection.identity.read()[0])
+        else:
+            self._authenticate(connection.identity.principal, connection.password.reveal())
 
     def __enter__(self):
         return self
@@ -112,6 +117,13 @@ class Raw:
         if error:
             raise ConnectionError(f"SASL: {error} {why}")
         return answer.blob().decode()
+
+    def _show(self, token):
+        error = self.call(SASL_HANDSHAKE, text("OAUTHBEARER")).take("h")
+        if error:
+            raise ConnectionError(f"SASL handshake: {error}")
+        if told := self._sasl(f"n,,\1auth=Bearer {token}\1\1".encode()):
+            raise ConnectionError(f"SASL: {told}")
 
     def _authenticate(self, user, password):
         error = self.call(SASL_HANDSHAKE, text("SCRAM-SHA-512")).take("h")

@@ -50,7 +50,7 @@ def user(tmp_path_factory, operator):
     """A second folder whose stack runs on the operator's broker."""
     home = given(tmp_path_factory.mktemp("user"), operator)
     address = operator.settings.bootstrap
-    told = bus(home, "stack", "up", "--json", BUS_BOOTSTRAP=address)
+    told = bus(home, "stack", "up", "--json", BUS_BOOTSTRAP=address, BUS_SASL_MECHANISM="SCRAM-SHA-512")
     yield SimpleNamespace(home=home, told=told, address=address)
     bus(home, "stack", "down", "--purge", check=False)
 

@@ -16,7 +16,7 @@ from bus.admin.quotas import alter_quotas, list_quotas
 from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.files import write_secret
-from bus.kafka.config import Connection, read_identity
+from bus.kafka.config import connect
 from bus.kafka.restore import unstable_offsets
 from bus.wire.names import domain_topics
 from demo.raw import plaintext
@@ -135,7 +135,9 @@ def test_a_wrong_password_is_a_typed_error_and_nothing_floods_stderr(stack, tmp_
         "import sys, dataclasses, pathlib\n"
         "from bus import settings, Bus\n"
         "from bus.errors import AccessRefused\n"
-        "s = dataclasses.replace(settings.load(), state=pathlib.Path(sys.argv[1]))\n"
+        "from bus.settings import Mechanism\n"
+        "state = pathlib.Path(sys.argv[1])\n"
+        "s = dataclasses.replace(settings.load(), state=state, sasl_mechanism=Mechanism.SCRAM)\n"
         "try:\n    Bus('retriever-1', settings=s)\n"
         "except AccessRefused as error:\n    print(error.code, error.principal)\n"
     )
@@ -292,8 +294,7 @@ def test_an_enforcer_may_read_its_groups_offsets_whether_they_are_stable_or_not(
     _, value = sealer.seal(1, plaintext("retriever-1", "agent_memory"))
     raw.produce("agent_memory.in", value, 1)
     wait_for_hop(stack, value)
-    identity = read_identity(stack.layout.service("bus-enforcer-1"), "bus-enforcer-1")
-    connection = Connection(stack.settings.bootstrap, stack.layout.ca, identity)
+    connection = connect(stack.settings, "bus-enforcer-1")
     (told,) = unstable_offsets(connection, ENFORCER_GROUP, [TopicPartition("agent_memory.in", 1)])
     assert told.error is None
     assert told.offset > 0

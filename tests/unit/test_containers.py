@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from bus.errors import StackError
-from bus.settings import BrokerSource, Settings, load
+from bus.authority.tokenkeys import TokenKeys
+from bus.errors import SettingsError, StackError
+from bus.settings import BrokerSource, Mechanism, Settings, load
 from bus.stack.containers import nodes, prepare
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -42,15 +43,32 @@ def test_the_certificate_is_for_the_names_of_the_services(tmp_path):
 
 def test_each_folder_holds_what_its_container_needs_and_no_more(tmp_path):
     prepared(tmp_path)
-    node = {"server.properties", "log4j2.properties", "pki/ca.pem", "pki/broker.pem"}
+    node = {"server.properties", "log4j2.properties", "java.options", "pki/ca.pem", "pki/broker.pem"}
     held = set(files(tmp_path))
     assert {path for path in held if path.startswith("nodes/")} == {f"nodes/1/{name}" for name in node}
     assert {path for path in held if path.startswith("signers-of/")} == {
         "signers-of/issuer/issuer.key",
+        "signers-of/issuer/tokens.key",
         "signers-of/audit/ledger.key",
     }
     assert {path for path in held if path.endswith("ca.key")} == {"ca/ca.key"}
     assert {path for path in held if path.startswith("pki/")} == {"pki/ca.pem"}
+
+
+def test_a_node_takes_tokens_by_the_keys_that_the_issuer_alone_holds(tmp_path):
+    settings = prepared(tmp_path)
+    properties = (tmp_path / "nodes" / "1" / "server.properties").read_text()
+    assert f"expected.audience=sealbus:{settings.deployment}\n" in properties
+    assert "jwks.endpoint.url=file:///state/jwks/jwks.json\n" in properties
+    assert "file:///state/jwks/jwks.json" in (tmp_path / "nodes" / "1" / "java.options").read_text()
+    held = TokenKeys.parse((tmp_path / "signers-of" / "issuer" / "tokens.key").read_bytes())
+    assert (tmp_path / "jwks" / "jwks.json").read_bytes() == held.jwks()
+    assert not (tmp_path / "signers" / "tokens.key").exists()
+
+
+def test_agents_with_passwords_are_refused(tmp_path):
+    with pytest.raises(SettingsError, match="sasl_mechanism"):
+        prepare(Settings(state=tmp_path, policies=POLICIES, sasl_mechanism=Mechanism.SCRAM), lambda _: None)
 
 
 def test_peers_of_one_node_are_itself_and_of_three_each_other_off_the_agents_networks():

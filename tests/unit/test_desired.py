@@ -15,8 +15,7 @@ OWN = {"bus.audit", "bus.issue", "bus.claims", "bus.notice", "bus.control", "bus
 PARTS = ("in", "out", "dead", "windows")
 
 
-@pytest.fixture(scope="module")
-def wanted() -> Desired:
+def mesh(*, passwords: bool) -> Desired:
     """Three domains, four agents, two enforcers."""
     domains = {
         "notes": domain(),
@@ -24,7 +23,12 @@ def wanted() -> Desired:
         "vault": domain(tier="FHE", produce=["KEEPER"], consume=["KEEPER"], attested=True),
     }
     agents = {"writer-1": ["WRITER"], "reader-1": ["READER"], "keeper-1": ["KEEPER", "READER"], "idle-1": ["OTHER"]}
-    return desired_state(make_policy(domains, agents, partitions=6, replication=3), 2)
+    return desired_state(make_policy(domains, agents, partitions=6, replication=3), 2, passwords=passwords)
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Desired:
+    return mesh(passwords=True)
 
 
 def rights(wanted: Desired, principal: str) -> set[tuple[str, str, str]]:
@@ -39,6 +43,12 @@ def test_every_agent_and_service_is_a_user_of_its_own(wanted):
     services = {"bus-audit", "bus-authority", "bus-enforcer-1", "bus-enforcer-2"}
     assert wanted.users == {"writer-1", "reader-1", "keeper-1", "idle-1"} | services
     assert {acl.principal for acl in wanted.acls} == {f"User:{name}" for name in wanted.users}
+
+
+def test_with_tokens_agents_have_the_same_rights_and_no_password(wanted):
+    tokens = mesh(passwords=False)
+    assert tokens.users == {"bus-audit", "bus-enforcer-1", "bus-enforcer-2"}
+    assert (tokens.acls, tokens.topics, tokens.quotas) == (wanted.acls, wanted.topics, wanted.quotas)
 
 
 def test_every_acl_is_a_literal_allow_on_something_that_has_a_name(wanted):

@@ -40,7 +40,8 @@ from bus.crypto.dek import Dek
 from bus.crypto.keys import Secret
 from bus.crypto.seal import CountingAead, Sealer
 from bus.errors import BusError
-from bus.kafka.config import Connection, Identity
+from bus.kafka.config import Connection
+from bus.kafka.identity import Identity
 from bus.kafka.windows import restored
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.stack.pki import ensure_pki

@@ -279,3 +279,13 @@ def test_an_operators_own_user_is_never_drift_nor_pruned():
     assert "kafka-admin" not in " ".join(str(each) for each in shown.drift)
     assert "stranger" in " ".join(str(each) for each in shown.drift)
     assert make_plan(policy, actual, 1, 0, prune=True).delete_users == ("stranger",)
+
+
+def test_agents_that_come_with_tokens_lose_their_passwords_and_keep_their_rights():
+    policy = make_policy()
+    held = applied(policy)
+    made = make_plan(policy, held, 1, NOON, passwords=False)
+    assert set(made.delete_users) == set(policy.agents)
+    assert (made.create_users, made.grant, made.revoke, made.drift) == ((), (), (), ())
+    back = make_plan(policy, replace(held, users=held.users - set(made.delete_users)), 1, NOON)
+    assert set(back.create_users) == set(policy.agents)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.stack.server import Node, Ports, properties_file, server_properties
+from bus.stack.server import Node, Ports, Tokens, properties_file, server_properties
 
 DATA, PKI = Path("/data"), Path("/pki")
 
@@ -62,3 +62,30 @@ def test_a_node_listens_for_agents_and_for_its_peers_on_different_addresses():
 def test_the_file_has_a_line_for_each_setting():
     lines = properties_file(told(3)).decode().splitlines()
     assert dict(line.split("=", 1) for line in lines) == told(3)
+
+
+def test_tokens_are_taken_beside_passwords_by_one_file_of_keys_and_for_one_deployment():
+    tokens = Tokens(Path("/state/jwks/jwks.json"), "sealbus:00", 30_000)
+    node = Node(1, Ports(1, 2, 3))
+    properties = server_properties(node, [node], DATA, PKI, 60, session_ms=4000, tokens=tokens)
+    stem = "listener.name.agents.oauthbearer.sasl"
+    assert properties["listener.name.agents.sasl.enabled.mechanisms"] == "SCRAM-SHA-512,OAUTHBEARER"
+    assert properties[f"{stem}.oauthbearer.jwks.endpoint.url"] == "file:///state/jwks/jwks.json"
+    assert properties[f"{stem}.oauthbearer.expected.audience"] == "sealbus:00"
+    assert properties[f"{stem}.oauthbearer.expected.issuer"] == "sealbus-issuer"
+    assert properties[f"{stem}.oauthbearer.clock.skew.seconds"] == "30"
+    assert properties[f"{stem}.server.callback.handler.class"].endswith(".OAuthBearerValidatorCallbackHandler")
+    assert [option.partition("=")[2] for option in tokens.options()] == [
+        "file:///state/jwks/jwks.json",
+        "/state/jwks/jwks.json",
+    ]
+    assert properties["connections.max.reauth.ms"] == "4000"
+
+
+def test_without_keys_no_tokens_are_taken_and_no_session_is_longer_than_ten_minutes():
+    properties = told(1)
+    assert properties["listener.name.agents.sasl.enabled.mechanisms"] == "SCRAM-SHA-512"
+    assert not [key for key in properties if "oauthbearer" in key]
+    node = Node(1, Ports(1, 2, 3))
+    longest = server_properties(node, [node], DATA, PKI, 60, session_ms=3_600_000)
+    assert longest["connections.max.reauth.ms"] == properties["connections.max.reauth.ms"] == "600000"

@@ -9,7 +9,17 @@ import pytest
 
 from bus.codes import Code
 from bus.errors import SettingsError
-from bus.settings import MAX_TOKEN_AGE_MS, BrokerSource, Custody, GuardrailEngine, Issuing, Mode, Settings, load
+from bus.settings import (
+    MAX_TOKEN_AGE_MS,
+    BrokerSource,
+    Custody,
+    GuardrailEngine,
+    Issuing,
+    Mechanism,
+    Mode,
+    Settings,
+    load,
+)
 from bus.stack.local import write_settings
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -74,6 +84,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         issuing = "authority"
         authority = "127.0.0.1:9443"
         enrolment = "127.0.0.1:9444"
+        sasl_mechanism = "SCRAM-SHA-512"
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
         key_provider = "pkcs11"
@@ -116,6 +127,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         issuing=Issuing.AUTHORITY,
         authority="127.0.0.1:9443",
         enrolment="127.0.0.1:9444",
+        sasl_mechanism=Mechanism.SCRAM,
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
         key_provider=Custody.PKCS11,
@@ -162,6 +174,7 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_ISSUING": "authority",
         "BUS_AUTHORITY": "127.0.0.1:9443",
         "BUS_ENROLMENT": "127.0.0.1:9444",
+        "BUS_SASL_MECHANISM": "SCRAM-SHA-512",
         "BUS_INSTANCE": "bus-enforcer-2",
         "BUS_HTTP": "127.0.0.1:9464",
         "BUS_KEY_PROVIDER": "vault",

@@ -1,0 +1,1 @@
+"""Credentials replaced under load."""
