@@ -20,7 +20,7 @@ def doctor(as_json: bool) -> None:
     else:
         for each in results:
             mark = "[green]ok  [/]" if each.ok else "[red]FAIL[/]"
-            out.print(f"{mark} {each.name:10} {escape(each.found)}")
+            out.print(f"{mark} {each.name:11} {escape(each.found)}")
             if not each.ok:
                 out.print(f"     mend: {escape(each.mend)}")
     if not all(each.ok for each in results):

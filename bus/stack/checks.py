@@ -26,6 +26,7 @@ from bus.wire.names import CONTROL
 
 STORED: dict[str, Callable[[Stack], str]] = {
     "keys": stored.keys,
+    "credentials": stored.credentials,
     "snapshot": stored.snapshot,
     "windows": stored.windows,
     "ledger": stored.ledger,

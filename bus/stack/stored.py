@@ -1,4 +1,4 @@
-"""Checks of `bus doctor` on what a deployment stores: keys, policy snapshot, replay windows, ledger, and the lag."""
+"""Checks of `bus doctor` on what is stored: keys, credentials, policy snapshot, replay windows, ledger, and the lag."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from bus.authority.bundle import make_bundle
 from bus.authority.enrolment import open_register
 from bus.authority.local import now_ms, open_roots, read_applied
 from bus.authority.register import State
+from bus.authority.tokenfiles import token_life
+from bus.authority.tokens import audience, public_keys, verify
 from bus.authority.trust import read_trust
 from bus.codes import Code
 from bus.crypto.signing import verify_window
 from bus.errors import Refused, RetryLater, Unverified
+from bus.files import read_secret
+from bus.kafka.identity import TokenFile, read_identity
 from bus.kafka.restore import WindowReader, snapshot_offset
 from bus.kafka.transaction import Place
 from bus.kafka.windows import restored
 from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.store import Ledger
 from bus.policy.model import Policy
-from bus.settings import Issuing
+from bus.settings import Issuing, Mechanism
 from bus.stack.local import Stack
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AUDIT, AUDIT_PARTITIONS, DomainName, domain_of, domain_topics
@@ -68,6 +72,27 @@ def _enrolled(stack: Stack, policy: Policy) -> None:
         if found is None or found.state is not State.ACTIVE:
             why = "is not enrolled" if found is None else f"is {found.state}: {found.why}"
             raise Refused(f"{agent} {why}", hint=f"bus agent enroll {agent}")
+
+
+def credentials(stack: Stack) -> str:
+    """Every agent has its broker credential: a token that holds and has not ended, or a password."""
+    settings, layout, policy, now = stack.settings, stack.layout, stack.load_policy(), now_ms()
+    mend = "does the issuer run? bus stack up"
+    life = token_life(policy.rotation_interval_ms)
+    if settings.sasl_mechanism is Mechanism.SCRAM:
+        for agent in sorted(policy.agents):
+            read_identity(layout.agent(agent), agent)
+        return f"{len(policy.agents)} passwords; nothing replaces them"
+    known, ours, left = public_keys(layout.jwks.read_bytes()), audience(settings.deployment_id), life
+    for agent in sorted(policy.agents):
+        TokenFile(agent, layout.token(agent)).read()
+        token = read_secret(layout.token(agent))
+        try:
+            claims = verify(token, known, ours, now, skew_ms=settings.max_clock_skew_ms, life_ms=life)
+        except Unverified as error:
+            raise Refused(f"{agent}: {error}", code=error.code, hint=mend) from error
+        left = min(left, claims.ends - now)
+    return f"{len(policy.agents)} tokens, the first to end in {left // 1000} s"
 
 
 def snapshot(stack: Stack) -> str:
