@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-compose test-custody test-attestation check setup native lock clean bench chaos fuzz hostile
+.PHONY: demo test test-compose test-custody test-attestation check setup native lock clean bench chaos fuzz hostile rotation
 
 demo: setup
 	$(BIN)/bus demo
@@ -57,6 +57,12 @@ fuzz: setup
 # Raw clients with an agent's own credentials beside honest agents: some 12 minutes.
 hostile: setup
 	$(BIN)/python -m tests.hostile
+
+# Broker tokens replaced every two seconds under load: some 4 minutes; the long form is `make rotation MINUTES=30`.
+ROTATIONS ?= 100
+MINUTES ?= 0
+rotation: setup
+	$(BIN)/python -m tests.rotation --rotations $(ROTATIONS) --minutes $(MINUTES)
 
 setup: $(VENV)/ready
 	@$(BIN)/bus stack fetch
