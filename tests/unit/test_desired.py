@@ -47,7 +47,7 @@ def test_every_agent_and_service_is_a_user_of_its_own(wanted):
 
 def test_with_tokens_agents_have_the_same_rights_and_no_password(wanted):
     tokens = mesh(passwords=False)
-    assert tokens.users == {"bus-audit", "bus-enforcer-1", "bus-enforcer-2"}
+    assert tokens.users == {"bus-audit", "bus-authority", "bus-enforcer-1", "bus-enforcer-2"}
     assert (tokens.acls, tokens.topics, tokens.quotas) == (wanted.acls, wanted.topics, wanted.quotas)
 
 
