@@ -101,7 +101,10 @@ class Broker:
             write_file(files[-1], properties_file(told), 0o600)
         self._ensure_storage(files)
         for daemon, properties in zip(self.daemons, files, strict=True):
-            daemon.start([self._java, *self._options(tokens), "-cp", f"{self._jars}/*", MAIN_CLASS, properties])
+            daemon.start(
+                [self._java, *self._options(tokens), "-cp", f"{self._jars}/*", MAIN_CLASS, properties],
+                folder=self._layout.jwks.parent,
+            )
         bootstrap = ",".join(f"{LOOPBACK}:{port}" for port in agents)
         return first_contact(self._layout, bootstrap, self._first_password, self._wait)
 

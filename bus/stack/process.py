@@ -36,10 +36,14 @@ class Daemon:
         """Standard output and error."""
         return self.run / f"{self.name}.log"
 
-    def start(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> int:
-        """Start detached from the terminal; returns the process id. A live process of this name is left as it is."""
+    def start(
+        self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> int:
+        """Start detached from the terminal, in ``folder``; returns the process id. A live process of this name is left
+        as it is.
+        """
         running = self.find()
-        return running.pid if running is not None else self._start(command, environ)
+        return running.pid if running is not None else self._start(command, environ, folder)
 
     def replace(self, command: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> int:
         """Start a second process, then stop the first; the second waits until the first has let go of its work."""
@@ -49,7 +53,9 @@ class Daemon:
             _end(first)
         return pid
 
-    def _start(self, command: Sequence[str | Path], environ: Mapping[str, str] | None) -> int:
+    def _start(
+        self, command: Sequence[str | Path], environ: Mapping[str, str] | None, folder: Path | None = None
+    ) -> int:
         make_folder(self.run)
         with self.log.open("ab") as out:
             process = subprocess.Popen(
@@ -58,6 +64,7 @@ class Daemon:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=folder,
                 env=None if environ is None else {**os.environ, **environ},
             )
         born = psutil.Process(process.pid).create_time()
