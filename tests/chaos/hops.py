@@ -5,6 +5,7 @@ name as additional data.
 """
 
 import hmac
+import json
 import sqlite3
 from dataclasses import dataclass
 from hashlib import sha256
@@ -100,7 +101,7 @@ class LedgerFile:
     def _day(self, day: int) -> bytes:
         found = self._days.get(day)
         if found is None:
-            wrapped = (self._keys / "audit" / str(day)).read_bytes()
+            wrapped = bytes.fromhex(json.loads((self._keys / "audit" / str(day)).read_bytes())["wrapped"])
             context = label("root/audit") + self._deployment + day.to_bytes(4, "big")
             root = AESGCM((self._keys / "kek").read_bytes()).decrypt(wrapped[:12], wrapped[12:], context)
             info = label("key/purpose") + part(b"ledger")

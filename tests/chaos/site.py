@@ -61,9 +61,12 @@ PROXIED = ENFORCERS[0]
 _properties = broker_module.server_properties
 
 
-def impatient(*arguments) -> dict[str, str]:
+def impatient(*arguments, **more) -> dict[str, str]:
     """The broker's settings, but the controller forgets a killed broker after 2 s: it takes its successor 9 s else."""
-    return _properties(*arguments) | {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "500"}
+    return _properties(*arguments, **more) | {
+        "broker.session.timeout.ms": "2000",
+        "broker.heartbeat.interval.ms": "500",
+    }
 
 
 class Site:

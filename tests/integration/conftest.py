@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.settings import Settings
+from bus.settings import Mechanism, Settings
 from bus.stack.local import Stack, prepare
 from demo.raw import RawClient
 
@@ -14,8 +14,13 @@ POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
 
 def start_stack(state: Path, *, services: bool = True, **changes) -> Stack:
-    """A stack in ``state``; keyword arguments are settings."""
-    settings = dataclasses.replace(Settings(), **{"state": state, "policies": POLICIES, **changes})
+    """A stack in ``state``; keyword arguments are settings.
+
+    Agents have passwords unless told: with tokens each of their clients takes a second more to open
+    (docs/identity.md), and these tests open hundreds. What tokens do is test_credentials' and `make rotation`'s.
+    """
+    given = {"state": state, "policies": POLICIES, "sasl_mechanism": Mechanism.SCRAM, **changes}
+    settings = dataclasses.replace(Settings(), **given)
     local = Stack(prepare(settings))
     local.up(lambda _: None, services=services)
     return local

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import threading
 import time
 
@@ -19,7 +20,9 @@ from bus.errors import AccessRefused, Expired, Refused
 from bus.files import read_secret, write_secret
 from bus.kafka.config import Connection, connect
 from bus.kafka.identity import TokenFile
+from bus.settings import Mechanism
 from tests.hostile.wire import Raw
+from tests.integration.conftest import start_stack
 from tests.rotation.load import SHORT, WRITER, rotate_under_load, short_policies
 
 pytestmark = pytest.mark.broker
@@ -40,6 +43,20 @@ class Shown:
 
     def rejected(self):
         return True
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """Agents come with tokens here."""
+    state = tmp_path_factory.mktemp("tokens") / "state"
+    local = start_stack(state, sasl_mechanism=Mechanism.OAUTHBEARER)
+    before = os.environ.get("BUS_CONFIG")
+    os.environ["BUS_CONFIG"] = str(local.layout.settings)
+    yield local
+    os.environ.pop("BUS_CONFIG")
+    if before is not None:
+        os.environ["BUS_CONFIG"] = before
+    local.down(lambda _: None, purge=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,18 @@ import psutil
 
 from bus import Bus
 from bus.errors import BusError
+from bus.settings import Mechanism
 from tests.integration.conftest import POLICIES
 
 WRITER, READER, DOMAIN = "retriever-1", "orchestrator-1", "agent_memory"
 INTERVAL_MS = 8000
 """Tokens are replaced at a quarter of their life: every two seconds."""
-SHORT = {"lead_ms": 1500, "grace_ms": 8000, "max_clock_skew_ms": 500}
+SHORT = {
+    "lead_ms": 1500,
+    "grace_ms": 8000,
+    "max_clock_skew_ms": 500,
+    "sasl_mechanism": Mechanism.OAUTHBEARER,
+}
 PACE_S = 0.02
 ARRIVAL_S = 60
 
