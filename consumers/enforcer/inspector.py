@@ -46,6 +46,7 @@ class Inspector:
         self._masks = [mask for mask in domain.masks if mask.payload]
         self.by_ticket = policy.propagate is Propagate.TICKETS
         """Whether records carry tickets on."""
+        self._meters: dict[AgentId, tuple[str, str]] = {}
         self._limited = domain.rate is not None or domain.breaker is not None
 
     @property
@@ -97,31 +98,39 @@ class Inspector:
     def admit(self, agent: AgentId, size: int, now: int, limits: PartitionLimits) -> None:
         """Rate, then breaker, for a record that is allowed so far; ``now`` is the effective time. Raises Denied."""
         rate, breaker, locations = self._domain.rate, self._domain.breaker, self._policy.locations
+        bucket, fuse = self._meters.get(agent) or self._named(agent)
         if rate is not None:
-            where = locations.get(f"rate_limits:{rate.name}", "")
             if rate.max_bytes is not None and size > rate.max_bytes:
+                where = locations.get(f"rate_limits:{rate.name}", "")
                 why = f"expected at most {rate.max_bytes} bytes, found {size}"
                 raise Denied(Decision(Code.TOO_LARGE, f"{rate.name}.max_bytes", where, why=why))
-            name = rate_name(rate.name, self._whom(rate.per, agent))
-            if not limits.take(name, rate.per_hour, rate.burst, now):
+            if not limits.take(bucket, rate.per_hour, rate.burst, now):
+                where = locations.get(f"rate_limits:{rate.name}", "")
                 raise Denied(Decision(Code.THROTTLED, rate.name, where, why=f"too many records per {rate.per}"))
-        if breaker is not None:
-            name = breaker_name(breaker.name, self._whom(breaker.per, agent))
-            if not limits.closed(name, breaker.half_open_ms, now):
-                where = locations.get(f"circuit_breakers:{breaker.name}", "")
-                decision = Decision(Code.BREAKER_OPEN, breaker.name, where, why="too many refusals: wait")
-                raise Denied(decision, reopens=limits.reopens(name, breaker.half_open_ms))
+        if breaker is not None and not limits.closed(fuse, breaker.half_open_ms, now):
+            where = locations.get(f"circuit_breakers:{breaker.name}", "")
+            decision = Decision(Code.BREAKER_OPEN, breaker.name, where, why="too many refusals: wait")
+            raise Denied(decision, reopens=limits.reopens(fuse, breaker.half_open_ms))
 
     def settle(self, decision: Decision, agent: AgentId, now: int, limits: PartitionLimits) -> None:
         """Tell the breaker how a record ended."""
         breaker = self._domain.breaker
         if breaker is None or decision.code in (Code.THROTTLED, Code.BREAKER_OPEN):
             return
-        name = breaker_name(breaker.name, self._whom(breaker.per, agent))
+        _, fuse = self._meters.get(agent) or self._named(agent)
         if decision.allowed:
-            limits.passed(name)
+            limits.passed(fuse)
         else:
-            limits.failed(name, breaker.count, breaker.within_ms, now)
+            limits.failed(fuse, breaker.count, breaker.within_ms, now)
+
+    def _named(self, agent: AgentId) -> tuple[str, str]:
+        """Names of the bucket and the breaker that ``agent`` has a share in; kept: there are no more than agents."""
+        rate, breaker = self._domain.rate, self._domain.breaker
+        found = self._meters[agent] = (
+            rate_name(rate.name, self._whom(rate.per, agent)) if rate is not None else "",
+            breaker_name(breaker.name, self._whom(breaker.per, agent)) if breaker is not None else "",
+        )
+        return found
 
     def _whom(self, per: str, agent: AgentId) -> str:
         held = self._policy.agents.get(agent)
