@@ -115,12 +115,12 @@ class Inspector:
     def settle(self, decision: Decision, agent: AgentId, now: int, limits: PartitionLimits) -> None:
         """Tell the breaker how a record ended."""
         breaker = self._domain.breaker
-        if breaker is None or decision.code in (Code.THROTTLED, Code.BREAKER_OPEN):
+        if breaker is None:
             return
         _, fuse = self._meters.get(agent) or self._named(agent)
         if decision.allowed:
             limits.passed(fuse)
-        else:
+        elif decision.code not in (Code.THROTTLED, Code.BREAKER_OPEN):
             limits.failed(fuse, breaker.count, breaker.within_ms, now)
 
     def _named(self, agent: AgentId) -> tuple[str, str]:
