@@ -55,6 +55,11 @@ class Enrolled:
     why: str = ""
 
 
+_READ: Final = "SELECT name, state, counter, serial, until, since, why FROM agent"
+_Agents = list[Enrolled]
+"""``Register.list`` hides the type's name inside the class."""
+
+
 class Register:
     """Every method is one transaction; a second process on the same file waits for it."""
 
@@ -161,14 +166,15 @@ class Register:
 
     def find(self, agent: AgentId) -> Enrolled | None:
         """One agent, or None."""
-        return next((each for each in self.list() if each.name == agent), None)
+        return next(iter(self._read("WHERE name = ?", (agent,))), None)
 
     def list(self) -> list[Enrolled]:
         """Every agent that was ever enrolled, by name."""
+        return self._read("ORDER BY name", ())
+
+    def _read(self, which: str, values: tuple[str, ...]) -> _Agents:
         with self._open() as db:
-            rows = db.execute(
-                "SELECT name, state, counter, serial, until, since, why FROM agent ORDER BY name"
-            ).fetchall()
+            rows = db.execute(f"{_READ} {which}", values).fetchall()
         return [Enrolled(AgentId(row[0]), State(row[1]), *row[2:]) for row in rows]
 
 

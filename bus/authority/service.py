@@ -105,7 +105,7 @@ class AuthorityService:
             if agent not in policy.agents:
                 raise Refused(f"{agent} is not in the policy", code=Code.CREDENTIAL, hint="agents.yaml")
             bundles = self._issuer.leases(agent, policy, now)
-        kept = tuple(number for number, data in bundles.items() if held.get(number) == hashlib.sha256(data).digest())
+        kept = tuple(number for number, data in bundles.items() if held.get(number) == _digest(data))
         new = {number: data for number, data in bundles.items() if number not in kept}
         if new:
             self._record({
@@ -124,5 +124,5 @@ class AuthorityService:
         return Certified(agent, certificate, counter)
 
 
-def _digest(request: bytes) -> bytes:
-    return hashlib.sha256(request).digest()
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
