@@ -8,26 +8,25 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 
 from bus.admin.desired import AUTHORITY
 from bus.authority.enrolment import open_authority
 from bus.authority.issued import sign_issued
 from bus.authority.issuer import Issuer
-from bus.authority.local import load_signer, now_ms, open_roots, read_applied
+from bus.authority.local import load_signer, now_ms, open_roots
 from bus.authority.service import AuthorityService
-from bus.authority.tokenfiles import TokenIssuer
-from bus.authority.trust import LiveSnapshot, read_trust
+from bus.authority.trust import read_trust
 from bus.codes import Code
 from bus.crypto.signing import Signer
-from bus.errors import BusError, RetryLater
+from bus.errors import RetryLater
 from bus.files import Layout
 from bus.kafka.config import Connection, connect
-from bus.settings import Mechanism, Settings
+from bus.settings import Settings
 from bus.wire.names import ISSUE
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import MAX_WAIT_S, only_one, stop_on_signal
+from consumers.issuer.app import follow, only_one, stop_on_signal
 
 log = logging.getLogger("bus.authority")
 STORED_S: Final = 10.0
@@ -71,7 +70,6 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     trust = read_trust(layout.trust)
     signer = load_signer(layout.signer("issuer"))
     registry = CollectorRegistry()
-    due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
     counted = Counter("sealbus_issued", "Events on bus.issue.", ["event"], registry=registry)
     connection = connect(settings, AUTHORITY)
     held = open_authority(layout, settings.deployment_id)
@@ -79,8 +77,6 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     record = IssueLog(connection, signer, settings.deployment_id, counted)
     service = AuthorityService(held.ca, held.register, issuer, settings.deployment_id, record, now_ms)
     identity = Identity(held.server_key, held.server_chain, held.ca.certificate_pem)
-    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
-    tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
     vitals = Vitals(layout.run / "authority.ready")
     with (
         only_one(layout),
@@ -88,24 +84,4 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
         vitals,
         Endpoint("authority", settings.http, layout.run, vitals, registry),
     ):
-        live: LiveSnapshot | None = None
-        while not stop.is_set():
-            vitals.beat()
-            at = now_ms() + 1000
-            try:
-                live = read_applied(layout, trust, live) or live
-                if live is not None:
-                    live.check_validity(now_ms(), settings.max_clock_skew_ms)
-                    policy = live.policy
-                    at = service.step(policy)
-                    agents = policy.agents if tokens_for_all else ()
-                    at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
-                    vitals.ready()
-                    server.serving(ready=True)
-            except BusError as error:
-                log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message
-                vitals.waiting(str(error))
-                server.serving(ready=False)
-            left = (at - now_ms()) / 1000
-            due.set(max(left, 0))
-            stop.wait(max(0.02, min(MAX_WAIT_S, left)))
+        follow(settings, trust, vitals, registry, stop, service.step, lambda ready: server.serving(ready=ready))

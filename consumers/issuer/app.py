@@ -6,6 +6,7 @@ import fcntl
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -13,9 +14,10 @@ from prometheus_client import CollectorRegistry, Gauge
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.tokenfiles import TokenIssuer
-from bus.authority.trust import LiveSnapshot, read_trust
+from bus.authority.trust import LiveSnapshot, TrustFile, read_trust
 from bus.errors import BusError, StackError
 from bus.files import Layout, make_folder
+from bus.policy.model import Policy
 from bus.settings import Mechanism, Settings
 from consumers.endpoint import Endpoint, Vitals
 
@@ -32,31 +34,50 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     signer = load_signer(layout.signer("issuer"))
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
     alone = only_one(layout)
-    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
-    tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
     vitals = Vitals(layout.run / "issuer.ready")
     registry = CollectorRegistry()
-    due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
     with alone, vitals, Endpoint("issuer", settings.http, layout.run, vitals, registry):
-        held: LiveSnapshot | None = None
-        while not stop.is_set():
-            vitals.beat()
-            at = now_ms() + 1000
-            try:
-                held = read_applied(layout, trust, held) or held
-                if held is not None:
-                    held.check_validity(now_ms(), settings.max_clock_skew_ms)
-                    policy = held.policy
-                    at = issuer.step(policy, now_ms())
-                    agents = policy.agents if tokens_for_all else ()
-                    at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
-                    vitals.ready()
-            except BusError as error:
-                log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
-                vitals.waiting(str(error))
-            left = (at - now_ms()) / 1000
-            due.set(max(left, 0))
-            stop.wait(max(0.02, min(MAX_WAIT_S, left)))
+        follow(settings, trust, vitals, registry, stop, lambda policy: issuer.step(policy, now_ms()))
+
+
+def follow(
+    settings: Settings,
+    trust: TrustFile,
+    vitals: Vitals,
+    registry: CollectorRegistry,
+    stop: threading.Event,
+    step: Callable[[Policy], int],
+    serving: Callable[[bool], None] = lambda _: None,
+) -> None:
+    """Until ``stop``: whenever something is due, ``step`` under the applied policy, then the agents' broker tokens.
+
+    ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well.
+    """
+    layout = Layout(settings.state)
+    due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
+    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
+    tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
+    held: LiveSnapshot | None = None
+    while not stop.is_set():
+        vitals.beat()
+        at = now_ms() + 1000
+        try:
+            held = read_applied(layout, trust, held) or held
+            if held is not None:
+                held.check_validity(now_ms(), settings.max_clock_skew_ms)
+                policy = held.policy
+                at = step(policy)
+                agents = policy.agents if tokens_for_all else ()
+                at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
+                vitals.ready()
+                serving(True)
+        except BusError as error:
+            log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
+            vitals.waiting(str(error))
+            serving(False)
+        left = (at - now_ms()) / 1000
+        due.set(max(left, 0))
+        stop.wait(max(0.02, min(MAX_WAIT_S, left)))
 
 
 def only_one(layout: Layout) -> TextIO:
