@@ -30,7 +30,7 @@ from bus.wire.objects import Epoch
 from consumers.enforcer.compiled import acceptor_for, enforce
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import derive
-from consumers.enforcer.pipeline import Refused
+from consumers.enforcer.outcome import Refused
 from consumers.tuning import tune_process
 
 RECORDS: Final = 2048

@@ -9,11 +9,13 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from bus.guardrails.rewrite import rewritten
 from bus.guardrails.scanner import Scanners, Span, default_scanner
-from bus.guardrails.unpack import Unclear, decoded, is_long, parsed, read_json, texts_of
+from bus.guardrails.unpack import Unclear, decoded, is_long, packs, parsed, read_json, texts_of
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -62,10 +64,9 @@ class Inspection:
         """A payload; ``value`` is the very bytes that came in where nothing was redacted. Raises Unclear."""
         told = Inspected(payload)
         if "json" in content_type.lower():
-            value = read_json(payload)
-            made = self._redacted(value, told)
-            if made is not value:
-                told.value = _dumped(made).encode("utf-8", "replace")
+            redacted = self._json(payload, told)
+            if redacted is not None:
+                told.value = redacted.encode("utf-8", "replace")
             return told
         text = payload.decode("utf-8", "surrogateescape")
         made = self._redacted(text, told)
@@ -79,14 +80,29 @@ class Inspection:
         told.value = self._redacted(told.value, told)
         return told
 
+    def _json(self, payload: bytes, told: Inspected) -> str | None:
+        """None where nothing was redacted."""
+        document, value = read_json(payload)
+        walk = self._walk(value, told)
+        if walk is None:
+            return None
+        redacted = rewritten(document, walk.found, walk.scanned) if walk.flat else None
+        if redacted is None:
+            made = walk.value(value, packed=False)
+            return None if made is value else _dumped(made)
+        return None if redacted == document else redacted
+
     def _redacted(self, value: Any, told: Inspected) -> Any:
         """``value`` itself where nothing in it was redacted."""
+        walk = self._walk(value, told)
+        return value if walk is None else walk.value(value, packed=False)
+
+    def _walk(self, value: Any, told: Inspected) -> _Walk | None:
+        """None where nothing is found anywhere: no need to know where."""
         texts = texts_of(value)
         spans = self._scanner.scan_each(texts)
-        if not spans:
-            return value  # nothing anywhere: no need to know where
         packing = frozenset(text for text, may_pack in texts.items() if may_pack)
-        return _Walk(self._rules, spans, packing, told).value(value, packed=False)
+        return _Walk(self._rules, spans, packing, told) if spans else None
 
 
 class _Walk:
@@ -113,7 +129,7 @@ class _Walk:
             return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
         if is_long(value):
             text = str(value)
-            made_text = self._scanned(text)
+            made_text = self.scanned(text)
             return value if made_text is text else made_text
         return value
 
@@ -129,7 +145,7 @@ class _Walk:
     def _text(self, text: str, *, packed: bool) -> str:
         """What is packed in ``text`` is looked into first: the same places are never counted in both forms."""
         if packed or text not in self._packing:
-            return self._scanned(text)
+            return self.scanned(text)
         if (inside := parsed(text)) is not None:
             walked = self.value(inside, packed=True)
             return text if walked is inside else _dumped(walked)
@@ -137,17 +153,28 @@ class _Walk:
             made = self._inner(inner)
             if made is not inner:
                 return base64.b64encode(made.encode("utf-8", "replace")).decode()
-        return self._scanned(text)
+        return self.scanned(text)
 
     def _inner(self, text: str) -> str:
         """What was behind base64."""
         inside = parsed(text)
         if inside is None:
-            return self._scanned(text)
+            return self.scanned(text)
         walked = self.value(inside, packed=True)
         return text if walked is inside else _dumped(walked)
 
-    def _scanned(self, text: str) -> str:
+    @property
+    def found(self) -> AbstractSet[str]:
+        """Texts in which something was found."""
+        return self._spans.keys()
+
+    @property
+    def flat(self) -> bool:
+        """Whether no text packs anything. Raises Unclear."""
+        return not any(map(packs, self._packing))
+
+    def scanned(self, text: str) -> str:
+        """One text as it stands, not what it may pack."""
         spans = self._spans.get(text)
         if spans is None:
             return text

@@ -62,6 +62,33 @@ class PatternScanner:
 
     def scan(self, text: str) -> list[Span]:
         """See ``Scanner``."""
+        return self._scan(text, lambda start: text[max(0, start - CONTEXT) : start])
+
+    def scan_each(self, texts: Collection[str]) -> dict[str, list[Span]]:
+        """See ``Scanner``. All texts are scanned as one: what stands before a match ends where its own text begins."""
+        joined = _BETWEEN.join(texts)
+        if joined.count("\0") != max(len(texts) - 1, 0):  # a text that looks like two
+            return {text: spans for text in texts if (spans := self.scan(text))}
+        spans = self._scan(joined, lambda start: joined[max(0, start - CONTEXT) : start].rpartition(_BETWEEN)[2])
+        if not spans:
+            return {}
+        found: dict[str, list[Span]] = {}
+        place, start = 0, 0
+        for text in texts:
+            end = start + len(text)
+            while place < len(spans) and spans[place].start < end:
+                span = spans[place]
+                if span.end > end:  # to the end of all, where it should have ended with its text
+                    return {text: spans for text in texts if (spans := self.scan(text))}
+                found.setdefault(text, []).append(Span(span.start - start, span.end - start, span.type))
+                place += 1
+            if place == len(spans):
+                break
+            start = end + len(_BETWEEN)
+        return found
+
+    def _scan(self, text: str, before: Callable[[int], str]) -> list[Span]:
+        """Spans in order; ``before`` says what stands before a place."""
         text = whole(text)
         found: list[Span] = []
         for index in sorted(self._set.Match(text) or ()):
@@ -71,26 +98,9 @@ class PatternScanner:
                     place = bisect.bisect_left(found, (start, end, ""))
                     if (place and found[place - 1].end > start) or (place < len(found) and found[place].start < end):
                         continue
-                    if detector.accepts(text[start:end], text[max(0, start - CONTEXT) : start]):
+                    if detector.accepts(text[start:end], before(start)):
                         found.insert(place, Span(start, end, detector.type))
                         break
-        return found
-
-    def scan_each(self, texts: Collection[str]) -> dict[str, list[Span]]:
-        """See ``Scanner``. All texts are scanned as one first: only those that something there touches need a look."""
-        spans = self.scan(_BETWEEN.join(texts))
-        if not spans:
-            return {}
-        found, place, start = {}, 0, 0
-        for text in texts:
-            end = start + len(text)
-            while place < len(spans) and spans[place].end <= start:
-                place += 1
-            if place == len(spans):
-                break
-            if spans[place].start < end and (told := self.scan(text)):
-                found[text] = told
-            start = end + len(_BETWEEN)
         return found
 
 

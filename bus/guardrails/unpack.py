@@ -37,10 +37,11 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=once)
 
 
-def read_json(payload: bytes) -> Any:
-    """The value that a payload says it is. Raises Unclear."""
+def read_json(payload: bytes) -> tuple[str, Any]:
+    """The text and the value of a payload that says it is JSON. Raises Unclear."""
     try:
-        return _DECODER.decode(payload.decode(json.detect_encoding(payload), "surrogatepass"))
+        text = payload.decode(json.detect_encoding(payload), "surrogatepass")
+        return text, _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Unclear(f"not the JSON that it says: {type(error).__name__}") from None
 
@@ -68,6 +69,11 @@ def decoded(text: str) -> str | None:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
+
+
+def packs(text: str) -> bool:
+    """Whether ``text`` is JSON or base64. Raises Unclear."""
+    return parsed(text) is not None or decoded(text) is not None
 
 
 def is_long(value: Any) -> bool:

@@ -18,7 +18,7 @@ from bus.wire.hop import encode_hop
 from bus.wire.names import Tier
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.decided import DecidedProfile
-from consumers.enforcer.pipeline import AnyAccepted
+from consumers.enforcer.outcome import AnyAccepted
 
 Indexed = tuple[int, AnyAccepted]
 """A record and its place among the outcomes."""

@@ -14,21 +14,23 @@ from bus.crypto.keys import instance_key
 from bus.native import native
 from bus.wire import envelope, preimage, sealed
 from consumers.enforcer.context import MAX_PROFILES, EnforcerContext, PartitionState
-from consumers.enforcer.pipeline import Accepted, Outcome, Refused, enforce_batch
+from consumers.enforcer.inspected import inspect_compiled
+from consumers.enforcer.outcome import Accepted, Outcome, Refused
+from consumers.enforcer.pipeline import enforce_batch
 
 if TYPE_CHECKING:
-    from sealbus_native import Acceptor
+    import sealbus_native
 
 MAX_RUN: Final = 32
 """Records in a row that plain Python takes when one after the other is unusual."""
 
 
-def acceptor_for(state: PartitionState, context: EnforcerContext) -> Acceptor | None:
+def acceptor_for(state: PartitionState, context: EnforcerContext) -> sealbus_native.Acceptor | None:
     """An empty acceptor for a partition; None where plain Python does it all."""
     if native is None or not context.compiled:
         return None
     prefix = preimage.sealed_mac(context.deployment, state.topics.inbound, state.partition)
-    made: Acceptor = native.Acceptor(
+    made: sealbus_native.Acceptor = native.Acceptor(
         sealed.HEAD, envelope.MARK, state.aad, prefix, state.partition, context.max_clock_skew_ms, MAX_PROFILES
     )
     made.clear(state.padding)
@@ -47,7 +49,8 @@ def enforce(
     """Like ``enforce_batch``, and in its way only where nothing is compiled."""
     acceptor = state.acceptor
     state.under(context.policy, context.keyring.generation, context.scanners)
-    if acceptor is None or (state.inspector is not None and state.inspector.by_record):
+    inspector = state.inspector if state.inspector is not None and state.inspector.by_record else None
+    if acceptor is None or (inspector is not None and inspector.by_ticket):
         return enforce_batch(values, timestamps, offsets, state, context, foreign=foreign)
     outcomes: list[Outcome] = []
     at, run, count = 0, 1, len(values)
@@ -55,7 +58,15 @@ def enforce(
         stop = count
         if foreign:
             stop = next((place for place in range(at, count) if offsets[place] in foreign), count)
-        reached = acceptor.accept(values, timestamps, offsets, at, stop, state.windows, outcomes)
+        highest = state.windows.highest_time
+        accepted: list[sealbus_native.Accepted] = []
+        reached = acceptor.accept(values, timestamps, offsets, at, stop, state.windows, accepted)
+        if inspector is None:
+            outcomes.extend(accepted)
+        else:
+            for place, each in zip(range(at, reached), accepted, strict=True):
+                highest = max(highest, each.append_time)
+                outcomes.append(inspect_compiled(each, values[place], highest, inspector, state, context))
         if reached > at:
             at, run = reached, 1
         if at == count:
@@ -79,7 +90,7 @@ def _compiled(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _learn(acceptor: Acceptor, state: PartitionState, outcome: Outcome) -> None:
+def _learn(acceptor: sealbus_native.Acceptor, state: PartitionState, outcome: Outcome) -> None:
     """Have the sender and the profile of an accepted record known from now on, if the profile is one that is kept."""
     if isinstance(outcome, Refused):
         return

@@ -22,7 +22,7 @@ from bus.wire.names import AgentId
 from consumers.enforcer.bundle import Indexed, groups, protect
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.events import PartitionEvent, event_hop
-from consumers.enforcer.pipeline import AnyAccepted, Outcome, Refused
+from consumers.enforcer.outcome import AnyAccepted, Outcome, Refused
 
 log = logging.getLogger("bus.enforcer")
 

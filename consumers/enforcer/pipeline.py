@@ -24,8 +24,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Union
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 
@@ -33,63 +31,13 @@ from bus.codes import Code
 from bus.crypto.keyring import AgentKey
 from bus.errors import WireError
 from bus.kafka import windows
-from bus.policy.decide import Decision
 from bus.wire import codec, envelope, sealed
-from bus.wire.hop import NO_INSTANCE
 from consumers.enforcer.context import EnforcerContext, PartitionState
-from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment
-from consumers.enforcer.inspector import NONE, Denied, Inspector
-
-if TYPE_CHECKING:
-    import sealbus_native
+from consumers.enforcer.decided import DecidedProfile
+from consumers.enforcer.inspected import inspect
+from consumers.enforcer.outcome import Accepted, Outcome, refused
 
 log = logging.getLogger("bus.enforcer")
-
-
-class Accepted(NamedTuple):
-    """A record that goes on. ``plaintext`` = uint32 length | Released | zeros; the rest is for its hop."""
-
-    digest: bytes
-    key: AgentKey
-    decided: DecidedProfile
-    plaintext: bytes
-    message_id: bytes
-    instance_sequence: bytes
-    offset: int
-    append_time: int
-    gap: int
-    size: int
-    session: bytes
-    causes: bytes
-
-    @property
-    def length(self) -> int:
-        """Bytes of ``plaintext``."""
-        return len(self.plaintext)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A record that ends here. ``body`` is the opened plaintext, from step 6 on."""
-
-    digest: bytes
-    decision: Decision
-    offset: int
-    append_time: int
-    size: int
-    key: AgentKey | None = None
-    instance_sequence: bytes = NO_INSTANCE + bytes(8)
-    gap: int = 0
-    body: bytes | None = field(default=None, repr=False)
-    decided: DecidedProfile | None = None
-    message_id: bytes = envelope.NO_MESSAGE_ID
-    session: bytes = b""
-    causes: bytes = b"\x00"
-
-
-AnyAccepted = Union[Accepted, "sealbus_native.Accepted"]
-"""An accepted record of the plain or of the compiled steps: the same fields."""
-Outcome = AnyAccepted | Refused
 
 
 class _Refusal(Exception):
@@ -197,7 +145,7 @@ def enforce_batch(
             # Conditions of the moment, 8. guardrails, 9. masks of payload fields.
             released = None
             if inspector is not None:
-                decided, released = _inspect(inspector, decided, plain, payload, size, highest, key, state, context)
+                decided, released = inspect(inspector, decided, plain, payload, size, highest, key, state, context)
             if decided.decision.obligations is None:
                 raise _Refusal(decided.decision.code)
             # 9. Mask: the masked profile, then the rest as it stands (a canonical Avro run, step 6).
@@ -230,82 +178,16 @@ def enforce_batch(
                 )
             )
         except _Refusal as refusal:
-            outcomes.append(_refused(refusal.code, value, digest, offset, append_time, key, gap, plain, decided))
+            outcomes.append(refused(refusal.code, value, digest, offset, append_time, key, gap, plain, decided))
         except InvalidSignature:
-            outcomes.append(_refused(Code.MAC, value, digest, offset, append_time))
+            outcomes.append(refused(Code.MAC, value, digest, offset, append_time))
         except InvalidTag:
-            outcomes.append(_refused(Code.OPEN, value, digest, offset, append_time, key, gap))
+            outcomes.append(refused(Code.OPEN, value, digest, offset, append_time, key, gap))
         except WireError as error:
-            outcomes.append(_refused(error.code, value, digest, offset, append_time, key, gap, plain, decided))
+            outcomes.append(refused(error.code, value, digest, offset, append_time, key, gap, plain, decided))
         except Exception:
             log.exception("record %s/%d at %d: unexpected", topic, partition, offset)
             known = key if proven else None
-            outcomes.append(_refused(Code.INTERNAL, value, digest, offset, append_time, known, gap, plain, decided))
+            outcomes.append(refused(Code.INTERNAL, value, digest, offset, append_time, known, gap, plain, decided))
     state.windows.highest_time = highest
     return outcomes
-
-
-def _inspect(
-    inspector: Inspector,
-    decided: DecidedProfile,
-    plain: bytes,
-    payload: int,
-    size: int,
-    effective_ms: int,
-    key: AgentKey,
-    state: PartitionState,
-    context: EnforcerContext,
-) -> tuple[DecidedProfile, bytes | None]:
-    """A record that is looked at by itself: what holds for it, and its payload where that changes."""
-    released, findings, decision = None, NONE, decided.decision
-    moment = Moment(load=f"{context.load:.2f}") if inspector.moment else NO_MOMENT
-    limits = state.windows.limits
-    try:
-        if inspector.moment:
-            inspector.judge(decided, effective_ms, size, context.load)
-        if decision.allowed:
-            content_type = decided.profile.content_type if decided.profile is not None else ""
-            released, findings = inspector.payload(plain, payload, content_type, key.domain_epoch.masking.reveal())
-            inspector.admit(key.agent, size, effective_ms, limits)
-    except Denied as denied:
-        decision, findings = denied.decision, denied.findings or findings
-        if denied.reopens:
-            moment = moment._replace(breaker=decision.rule, reopens=denied.reopens)
-    inspector.settle(decision, key.agent, effective_ms, limits)
-    return context.variant(state, key, decided, decision, findings, moment), released
-
-
-def _refused(
-    code: Code,
-    value: bytes,
-    digest: bytes,
-    offset: int,
-    append_time: int,
-    key: AgentKey | None = None,
-    gap: int = 0,
-    plain: bytes | None = None,
-    decided: DecidedProfile | None = None,
-) -> Refused:
-    """A refusal. Nothing of the record is believed where its MAC was not checked (codes of steps 1 and 2)."""
-    if code in (Code.BOUNDS, Code.VERSION, Code.WRONG_DOMAIN) and plain is None:
-        key = None
-    message_id, session, causes = envelope.NO_MESSAGE_ID, b"", b"\x00"
-    if plain is not None and decided is not None:
-        _, message, _, session, start, end = envelope.split(plain)
-        message_id, causes = plain[message : message + 16], plain[start:end]
-    decision = decided.decision if decided is not None and decided.decision.code is code else Decision(code, "", "")
-    return Refused(
-        digest=digest,
-        decision=decision,
-        offset=offset,
-        append_time=append_time,
-        size=len(value),
-        key=key,
-        instance_sequence=value[28:52] if key is not None else NO_INSTANCE + bytes(8),
-        gap=max(gap, 0),
-        body=plain,
-        decided=decided,
-        message_id=message_id,
-        session=session,
-        causes=causes,
-    )

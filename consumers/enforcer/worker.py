@@ -31,7 +31,7 @@ from consumers.enforcer.compiled import acceptor_for, enforce
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import derive
 from consumers.enforcer.events import EventKind, PartitionEvent
-from consumers.enforcer.pipeline import Outcome
+from consumers.enforcer.outcome import Outcome
 
 log = logging.getLogger("bus.enforcer")
 

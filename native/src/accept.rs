@@ -54,6 +54,7 @@ struct Candidate {
     message_id: [u8; 16],
     session: Box<[u8]>,
     causes: Box<[u8]>,
+    payload: usize,
     profile: usize,
 }
 
@@ -182,6 +183,7 @@ impl Acceptor {
                 size: value.len() as u32,
                 session: made.session,
                 causes: made.causes,
+                payload: made.payload,
             })?;
             place += 1;
         }
@@ -254,6 +256,7 @@ impl Sender {
         plaintext.extend_from_slice(&digest[..10]);
         plaintext.push(0);
         framing::push_length(&mut plaintext, mark.len() + masked.len() + rest.len());
+        let payload = plaintext.len() + mark.len() + masked.len() + parts.payload - at;
         for part in [mark, masked, rest] {
             plaintext.extend_from_slice(part);
         }
@@ -268,6 +271,7 @@ impl Sender {
             message_id: rest[..16].try_into().expect("16 bytes"),
             session: opened[parts.session.0..parts.session.1].into(),
             causes: opened[parts.causes.0..parts.causes.1].into(),
+            payload,
             profile,
         })
     }

@@ -24,6 +24,9 @@ pub struct Accepted {
     pub size: u32,
     pub session: Box<[u8]>,
     pub causes: Box<[u8]>,
+    /// Where the payload's length stands in `plaintext`; 0 in those that Python made.
+    #[pyo3(get)]
+    pub payload: usize,
 }
 
 #[pymethods]
@@ -47,7 +50,27 @@ impl Accepted {
         let (plaintext, session, causes) = (plaintext.to_vec(), session.into(), causes.into());
         Self {
             digest, key, decided, plaintext, message_id, instance_sequence, offset, append_time, gap, size, session,
-            causes,
+            causes, payload: 0,
+        }
+    }
+
+    /// The same record with another decision and, where it is given, another plaintext.
+    #[pyo3(signature = (decided, plaintext=None))]
+    fn variant(&self, py: Python<'_>, decided: Py<PyAny>, plaintext: Option<&[u8]>) -> Self {
+        Self {
+            digest: self.digest,
+            key: self.key.clone_ref(py),
+            decided,
+            plaintext: plaintext.map_or_else(|| self.plaintext.clone(), <[u8]>::to_vec),
+            message_id: self.message_id,
+            instance_sequence: self.instance_sequence,
+            offset: self.offset,
+            append_time: self.append_time,
+            gap: self.gap,
+            size: self.size,
+            session: self.session.clone(),
+            causes: self.causes.clone(),
+            payload: 0,
         }
     }
 

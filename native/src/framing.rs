@@ -47,6 +47,8 @@ pub struct Split {
     pub message: usize,
     pub session: (usize, usize),
     pub causes: (usize, usize),
+    /// Where the payload's length stands.
+    pub payload: usize,
     pub end: usize,
 }
 
@@ -96,8 +98,15 @@ pub fn split(plain: &[u8], mark: &[u8], known: &[u8]) -> Option<Split> {
         _ => return None,
     };
     at = nothing(plain, at)?; // field protection
-    let (size, payload) = read_length(plain, at)?;
-    (payload.checked_add(size)? == end).then_some(Split { profile: (start, message), message, session, causes, end })
+    let (size, start_of_payload) = read_length(plain, at)?;
+    (start_of_payload.checked_add(size)? == end).then_some(Split {
+        profile: (start, message),
+        message,
+        session,
+        causes,
+        payload: at,
+        end,
+    })
 }
 
 /// Start and end of a text whose length is one byte.

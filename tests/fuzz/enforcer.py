@@ -19,7 +19,8 @@ from consumers.enforcer.compiled import acceptor_for
 from consumers.enforcer.compiled import enforce as compiled_enforce
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import Derivation, derive
-from consumers.enforcer.pipeline import Accepted, Outcome, enforce_batch
+from consumers.enforcer.outcome import Accepted, Outcome
+from consumers.enforcer.pipeline import enforce_batch
 from tests.fuzz.target import Fault, Target
 from tests.fuzz.wire import open_notice
 from tests.fuzz.world import (

@@ -27,7 +27,8 @@ from bus.wire.names import NO_ZONE, AgentId, DomainName, RoleName, Tier, domain_
 from bus.wire.objects import EnforcerCertificate, Epoch
 from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.derive import Derivation, derive
-from consumers.enforcer.pipeline import Accepted, Outcome, Refused, enforce_batch
+from consumers.enforcer.outcome import Accepted, Outcome, Refused
+from consumers.enforcer.pipeline import enforce_batch
 
 settings.register_profile("unit", deadline=None, print_blob=True)
 settings.load_profile("unit")

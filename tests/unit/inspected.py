@@ -18,7 +18,7 @@ from bus.wire import hopblock, preimage, records
 from bus.wire.hop import Hop, Verdict, decode_hop
 from consumers.enforcer.derive import Derivation, derive
 from consumers.enforcer.inspector import Inspector
-from consumers.enforcer.pipeline import Outcome, Refused
+from consumers.enforcer.outcome import Outcome, Refused
 from tests.unit.build import DEPLOYMENT, MEMORY, NOW, World, domain_policy, enforce, make_policy, plaintext, state
 
 MAIL, CARD, KEY = "ops-desk@example.org", "5105 1051 0510 5100", "AKIA" + "Q7" * 8

@@ -8,7 +8,7 @@ from bus.codes import Code
 from bus.policy.conditions import compile_condition
 from bus.wire.hop import Verdict
 from bus.wire.names import Tier
-from consumers.enforcer.pipeline import Refused
+from consumers.enforcer.outcome import Refused
 from tests.unit.inspected import KEY, NO_KEYS, Site, refusal
 
 CALM = compile_condition("calm", "context.load < 0.5")

@@ -7,6 +7,7 @@ partition state of its own. Where the package is not installed these tests say s
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from bus.crypto.dek import Dek
 from bus.crypto.keys import purpose_key
 from bus.crypto.seal import Sealer, open_counted, open_sealed
 from bus.native import native
+from bus.policy.conditions import compile_condition
+from bus.policy.model import BreakerRule, Policy, RateRule
 from bus.wire import derived, hopblock, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, Chunk, Kind
 from bus.wire.hop import Hop, Verdict, decode_hop
@@ -29,7 +32,8 @@ from bus.wire.names import Tier
 from consumers.enforcer import bundle, compiled
 from consumers.enforcer.compiled import acceptor_for
 from consumers.enforcer.derive import Derivation, derive
-from consumers.enforcer.pipeline import Accepted, Outcome, enforce_batch
+from consumers.enforcer.outcome import Accepted, Outcome, Refused
+from consumers.enforcer.pipeline import enforce_batch
 from tests.unit.build import (
     DEPLOYMENT,
     GRACE,
@@ -51,7 +55,10 @@ from tests.unit.build import (
     state,
     told,
 )
+from tests.unit.inspected import CARD, KEY, MAIL, NO_KEYS, NO_PII, guardrail, mask
 
+SMALL = compile_condition("small", "context.size < 1000")
+EVEN = compile_condition("even", "context.time.getMilliseconds() % 2 == 0")
 WORLD = World()
 TRUST = WORLD.trust()
 
@@ -66,9 +73,11 @@ def installed():
 class Twin:
     """One partition twice: in the hands of the plain steps and of the compiled ones."""
 
-    def __init__(self, domain: str = MEMORY) -> None:
+    def __init__(self, domain: str = MEMORY, policy: Policy | None = None) -> None:
         self.plain, self.fast = WORLD.context(), WORLD.context()
         self.plain.compiled = False
+        if policy is not None:
+            self.plain.policy = self.fast.policy = policy
         self.plain_state, self.fast_state = state(domain), state(domain)
         self.fast_state.acceptor = acceptor_for(self.fast_state, self.fast)
         self.offset = 0
@@ -159,6 +168,48 @@ def test_every_outcome_is_that_of_the_plain_steps(records, times, foreign, size)
         part = slice(start, start + size)
         there = {each - start for each in foreign if start <= each < start + size}
         twin.enforce(values[part], stamps[: len(values[part])], there & set(range(len(values[part]))))
+
+
+LOOKED_AT = {
+    "guardrails": st.sampled_from([(), (NO_PII,), (NO_PII, NO_KEYS)]),
+    "masks": st.sampled_from([(), (mask(payload={"note": "hash", "gone": "drop"}),)]),
+    "when": st.sampled_from([(), (SMALL,), (SMALL, EVEN)]),
+    "rate": st.sampled_from([None, RateRule("few", "agent", 3_600_000, 3, 700)]),
+    "breaker": st.sampled_from([None, BreakerRule("worker", "agent", 2, 10_000, 20)]),
+    "padding": st.sampled_from([0, 512]),
+}
+PAYLOADS = [{"note": "calm"}, {"note": MAIL}, {"note": [CARD, MAIL], "gone": 1}, {"note": KEY}, {"note": "x" * 600}, 7]
+
+
+@settings(max_examples=300)
+@given(
+    st.fixed_dictionaries(LOOKED_AT),
+    st.lists(st.tuples(st.sampled_from([WRITER, WRITER, OTHER_WRITER]), st.sampled_from(PAYLOADS)), max_size=20),
+    st.lists(TIMES, min_size=20, max_size=20),
+    st.integers(1, 20),
+)
+def test_records_that_are_looked_at_have_the_outcome_of_the_plain_steps(domain, records, times, size):
+    policy = make_policy(domain_policy(MEMORY, **domain))
+    sealers = {agent: WORLD.sealer(agent) for agent in (WRITER, OTHER_WRITER)}
+    values = [
+        sealers[agent].seal(0, plaintext(source=agent, payload=json.dumps(payload).encode()))[1]
+        for agent, payload in records
+    ]
+    twin = Twin(policy=policy)
+    stamps = [NOW + each for each in times]
+    for start in range(0, len(values), size):
+        part = slice(start, start + size)
+        twin.enforce(values[part], stamps[part][: len(values[part])])
+
+
+def test_what_is_longer_once_redacted_than_a_record_may_be_is_refused_by_both():
+    policy = make_policy(domain_policy(MEMORY, guardrails=(guardrail("addresses", "IP_ADDRESS"),)))
+    payload = json.dumps({"note": "1.1.1.1 " * 80_000}).encode()
+    sealer, twin = WORLD.sealer(), Twin(policy=policy)
+    first, long = (sealer.seal(0, plaintext(payload=each))[1] for each in (b'"a"', payload))
+    one, _ = twin.enforce([first, long], [NOW] * 2)
+    assert isinstance(one[1], Refused)
+    assert one[1].decision.code == "too-large"
 
 
 @settings(max_examples=200)

@@ -27,7 +27,7 @@ from bus.wire.names import Tier, domain_of
 from bus.wire.sealed import MAX_LENGTH
 from consumers.enforcer.derive import Derivation, derive
 from consumers.enforcer.events import EventKind, PartitionEvent
-from consumers.enforcer.pipeline import Outcome
+from consumers.enforcer.outcome import Outcome
 from tests.unit.build import (
     DAY,
     DEPLOYMENT,

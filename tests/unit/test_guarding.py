@@ -39,7 +39,7 @@ def test_what_is_redacted_goes_on_and_is_counted():
     assert (NOTES.on_payload, NOTES.on_metadata) == (True, True)
     told = NOTES.payload(json.dumps([MAIL, CARD]).encode(), JSON)
     found = (("pii", "CREDIT_CARD", 1), ("pii", "EMAIL", 1))
-    assert told == Guarded(b'["[EMAIL]","[CREDIT_CARD]"]', found)
+    assert told == Guarded(b'["[EMAIL]", "[CREDIT_CARD]"]', found)
     assert NOTES.metadata({"via": MAIL}) == Guarded({"via": MAIL}, (("flag", "EMAIL", 1),))
     sent = b'{"n": 1}'
     assert NOTES.payload(sent, JSON).value is sent

@@ -58,7 +58,7 @@ def test_what_stands_around_it_stays(form):
 
 def test_a_text_is_redacted_in_its_place():
     data = write({"note": f"from {MAIL} to x@y.example, 219-09-9999."}).encode()
-    assert REDACT.payload(data, JSON).value == b'{"note":"from [EMAIL] to [EMAIL], [SSN]."}'
+    assert REDACT.payload(data, JSON).value == b'{"note": "from [EMAIL] to [EMAIL], [SSN]."}'
     assert found(REDACT.payload(data, JSON)) == {"EMAIL": 2, "SSN": 1}
 
 
@@ -291,7 +291,7 @@ def test_what_does_not_say_that_it_is_json_need_not_be(data):
 
 def test_a_text_in_json_that_only_begins_like_json_is_a_text():
     told = REDACT.payload(write({"x": "{ see " + MAIL}).encode(), JSON)
-    assert told.value == b'{"x":"{ see [EMAIL]"}'
+    assert told.value == b'{"x": "{ see [EMAIL]"}'
 
 
 # Rules together.
@@ -301,7 +301,7 @@ def test_each_rule_does_its_own_and_all_are_counted():
     )
     data = write([f"{MAIL} {SECRETS['URL']}", "219-09-9999", 1]).encode()
     told = three.payload(data, JSON)
-    assert told.value == f'["[EMAIL] {SECRETS["URL"]}","[SSN]",1]'.encode()
+    assert told.value == f'["[EMAIL] {SECRETS["URL"]}", "[SSN]", 1]'.encode()
     assert told.counts == (("pii", "EMAIL", 1), ("pii", "SSN", 1), ("watch", "EMAIL", 1), ("watch", "URL", 1))
     assert told.denied == ""
 
@@ -324,7 +324,7 @@ def test_a_value_of_two_rules_is_redacted_where_one_of_them_says_so_and_denied_w
 
 def test_a_type_that_no_rule_looks_for_stays():
     data = write([MAIL, "219-09-9999"]).encode()
-    assert Inspection([rule("x", "SSN")]).payload(data, JSON).value == f'["{MAIL}","[SSN]"]'.encode()
+    assert Inspection([rule("x", "SSN")]).payload(data, JSON).value == f'["{MAIL}", "[SSN]"]'.encode()
     assert Inspection([rule("x", "IBAN")]).payload(data, JSON).value is data
 
 

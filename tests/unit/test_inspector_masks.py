@@ -9,7 +9,7 @@ import json
 import pytest
 
 from bus.crypto.keys import purpose_key
-from consumers.enforcer.pipeline import Accepted
+from consumers.enforcer.outcome import Accepted
 from tests.unit.build import MEMORY
 from tests.unit.inspected import CARD, KEY, MAIL, META, NO_KEYS, NO_PII, Site, mask, refusal
 

@@ -24,7 +24,7 @@ from bus.wire.envelope import Kind
 from bus.wire.hop import NO_INSTANCE
 from bus.wire.names import Tier
 from consumers.enforcer.context import MAX_PROFILES, EnforcerContext, PartitionState
-from consumers.enforcer.pipeline import Accepted, Outcome, Refused
+from consumers.enforcer.outcome import Accepted, Outcome, Refused
 from tests.unit.build import (
     DEPLOYMENT,
     GRACE,

@@ -29,7 +29,8 @@ from bus.wire.names import DomainName, DomainTopics, TopicName
 from bus.wire.schemas import schema
 from consumers.audit.recorder import record_block
 from consumers.enforcer.context import EnforcerContext, PartitionState
-from consumers.enforcer.pipeline import Accepted, Outcome, enforce_batch
+from consumers.enforcer.outcome import Accepted, Outcome
+from consumers.enforcer.pipeline import enforce_batch
 from tests.vectors import generate
 from tests.vectors.test_sealbus_derived import trust
 from tests.vectors.test_sealbus_records import POLICY
