@@ -521,13 +521,16 @@ public final class OpenVectors {
 
     record Wrapped(byte[] readerKeyId, byte[] wrapped) {}
 
+    /** {@code index}: place of a record (2 bytes) and token (16), each. */
+    record KeyTable(List<ReaderSet> sets, List<byte[]> index) {}
+
     record Entry(byte[] recordId, int readerSet, long counter, byte[] body) {
         byte[] fixedFields() {
             return join(recordId, u16(readerSet), u64(counter));
         }
     }
 
-    record Bundle(Head head, byte[] keyTable, List<ReaderSet> sets, List<Entry> entries, byte[] signature) {
+    record Bundle(Head head, byte[] keyTable, KeyTable table, List<Entry> entries, byte[] signature) {
         List<byte[]> leaves() { // 5.5
             return entries.stream()
                     .map(each -> hash(new byte[] {0}, head.bytes, each.fixedFields(), each.body))
@@ -539,7 +542,7 @@ public final class OpenVectors {
         }
 
         byte[] aad(Place place, Entry entry) { // 5.4
-            byte[] commitment = sets.get(entry.readerSet).commitment;
+            byte[] commitment = table.sets.get(entry.readerSet).commitment;
             return join(place.preimage("derived/aad"), head.bytes, commitment, entry.recordId);
         }
 
@@ -563,10 +566,10 @@ public final class OpenVectors {
         }
         Head head = readHead(in.fixed(93));
         byte[] keyTable = in.bytes(value.length);
-        List<ReaderSet> sets = readKeyTable(keyTable);
+        KeyTable table = readKeyTable(keyTable);
         List<Entry> entries = in.array(32, () -> {
             Entry entry = new Entry(in.fixed(16), (int) in.unsigned(2), in.unsigned(8), in.bytes(value.length));
-            if (entry.readerSet >= sets.size() && (entry.readerSet != NO_SET || head.tier != PLAINTEXT)) {
+            if (entry.readerSet >= table.sets.size() && (entry.readerSet != NO_SET || head.tier != PLAINTEXT)) {
                 throw in.refuse("reader set " + entry.readerSet);
             }
             return entry;
@@ -574,9 +577,14 @@ public final class OpenVectors {
         if (entries.size() != head.count) {
             throw in.refuse("not as many records as the head says");
         }
+        for (byte[] token : table.index) {
+            if (new BigInteger(1, slice(token, 0, 2)).intValue() >= entries.size()) {
+                throw in.refuse("a token of a record that is not there");
+            }
+        }
         byte[] signature = in.fixed(64);
         in.end();
-        return new Bundle(head, keyTable, sets, entries, signature);
+        return new Bundle(head, keyTable, table, entries, signature);
     }
 
     /** 5.1. */
@@ -599,7 +607,7 @@ public final class OpenVectors {
     }
 
     /** 5.2. */
-    private static List<ReaderSet> readKeyTable(byte[] table) {
+    private static KeyTable readKeyTable(byte[] table) {
         Cursor in = new Cursor(table, 0, "bounds");
         List<ReaderSet> sets = in.array(32, () -> {
             byte[] commitment = in.fixed(32);
@@ -609,8 +617,14 @@ public final class OpenVectors {
             }
             return new ReaderSet(commitment, entries);
         });
+        List<byte[]> index = in.array(2048, () -> in.fixed(18));
+        for (int at = 1; at < index.size(); at++) {
+            if (Arrays.compareUnsigned(index.get(at - 1), index.get(at)) >= 0) {
+                throw in.refuse("an index out of order");
+            }
+        }
         in.end();
-        return sets;
+        return new KeyTable(sets, index);
     }
 
     /** 5.5: RFC 6962, section 2.1. */
@@ -658,7 +672,7 @@ public final class OpenVectors {
         if (bundle.head.tier == PLAINTEXT) {
             return entry.body;
         }
-        byte[] dek = unwrap(bundle, bundle.sets.get(entry.readerSet), keys, place);
+        byte[] dek = unwrap(bundle, bundle.table.sets.get(entry.readerSet), keys, place);
         if (dek == null || bundle.head.tier != RETRIEVAL) {
             return null; // the bodies of the tiers above are not laid out in this version
         }
@@ -943,12 +957,22 @@ public final class OpenVectors {
             same(path + ".root", treeRoot(bundle.leaves()));
             same(path + ".message", bundle.message(place));
             same(path + ".signature", sign(raw("inputs.enforcer_seed"), bundle.message(place)));
-            if (size(path + ".sets") != bundle.sets.size() || size(path + ".records") != bundle.entries.size()) {
+            if (size(path + ".sets") != bundle.table.sets.size() || size(path + ".records") != bundle.entries.size()) {
                 differ(path, "not as many reader sets or records as the value holds");
                 return;
             }
-            for (int index = 0; index < bundle.sets.size(); index++) {
-                readerSet(path + ".sets." + index, bundle, bundle.sets.get(index), place);
+            for (int index = 0; index < bundle.table.sets.size(); index++) {
+                readerSet(path + ".sets." + index, bundle, bundle.table.sets.get(index), place);
+            }
+            for (int index = 0; index < bundle.table.index.size(); index++) {
+                String at = path + ".index." + index;
+                byte[] kek = readers().stream().map(each -> each.kek)
+                        .filter(each -> Arrays.equals(each, raw(at + ".kek"))).findFirst().orElseThrow();
+                byte[] key = expand(kek, join(label("key/index"), part(text(at + ".field"))), 32);
+                byte[] token = slice(bundle.table.index.get(index), 2, 18);
+                same(at + ".key", key);
+                same(at + ".token", token);
+                same(at + ".token", slice(hmac(key, ascii(text(at + ".text"))), 0, 16));
             }
             for (int index = 0; index < bundle.entries.size(); index++) {
                 released(path, index, bundle, place);
@@ -988,7 +1012,7 @@ public final class OpenVectors {
             same(at + ".entry", join(entry.fixedFields(), prefixed(entry.body)));
             if (bundle.head.tier == RETRIEVAL) {
                 byte[] nonce = join(u32(0), u64(entry.counter));
-                byte[] dek = unwrap(bundle, bundle.sets.get(entry.readerSet), readers(), place);
+                byte[] dek = unwrap(bundle, bundle.table.sets.get(entry.readerSet), readers(), place);
                 same(at + ".nonce", nonce);
                 same(at + ".aad", bundle.aad(place, entry));
                 same(at + ".body", sealGcm(dek, nonce, bundle.aad(place, entry), frame));

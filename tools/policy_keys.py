@@ -96,6 +96,8 @@ MEANING: Final = {
     "Domain.max_token_age_ms": "How long keys of this domain live; at most the interval of the whole mesh.",
     "Domain.padding": "Records are filled to a multiple of so many bytes, so that sizes tell no more than their cells.",
     "Domain.computation": "How a domain of tier COMPUTATION computes; `tee` unless told.",
+    "Domain.blind_index": "Fields of payloads by whose values readers find records without opening them; "
+    "whoever reads the topic learns which records of an epoch have equal values there.",
     # agents.yaml
     "AgentsFile.agents": "By name; each has an identity of its own.",
     "Agent.role": "This or `roles`.",

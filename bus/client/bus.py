@@ -23,16 +23,18 @@ from bus.client.notices import Follower
 from bus.client.payload import encode_payload
 from bus.client.publisher import Publisher, partition_of
 from bus.client.refusal import refusal
+from bus.client.search import Search
 from bus.client.sent import Sent, Verdicts
 from bus.client.sessions import Sessions
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
+from bus.crypto.blind import Value
 from bus.errors import BusError, Denied, Refused, Unavailable
 from bus.files import Layout
 from bus.kafka.config import connect
 from bus.policy.decide import decide_constant
 from bus.policy.labels import Propagate
-from bus.policy.model import Policy
+from bus.policy.model import DomainPolicy, Policy
 from bus.policy.question import Action, Context
 from bus.settings import Issuing, Settings
 from bus.wire import records
@@ -196,12 +198,7 @@ class Bus:
         ``observe`` shows everything from the beginning beside the agent's own reading, whose place it leaves alone.
         Raises Denied where the policy says that this agent may not consume.
         """
-        name = DomainName(domain)
-        decision = decide_constant(self._agent, Action.CONSUME, name, Context(), self._policy())
-        if not decision.allowed:
-            raise Denied(
-                f"{self._agent} may not consume {domain}: {decision.why}", rule=decision.rule, code=decision.code
-            )
+        name = self._may_consume(domain).name
         subscriber = Subscriber(
             self._connection,
             self._keys,
@@ -216,6 +213,37 @@ class Bus:
         )
         self._subscribers.append(subscriber)
         return Subscription(self, subscriber)
+
+    def search(self, domain: str, *, timeout: float = 30.0, **values: Value) -> list[Delivery]:
+        """What ``domain`` holds whose payload has all of ``values`` in fields of its blind index, oldest first.
+
+        A nested field is named with its dots: ``search("notes", **{"customer.id": "c-17"})``. Text is compared by NFKC
+        and without case. Opens nothing else; finds what this agent may read, of the epochs whose keys it holds. Raises
+        Denied, Refused(schema) for a field without an index, or RetryLater.
+        """
+        consumed = self._may_consume(domain)
+        search = Search(
+            self._connection,
+            self._keys,
+            self._agent,
+            consumed,
+            lambda: read_trust(self._trust_path).trust(),
+            self._tell,
+        )
+        found = search.run(values, timeout)
+        for each in found:
+            self._sessions.given(each)
+        return found
+
+    def _may_consume(self, domain: str) -> DomainPolicy:
+        """Raises Denied where the policy says that this agent may not consume."""
+        policy, name = self._policy(), DomainName(domain)
+        decision = decide_constant(self._agent, Action.CONSUME, name, Context(), policy)
+        if not decision.allowed:
+            raise Denied(
+                f"{self._agent} may not consume {domain}: {decision.why}", rule=decision.rule, code=decision.code
+            )
+        return policy.domains[name]
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Until everything published so far is acknowledged or refused; False when ``timeout`` s pass first."""

@@ -122,6 +122,15 @@ class KeyStore:
             self.refresh(force=True)
             time.sleep(0.02)
 
+    def all_reading(self, domain: DomainName) -> dict[int, tuple[ReadingKey, ...]]:
+        """Keys that may open records of ``domain``, by epoch."""
+        self.refresh(force=True)
+        return {
+            number: bundle[domain].reading
+            for number, (_, bundle) in list(self._bundles.items())
+            if domain in bundle and bundle[domain].reading
+        }
+
     def _ask(self) -> None:
         if self._missing is not None:
             self._missing()

@@ -16,8 +16,8 @@ from bus.crypto.keys import ReadingKey
 from bus.crypto.signing import Trust, verify_bundle
 from bus.errors import BusError, Refused, Unverified, WireError
 from bus.tiers.base import TIERS
-from bus.wire import codec, derived, envelope
-from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, MAX_TICKET, Profile, decode_profile
+from bus.wire import codec, derived, envelope, released
+from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile
 from bus.wire.names import NO_ZONE, DomainName, Tier
 
 MAX_PROFILES = 1024
@@ -110,14 +110,7 @@ def _delivery(
     plaintext: bytes, domain: DomainName, epoch: int, place: tuple[int, int, int], profiles: Profiles
 ) -> Delivery:
     """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
-    end = envelope.content_end(plaintext)
-    at, ticket = 15, b""
-    if plaintext[14:15] != b"\x00":  # a ticket
-        ticket, at = codec.read_prefixed(plaintext, 14, MAX_TICKET, code=Code.DECODE)
-    size, at = codec.read_length(plaintext, at, code=Code.DECODE)
-    if at + size != end:
-        raise WireError(f"released: expected an envelope of {end - at} bytes, found {size}", code=Code.DECODE)
-    plain = envelope.pad(plaintext[at:end])
+    ticket, plain = released.envelope_of(plaintext)
     prefixed, message, payload_size, session, causes, causes_end = envelope.split(plain)
     profile = profiles.decode(prefixed)
     if profile.domain != domain:
@@ -132,7 +125,7 @@ def _delivery(
         session.decode(),
         plain[causes + 1 : causes_end - 1],
         plain[reply_to : reply_to + (plain[causes_end] >> 1)].decode(),
-        plaintext[4:14],
+        plaintext[released.ORIGIN],
         epoch,
         place,
         plain[payload:],

@@ -39,6 +39,7 @@ class DomainEpoch:
     """Digest of who may open what it seals (``bus.policy.rekeying``)."""
     readers: dict[tuple[str, str], ReadingKey] = field(default_factory=dict)
     notices: dict[AgentId, CountingAead] = field(default_factory=dict)
+    indexes: dict[tuple[str, str, str], Secret] = field(default_factory=dict)
     agents: set[AgentId] = field(default_factory=set)
     masking: Secret = field(init=False)
     ticket: Secret = field(init=False)
@@ -55,6 +56,13 @@ class DomainEpoch:
         if found is None:
             found = keys.group_key(self.root, name) if kind == "role" else keys.target_key(self.root, name)
             self.readers[kind, name] = found
+        return found
+
+    def index(self, kind: str, name: str, of: str) -> Secret:
+        """A reader's key of the blind index for one field ``of`` payloads."""
+        found = self.indexes.get((kind, name, of))
+        if found is None:
+            found = self.indexes[kind, name, of] = keys.index_key(self.reader(kind, name), of)
         return found
 
 

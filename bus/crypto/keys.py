@@ -132,6 +132,11 @@ def purpose_key(root: Secret, purpose: str) -> Secret:
     return expand(root, preimage.purpose_info(purpose), purpose)
 
 
+def index_key(reader: ReadingKey, name: str) -> Secret:
+    """The key of the blind index for one field of payloads: who may open a record may search it, nobody else."""
+    return expand(reader.kek, preimage.index_info(name), f"index {name}")
+
+
 def root_digest(root: Secret) -> bytes:
     """A commitment to a root (32 bytes) that lets two holders compare."""
     return expand(root, preimage.purpose_info("commitment"), "commitment").reveal()

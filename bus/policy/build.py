@@ -112,6 +112,7 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "max_token_age_ms": domain.max_token_age_ms,
         "padding": domain.padding,
         "computation": domain.computation,
+        "blind_index": domain.blind_index,
     }
     optional = {key: value for key, value in optional.items() if value}
     if domain.tools is not None:

@@ -87,6 +87,8 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
         if domain.computation is not None and domain.tier != "COMPUTATION":
             message = f"computation: expected a domain of tier COMPUTATION, found {domain.tier}"
             yield document.error((*path, "computation"), message)
+        if domain.blind_index is not None:
+            yield from _indexed(document, (*path, "blind_index"), domain)
         levels = law.labels.levels + law.labels.categories if law.labels else []
         for key, known in (
             ("label", levels),
@@ -101,6 +103,15 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
         ):
             if rule is not None and rule not in given:
                 yield unknown(document, (*path, key), key, rule, given)
+
+
+def _indexed(document: Document, path: Path_, domain: Domain) -> Iterator[PolicyError]:
+    if domain.tier != "RETRIEVAL":
+        yield document.error(path, f"blind_index: expected a domain of tier RETRIEVAL, found {domain.tier}")
+    fields = domain.blind_index or []
+    for place, name in enumerate(fields):
+        if name in fields[:place]:
+            yield document.error((*path, place), f"blind_index: {name!r} is given twice")
 
 
 def _narrowing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:

@@ -188,4 +188,5 @@ class _Parts:
             max_token_age_ms=each.get("max_token_age_ms", 0),
             padding=each.get("padding", 0),
             computation=each.get("computation", "tee"),
+            blind_index=tuple(each.get("blind_index", ())),
         )

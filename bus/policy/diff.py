@@ -88,6 +88,7 @@ def _scalars(
         ("rate_limit", _rate(before.rate), _rate(after.rate), _wider(before.rate, after.rate)),
         ("padding", before.padding, after.padding, after.padding < before.padding),
         ("max_token_age_ms", *_ages(name, live, draft)),
+        ("blind_index", *_indexed(before, after)),
         ("computation", before.computation, after.computation, True),
         ("circuit_breaker", str(before.breaker), str(after.breaker), before.breaker is not None),
         (
@@ -105,6 +106,12 @@ def _scalars(
 def _ages(name: DomainName, live: Policy, draft: Policy) -> tuple[int, int, bool]:
     before, after = live.interval_ms(name), draft.interval_ms(name)
     return before, after, after > before
+
+
+def _indexed(before: DomainPolicy, after: DomainPolicy) -> tuple[str, str, bool]:
+    """More fields widen: whoever reads the topic learns which records have the same value there."""
+    old, new = (f"[{', '.join(each.blind_index)}]" for each in (before, after))
+    return old, new, not set(after.blind_index) <= set(before.blind_index)
 
 
 def _rate(rate: RateRule | None) -> str:

@@ -29,6 +29,7 @@ from bus.policy.values import (
 
 Names = Annotated[list[LowerName], Field(max_length=64)]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+FieldText = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}(\.[A-Za-z_][A-Za-z0-9_-]{0,63}){0,7}$")]
 KindText = Literal["MESSAGE", "RPC_REQUEST", "RPC_REPLY", "TOOL_CALL", "TOOL_RESULT", "REASONING", "MEMORY", "ARTIFACT"]
 
 
@@ -160,6 +161,7 @@ class Domain(Strict):
     max_token_age_ms: Annotated[int, Field(ge=1000, le=900_000)] | None = None
     padding: Annotated[int, Field(ge=256, le=16_384)] | None = None
     computation: Literal["tee", "mpc"] | None = None
+    blind_index: Annotated[list[FieldText], Field(min_length=1, max_length=8)] | None = None
 
 
 class SecurityMesh(Strict):

@@ -127,6 +127,8 @@ class DomainPolicy:
     """Records are filled to a multiple of so many bytes before they are sealed; 0 not at all."""
     computation: str = "tee"
     """How a domain of tier COMPUTATION computes: "tee" or "mpc"."""
+    blind_index: tuple[str, ...] = ()
+    """Fields of payloads, keys with dots between them, by whose values records are found without being opened."""
 
     def location(self, rule: str) -> str:
         """file:line of ``produce``, ``consume`` or ``tier`` in the files that were loaded."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from bus.codes import Code
@@ -23,12 +24,17 @@ MAX_BUNDLE: Final = 256 * 1024
 """Bytes of bodies that are put into one bundle; one larger record travels alone."""
 MAX_SETS: Final = 32
 MAX_ENTRIES: Final = 63
+MAX_TOKENS: Final = 64
+"""Blind index tokens of one record, over all its readers."""
+TOKEN_LENGTH: Final = 16
 WRAPPED_LENGTH: Final = 60
 FIXED_LENGTH: Final = 26
 ENTRY_LENGTH: Final = 8 + WRAPPED_LENGTH
 NO_SET: Final = 0xFFFF
 NO_COMMITMENT: Final = bytes(32)
-MAX_OVERHEAD: Final = 10 + HEAD_LENGTH + 3 + (32 + 3 + MAX_ENTRIES * ENTRY_LENGTH + 1) + 64 + 128
+MAX_OVERHEAD: Final = (
+    10 + HEAD_LENGTH + 3 + (32 + 3 + MAX_ENTRIES * ENTRY_LENGTH + 1) + (3 + MAX_TOKENS * (2 + TOKEN_LENGTH)) + 64 + 128
+)
 """Bytes that a bundle of one adds, at worst, to the plaintext of the Sealed it came from."""
 MAX_VALUE: Final = 1_048_576 - 512
 """Bytes of the largest bundle that the broker's default `max.message.bytes` takes."""
@@ -72,6 +78,10 @@ class ReaderSet:
     entries: tuple[tuple[bytes, bytes], ...]
 
 
+Index = tuple[tuple[int, bytes], ...]
+"""(Place of a record in the bundle, blind token), ascending: what records are found by without being opened."""
+
+
 class Entry(NamedTuple):
     """One record of a bundle, sealed. ``fixed`` = record id | set | counter, as it stands."""
 
@@ -99,20 +109,25 @@ class Derived:
     head_bytes: bytes
     key_table: bytes
     sets: tuple[ReaderSet, ...]
+    index: Index
     entries: tuple[Entry, ...]
     signature: bytes
 
 
-def encode_key_table(sets: tuple[ReaderSet, ...]) -> bytes:
-    """An Avro array of reader sets: one block, shortest lengths."""
-    if not sets:
-        return b"\x00"
-    out = [codec.length(len(sets))]
-    for each in sets:
-        out.append(each.commitment)
-        out.append(codec.length(len(each.entries)))
-        out.extend(key_id + wrapped for key_id, wrapped in each.entries)
-        out.append(b"\x00")
+def encode_key_table(sets: tuple[ReaderSet, ...], index: Index = ()) -> bytes:
+    """Reader sets and index: an Avro array each, of one block, with shortest lengths."""
+    out = []
+    if sets:
+        out.append(codec.length(len(sets)))
+        for each in sets:
+            out.append(each.commitment)
+            out.append(codec.length(len(each.entries)))
+            out.extend(key_id + wrapped for key_id, wrapped in each.entries)
+            out.append(b"\x00")
+    out.append(b"\x00")
+    if index:
+        out.append(codec.length(len(index)))
+        out.extend(number.to_bytes(2, "big") + token for number, token in index)
     out.append(b"\x00")
     return b"".join(out)
 
@@ -151,10 +166,19 @@ def parse_head(data: bytes) -> Head:
     )
 
 
-def parse_key_table(data: bytes) -> tuple[ReaderSet, ...]:
-    """The reader sets of a key table; raises WireError(bounds) for what ``encode_key_table`` would not write."""
-    if data == b"\x00":
-        return ()
+def parse_key_table(data: bytes) -> tuple[tuple[ReaderSet, ...], Index]:
+    """The reader sets and the index of a key table; raises WireError(bounds) for what ``encode_key_table`` would not
+    write."""
+    sets, at = _sets(data)
+    index, at = _index(data, at)
+    if at != len(data):
+        raise WireError("key table: bytes after the index")
+    return sets, index
+
+
+def _sets(data: bytes) -> tuple[tuple[ReaderSet, ...], int]:
+    if data[:1] == b"\x00":
+        return (), 1
     sets = []
     count, at = codec.read_length(data, 0)
     if not 1 <= count <= MAX_SETS:
@@ -168,9 +192,27 @@ def parse_key_table(data: bytes) -> tuple[ReaderSet, ...]:
         cut = range(at, end, ENTRY_LENGTH)
         sets.append(ReaderSet(commitment, tuple((data[i : i + 8], data[i + 8 : i + ENTRY_LENGTH]) for i in cut)))
         at = end + 1
-    if data[at:] != b"\x00":
-        raise WireError("key table: bytes after the last reader set")
-    return tuple(sets)
+    return tuple(sets), _end(data, at, "reader set")
+
+
+def _index(data: bytes, at: int) -> tuple[Index, int]:
+    if data[at : at + 1] == b"\x00":
+        return (), at + 1
+    count, at = codec.read_length(data, at)
+    size = 2 + TOKEN_LENGTH
+    if not 1 <= count <= MAX_RECORDS * MAX_TOKENS or len(data) < at + count * size:
+        raise WireError(f"key table: an index of {count} tokens is over its bounds")
+    entries = [data[start : start + size] for start in range(at, at + count * size, size)]
+    if any(one >= other for one, other in pairwise(entries)):
+        raise WireError("key table: the index is not in order")
+    index = tuple((int.from_bytes(each[:2], "big"), each[2:]) for each in entries)
+    return index, _end(data, at + count * size, "token")
+
+
+def _end(data: bytes, at: int, what: str) -> int:
+    if data[at : at + 1] != b"\x00":
+        raise WireError(f"key table: expected the end of an array behind the last {what}")
+    return at + 1
 
 
 def parse(value: bytes) -> Derived:
@@ -181,10 +223,12 @@ def parse(value: bytes) -> Derived:
     head_bytes = value[10 : 10 + HEAD_LENGTH]
     head = parse_head(head_bytes)
     key_table, at = codec.read_prefixed(value, 10 + HEAD_LENGTH, MAX_VALUE)
-    sets = parse_key_table(key_table)
+    sets, index = parse_key_table(key_table)
     count, at = codec.read_length(value, at)
     if count != head.count:
         raise WireError(f"derived: head says {head.count} records, found {count}")
+    if index and index[-1][0] >= count:
+        raise WireError(f"derived: its index names record {index[-1][0]} of {count}")
     entries = []
     for _ in range(count):
         fixed = value[at : at + FIXED_LENGTH]
@@ -195,4 +239,4 @@ def parse(value: bytes) -> Derived:
         entries.append(Entry(fixed, number, counter, body))
     if value[at : at + 1] != b"\x00" or len(value) != at + 65:
         raise WireError("derived: expected one block and a signature of 64 bytes at the end")
-    return Derived(head, head_bytes, key_table, sets, tuple(entries), value[at + 1 :])
+    return Derived(head, head_bytes, key_table, sets, index, tuple(entries), value[at + 1 :])

@@ -160,6 +160,11 @@ def purpose_info(purpose: str) -> bytes:
     return label("key/purpose") + part(purpose.encode())
 
 
+def index_info(field: str) -> bytes:
+    """Key of the blind index for one field of payloads, from the reading key of who may search."""
+    return label("key/index") + part(field.encode())
+
+
 # Attestation.
 def attestation_binding(nonce: bytes, agent: str, confirmation: bytes) -> bytes:
     """What evidence carries the digest of: the verifier's nonce, the agent and its key (SubjectPublicKeyInfo, DER)."""

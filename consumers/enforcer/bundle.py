@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from bus.crypto import blind
 from bus.crypto.dek import Dek
+from bus.crypto.keyring import DomainEpoch
 from bus.crypto.signing import bundle_leaf, bundle_message
 from bus.native import native
 from bus.policy.decide import Obligations
+from bus.policy.model import Policy
 from bus.tiers.base import TIERS
-from bus.wire import codec, derived
+from bus.wire import codec, derived, released
 from bus.wire.hop import encode_hop
 from bus.wire.names import Tier
 from consumers.enforcer.context import EnforcerContext, PartitionState
@@ -81,9 +84,26 @@ def protect(group: list[Indexed], state: PartitionState, context: EnforcerContex
         made = _protect(outcomes, head, *found, state, context)
         for place, (entry, leaf, hop) in zip(places, made, strict=True):
             entries[place], leaves[place], hops[group[place][0]] = entry, leaf, hop
-    table = derived.encode_key_table(tuple(dek.reader_set for _, dek in sets.values() if dek is not None))
+    table = derived.encode_key_table(
+        tuple(dek.reader_set for _, dek in sets.values() if dek is not None), _index(group, epoch, context.policy)
+    )
     message = bundle_message(state.out_signature, head, table, leaves)
     return derived.encode(head, table, entries, context.signer.sign(message))
+
+
+def _index(group: list[Indexed], epoch: DomainEpoch, policy: Policy) -> derived.Index:
+    """Blind tokens of the values that readers get to see, under the keys of each: who may not open a record cannot look
+    for what is in it."""
+    domain = policy.domains.get(epoch.domain)
+    if domain is None or not domain.blind_index:
+        return ()
+    found = []
+    for place, (_, outcome) in enumerate(group):
+        readers = outcome.decided.readers
+        values = blind.values(released.payload_of(outcome.plaintext), domain.blind_index) if readers else []
+        for field, value in values[: derived.MAX_TOKENS // max(len(readers), 1)]:
+            found += [(place, blind.token(epoch.index(kind, name, field), value)) for kind, name in readers]
+    return tuple(sorted(set(found)))
 
 
 def _obligations(decided: DecidedProfile) -> Obligations:

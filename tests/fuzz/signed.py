@@ -41,6 +41,7 @@ from tests.fuzz.world import (
 from tests.vectors import generate
 
 INSTANCE = generate.fixed("enforcer instance")
+NO_TABLE = derived.encode_key_table(())
 LEDGER = POLICY_SIGNER
 """Any key will do for the ledger."""
 
@@ -98,9 +99,9 @@ def open_released(content: bytes) -> None:
     fixed = bytes(16) + derived.NO_SET.to_bytes(2, "big") + bytes(8)
     entry = derived.Entry(fixed, derived.NO_SET, 0, envelope.pad(content))
     prefix = preimage.derived_signature(DEPLOYMENT, TOPICS.outbound, PARTITION)
-    message = bundle_message(prefix, head, b"\x00", [bundle_leaf(head, entry.fixed, entry.body)])
+    message = bundle_message(prefix, head, NO_TABLE, [bundle_leaf(head, entry.fixed, entry.body)])
     encoded = fixed + codec.prefixed(entry.body)
-    opened(derived.encode(head, b"\x00", [encoded], ENFORCER.sign(message)))
+    opened(derived.encode(head, NO_TABLE, [encoded], ENFORCER.sign(message)))
 
 
 def record(data: bytes) -> bytes:

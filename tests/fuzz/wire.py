@@ -26,7 +26,9 @@ def open_record(value: bytes) -> bytes:
 
 def encode_derived(bundle: derived.Derived) -> bytes:
     entries = [each.leaf_tail[:26] + codec.prefixed(each.body) for each in bundle.entries]
-    return derived.encode(bundle.head.encode(), derived.encode_key_table(bundle.sets), entries, bundle.signature)
+    return derived.encode(
+        bundle.head.encode(), derived.encode_key_table(bundle.sets, bundle.index), entries, bundle.signature
+    )
 
 
 # Envelopes.
@@ -139,7 +141,12 @@ WINDOWS = values("window", "window_snapshot")
 TARGETS = (
     Target("sealed", sealed.parse, values("sealed"), encode_sealed, open_record),
     Target("derived", derived.parse, values("derived", "derived_plaintext"), encode_derived, opened),
-    Target("key_table", derived.parse_key_table, (raw("derived.key_table"), b"\x00"), derived.encode_key_table),
+    Target(
+        "key_table",
+        derived.parse_key_table,
+        (raw("derived.key_table"), b"\x00\x00"),
+        lambda told: derived.encode_key_table(*told),
+    ),
     Target("frame", read_frame, (raw("envelope.frame"), raw("dead_letter.plaintext")[9:]), encode_frame),
     Target("profile", read_profile, values("profile"), envelope.encode_profile),
     Target("hop", hop.decode_hop, HOPS, encode_hop),

@@ -106,6 +106,31 @@ def shown(stack, name, domain, rule, services=ENFORCERS, **more):
     return metrics(stack, *services).get((name, *labels))
 
 
+def test_records_are_found_by_a_value_and_only_by_who_may_read_them(mesh):
+    texts = {"C-17": ["prefers mail", "moved"], "c-18": ["calls"]}
+    sent = [
+        send(mesh, "retriever-1", "agent_memory", {"customer_id": customer, "text": text}, confirm="decided")
+        for customer, each in texts.items()
+        for text in each
+    ]
+    with Bus("retriever-1", settings=mesh.settings) as me:
+        until(lambda: len(me.search("agent_memory", customer_id="c-17")) == 2)
+        found = me.search("agent_memory", customer_id="c-17")
+        assert [each.value()["text"] for each in found] == texts["C-17"]
+        assert [each.id for each in found] == [each.id for each in sent[:2]]
+        assert me.search("agent_memory", customer_id="c-19") == []
+        with pytest.raises(Refused, match="which has customer_id; found text") as refused:
+            me.search("agent_memory", text="moved")
+        assert refused.value.code == "schema"
+    with Bus("executor-1", settings=mesh.settings) as me, pytest.raises(Denied):
+        me.search("agent_memory", customer_id="c-17")
+    # Its clearance does not reach what a retriever could have read: it has no key to ask with.
+    with Bus("orchestrator-1", settings=mesh.settings) as me:
+        assert me.search("agent_memory", customer_id="c-17") == []
+    stored = b"".join(value for *_, value in read_topic(mesh, "agent_memory.out"))
+    assert not any(text.encode() in stored for text in ("c-17", "C-17", "prefers"))
+
+
 def test_a_record_is_opened_in_its_tenant_and_zone_and_nowhere_else(mesh):
     sent = send(mesh, "orchestrator-1", "coordination", {"status": "green"})
     hop = told(mesh, sent)

@@ -365,7 +365,7 @@ def test_a_plaintext_domain_is_readable_by_anyone_and_says_so_in_its_head():
     _, made = run(WORLD.context(), state(PLAIN), sealed(domain=PLAIN, payload=b"open"))
     bundle = derived.parse(made.bundles[0])
     assert bundle.head.tier is Tier.PLAINTEXT
-    assert (bundle.key_table, bundle.entries[0].reader_set, bundle.entries[0].counter) == (b"\x00", 0xFFFF, 0)
+    assert (bundle.key_table, bundle.entries[0].reader_set, bundle.entries[0].counter) == (b"\x00\x00", 0xFFFF, 0)
     assert opened(made.bundles[0], domain=PLAIN).deliveries[0][1].payload == b"open"
     with pytest.raises(Unverified) as refusal:
         opened(made.bundles[0], domain=PLAIN, tier=Tier.RETRIEVAL)

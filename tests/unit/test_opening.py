@@ -282,7 +282,7 @@ def test_step_6_a_signed_body_that_does_not_open_refuses_the_whole_bundle(made):
 def resigned(value: bytes, change: Callable[[derived.Derived], derived.Derived] = lambda each: each) -> bytes:
     """The same bundle, signed by the enforcer for this deployment and place."""
     bundle = change(derived.parse(value))
-    table = derived.encode_key_table(bundle.sets)
+    table = derived.encode_key_table(bundle.sets, bundle.index)
     leaves = [bundle_leaf(bundle.head_bytes, each.fixed, each.body) for each in bundle.entries]
     prefix = preimage.derived_signature(DEPLOYMENT, TOPIC, PARTITION)
     entries = [each.leaf_tail[:26] + codec.prefixed(each.body) for each in bundle.entries]

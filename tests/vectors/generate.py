@@ -307,14 +307,15 @@ def head_of(tier: Tier, count: int, sequence: int, decided_at: int = DECIDED, si
     ).encode()
 
 
-def key_table_of(sets: list[Json]) -> bytes:
+def key_table_of(sets: list[Json], index: list[Json] | None = None) -> bytes:
     return derived.encode_key_table(
         tuple(
             derived.ReaderSet(
                 each["commitment"], tuple((entry["reader_key_id"], entry["wrapped"]) for entry in each["entries"])
             )
             for each in sets
-        )
+        ),
+        tuple((each["record"], each["token"]) for each in index or []),
     )
 
 
@@ -330,9 +331,9 @@ def seal_record(head: bytes, sets: list[Json], number: int, counter: int, name: 
     return record | {"aad": aad, "nonce": nonce, "body": gcm(sets[number]["dek"], nonce, aad, plaintext)}
 
 
-def bundle(head: bytes, sets: list[Json], entries: list[Json], seed: bytes = ENFORCER_SEED) -> Json:
-    """The signed bundle of sealed records."""
-    key_table = key_table_of(sets)
+def bundle(head: bytes, sets: list[Json], entries: list[Json], index: list[Json] | None = None) -> Json:
+    """The signed bundle of sealed records, with tokens of its blind index."""
+    key_table = key_table_of(sets, index)
     leaves = []
     for each in entries:
         tail = each["record_id"] + u16(each["reader_set"]) + u64(each["counter"])
@@ -341,12 +342,13 @@ def bundle(head: bytes, sets: list[Json], entries: list[Json], seed: bytes = ENF
         leaves.append(each["leaf"])
     root = tree_root(leaves)
     message = preimage.derived_signature(DEPLOYMENT, TOPICS.outbound, PARTITION) + head + sha256(key_table) + root
-    signature = sign(seed, message)
+    signature = sign(ENFORCER_SEED, message)
     return {
         "topic": TOPICS.outbound,
         "partition": PARTITION,
         "head": head,
         "sets": sets,
+        "index": index or [],
         "key_table": key_table,
         "key_table_digest": sha256(key_table),
         "records": entries,
@@ -399,7 +401,26 @@ def derived_vectors(keys: Json, origin: Json) -> tuple[Json, Json]:
     head_plain = head_of(Tier.PLAINTEXT, 1, 12)
     frame = envelope.pad(plain[1]["value"])
     one = seal_record(head_plain, [], derived.NO_SET, 0, "plaintext", frame) | {"released": plain[1]}
-    return bundle(head, sets, entries), bundle(head_plain, [], [one])
+    return bundle(head, sets, entries, blind_index(keys)), bundle(head_plain, [], [one])
+
+
+def blind_index(keys: Json) -> list[Json]:
+    """Tokens of the first and the third record, for one reader each: HMAC-SHA-256 of the normalised value."""
+    told = []
+    role = keys["roles"][ROLES[0]]["value"]
+    for record, kek, field, value, text in (
+        (0, role, "customer_id", "C-17", "c-17"),
+        (0, role, "order.number", 4711, "4711"),
+        (2, keys["target"]["value"], "customer_id", "\uff23\uff0d17", "c-17"),
+    ):
+        info = preimage.index_info(field)
+        key = expand(kek, info)
+        token = hmac.digest(key, text.encode(), hashlib.sha256)[:16]
+        told.append(
+            {"record": record, "field": field, "value": value, "text": text}
+            | {"kek": kek, "info": info, "key": key, "token": token}
+        )
+    return sorted(told, key=lambda each: (each["record"], each["token"]))
 
 
 def hop_tail(decision: hop.Verdict, code: Code) -> hop.HopTail:
@@ -835,7 +856,7 @@ def malformed_derived(vector: Json) -> list[Variant]:
 
     def with_frame(frame: bytes) -> bytes:
         changed = seal_record(head, sets, 0, 5, "0", frame)
-        return bundle(head, sets, [changed, *entries[1:]])["value"]  # type: ignore[no-any-return]
+        return bundle(head, sets, [changed, *entries[1:]], vector["index"])["value"]  # type: ignore[no-any-return]
 
     def with_head(**changes: Any) -> bytes:
         other = head_of(Tier.RETRIEVAL, 3, 11, **changes)
@@ -843,8 +864,15 @@ def malformed_derived(vector: Json) -> list[Variant]:
             seal_record(other, sets, each["reader_set"], each["counter"], str(i), each["plaintext"])
             for i, each in enumerate(entries)
         ]
-        return bundle(other, sets, remade)["value"]  # type: ignore[no-any-return]
+        return bundle(other, sets, remade, vector["index"])["value"]  # type: ignore[no-any-return]
 
+    def with_index(*told: tuple[int, bytes]) -> bytes:
+        sets_alone = table[: table.index(codec.length(len(index)) + u16(0) + index[0]["token"])]
+        listed = codec.length(len(told)) + b"".join(u16(number) + token for number, token in told)
+        return with_table(sets_alone + listed + b"\x00")
+
+    index = vector["index"]
+    low, high = bytes(16), b"\xff" * 16
     released_value = entries[0]["released"]["value"]
     wrong_dek = wrapped_other_dek(sets[0])
     three = {"key_table": table}
@@ -868,16 +896,29 @@ def malformed_derived(vector: Json) -> list[Variant]:
         ("key table length not minimal", at(value, 103, loose(len(table)), len(size)), Code.BOUNDS),
         ("key table length over the rest", at(value, 103, codec.length(len(value)), len(size)), Code.BOUNDS),
         ("key table with a trailing byte", with_table(table + b"\x00"), Code.BOUNDS),
-        ("key table with an empty reader set", with_table(b"\x02" + bytes(32) + b"\x00\x00"), Code.BOUNDS),
+        ("key table with an empty reader set", with_table(b"\x02" + bytes(32) + b"\x00\x00\x00"), Code.BOUNDS),
+        ("key table without an index", with_table(b"\x00"), Code.BOUNDS),
+        ("index out of order", with_index((0, high), (0, low)), Code.BOUNDS),
+        ("index with a token twice", with_index((1, low), (1, low)), Code.BOUNDS),
+        ("index of a record that is not there", with_index((0, low), (3, low)), Code.BOUNDS),
+        ("index cut", with_table(table[:-9] + b"\x00"), Code.BOUNDS),
+        (
+            "2049 tokens",
+            with_index(*((0, u64(number) + bytes(8)) for number in range(2049))),
+            Code.BOUNDS,
+        ),
+        ("flipped bit in a token", flip(value, count_at - 2), Code.UNVERIFIED),
+        ("without its index", with_index(), Code.BOUNDS),
+        ("another index", with_index((0, low)), Code.UNVERIFIED),
         ("key table cut", with_table(table[:-2]), Code.BOUNDS),
         (
             "33 reader sets",
-            with_table(codec.length(33) + (bytes(32) + b"\x02" + bytes(68) + b"\x00") * 33 + b"\x00"),
+            with_table(codec.length(33) + (bytes(32) + b"\x02" + bytes(68) + b"\x00") * 33 + b"\x00\x00"),
             Code.BOUNDS,
         ),
         (
             "64 entries in a reader set",
-            with_table(b"\x02" + bytes(32) + codec.length(64) + bytes(64 * 68) + b"\x00\x00"),
+            with_table(b"\x02" + bytes(32) + codec.length(64) + bytes(64 * 68) + b"\x00\x00\x00"),
             Code.BOUNDS,
         ),
         ("reader set out of range", at(value, first + 16, u16(2)), Code.BOUNDS),
@@ -908,7 +949,7 @@ def malformed_derived(vector: Json) -> list[Variant]:
         ("other zone", value, Code.UNVERIFIED, {"zone": "us"}),
         ("wrapped DEKs flipped, signed anew", resign(flip_wrapped(value, table_at)), Code.OPEN),
         ("commitment flipped, signed anew", resign(flip(value, table_at + 1)), Code.OPEN),
-        ("another DEK under this commitment", resign(with_table(key_table_of([wrong_dek, sets[1]]))), Code.OPEN),
+        ("another DEK under this commitment", resign(with_table(key_table_of([wrong_dek, sets[1]], index))), Code.OPEN),
         ("body flipped, signed anew", resign(flip(value, body_at)), Code.OPEN),
         ("counter flipped, signed anew", resign(flip(value, first + 25)), Code.OPEN),
         ("record id flipped, signed anew", resign(flip(value, first)), Code.OPEN),

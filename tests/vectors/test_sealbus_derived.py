@@ -10,8 +10,8 @@ import pytest
 
 from bus.client.opening import Opened, Profiles, open_bundle
 from bus.codes import Code
-from bus.crypto import dek
-from bus.crypto.keys import ReadingKey
+from bus.crypto import blind, dek, keys
+from bus.crypto.keys import ReadingKey, Secret
 from bus.crypto.signing import Signer, Trust, bundle_message, key_id_of, sign_object, verify_bundle
 from bus.errors import Refused, Unverified
 from bus.tiers.base import TIERS
@@ -72,7 +72,7 @@ def test_a_dek_is_committed_to_and_wrapped_for_its_readers(path: str, monkeypatc
 
 @pytest.mark.parametrize("reader", [*INPUTS["roles"], INPUTS["target"]])
 def test_a_dek_is_unwrapped_by_its_readers_and_nobody_else(reader: str) -> None:
-    sets = derived.parse_key_table(raw("derived.key_table"))
+    sets, _ = derived.parse_key_table(raw("derived.key_table"))
     own, other = (sets[1], sets[0]) if reader == INPUTS["target"] else sets
     place = DEPLOYMENT, TOPICS["out"], INPUTS["epoch"]
     assert dek.unwrap(READERS[reader], other, *place) is None
@@ -109,13 +109,23 @@ def test_a_bundle_is_put_together_and_sliced(path: str) -> None:
     assert bundle.head.encode() == bundle.head_bytes == raw(f"{path}.head")
     assert (bundle.head.epoch, bundle.head.count) == (INPUTS["epoch"], len(records))
     assert bundle.head.enforcer_key_id == SIGNER.key_id == key_id_of(raw("inputs.enforcer_key"))
-    assert derived.encode_key_table(bundle.sets) == bundle.key_table == raw(f"{path}.key_table")
+    assert derived.encode_key_table(bundle.sets, bundle.index) == bundle.key_table == raw(f"{path}.key_table")
     for entry, record in zip(bundle.entries, records, strict=True):
         assert (entry.record_id.hex(), entry.reader_set, entry.counter, entry.body.hex()) == tuple(
             record[name] for name in ("record_id", "reader_set", "counter", "body")
         )
     entries = [bytes.fromhex(record["entry"]) for record in records]
     assert derived.encode(bundle.head_bytes, bundle.key_table, entries, raw(f"{path}.signature")) == value
+
+
+def test_a_blind_index_is_of_normalised_values_under_a_key_for_each_field() -> None:
+    made = []
+    for each in told("derived.index"):
+        key = keys.index_key(keys.reading_key(Secret(bytes.fromhex(each["kek"]), "kek")), each["field"])
+        assert key.reveal().hex() == each["key"]
+        assert blind.token(key, each["value"]).hex() == each["token"]
+        made.append((each["record"], bytes.fromhex(each["token"])))
+    assert derived.parse(raw("derived.value")).index == tuple(made)
 
 
 @pytest.mark.parametrize("path", ["derived", "derived_plaintext"])

@@ -179,8 +179,8 @@ def test_a_malformed_value_is_refused_with_its_code(variant: dict[str, Any]) -> 
 
 
 def test_every_variant_is_tried_and_named_once() -> None:
-    assert len(variants(*READERS)) == len(VECTORS["malformed"]) == 238
-    assert len({(each["of"], each["name"]) for each in VARIANTS}) == 238
+    assert len(variants(*READERS)) == len(VECTORS["malformed"]) == 247
+    assert len({(each["of"], each["name"]) for each in VARIANTS}) == 247
 
 
 # The enforcer.
