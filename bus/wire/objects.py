@@ -1,4 +1,5 @@
-"""Signed objects: epochs, enforcer certificates and policy snapshots. Framing only; ``bus.crypto.signing`` verifies.
+"""Signed objects: epochs and their tombstones, enforcer certificates and policy snapshots. Framing only;
+``bus.crypto.signing`` verifies.
 
 In each, the signature is the last 64 bytes and covers ``preimage.signed_object(use, everything before it)``.
 """
@@ -64,6 +65,51 @@ class Epoch:
             zone=value["zone"],
             domain=value["domain"],
             root_digest=value["root_digest"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """The root of one domain's epoch is erased. ``key_ids`` (16 bytes each, ascending) are those of the agents' keys
+    under it: without the root they are all that is left to know its records by. Times in ms since 1970."""
+
+    deployment: bytes
+    epoch: int
+    not_after: int
+    erased_at: int
+    zone: str
+    domain: str
+    key_ids: tuple[bytes, ...]
+
+    use = "tombstone"
+
+    def encode_unsigned(self) -> bytes:
+        """The value without its signature."""
+        return _marked(
+            "tombstone",
+            {
+                "deployment": self.deployment,
+                "epoch": self.epoch.to_bytes(8, "big"),
+                "not_after": self.not_after.to_bytes(8, "big"),
+                "erased_at": self.erased_at.to_bytes(8, "big"),
+                "zone": self.zone,
+                "domain": self.domain,
+                "key_ids": list(self.key_ids),
+            },
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Tombstone:
+        """Unverified; raises WireError."""
+        value = codec.decode_marked(schema("tombstone"), data)
+        return cls(
+            deployment=value["deployment"],
+            epoch=_u(value["epoch"]),
+            not_after=_u(value["not_after"]),
+            erased_at=_u(value["erased_at"]),
+            zone=value["zone"],
+            domain=value["domain"],
+            key_ids=tuple(value["key_ids"]),
         )
 
 

@@ -191,6 +191,7 @@ def targets() -> list[Target]:
     body = ledger_head().body().encode()
     objects_ = [
         *object_targets("epoch", objects.Epoch),
+        *object_targets("tombstone", objects.Tombstone),
         *object_targets("certificate", objects.EnforcerCertificate),
         *object_targets("snapshot", objects.SignedSnapshot),
     ]

@@ -632,6 +632,15 @@ EPOCH_OBJECT = objects.Epoch(
     domain=DOMAIN,
     root_digest=expand(ROOT, preimage.purpose_info("commitment")),
 )
+TOMBSTONE = objects.Tombstone(
+    deployment=DEPLOYMENT,
+    epoch=EPOCH,
+    not_after=NOW + 600_000,
+    erased_at=NOW + hopblock.DAY_MS,
+    zone=ZONE,
+    domain=DOMAIN,
+    key_ids=tuple(sorted((fixed("one key", 16), fixed("another key", 16)))),
+)
 CERTIFICATE = objects.EnforcerCertificate(
     deployment=DEPLOYMENT,
     key_id=ENFORCER_KEY_ID,
@@ -1151,6 +1160,7 @@ def malformed_object(vector: Json, seed: bytes, inside: list[tuple[str, bytes, C
 def all_malformed(made: Json, hops: list[bytes]) -> list[Json]:
     keys = made["keys"]
     epoch = made["epoch"]["value"][:-64]
+    tombstone = made["tombstone"]["value"][:-64]
     certificate = made["certificate"]["value"][:-64]
     snapshot = made["snapshot"]["value"][:-64]
     listed: dict[str, list[Variant]] = {
@@ -1169,6 +1179,11 @@ def all_malformed(made: Json, hops: list[bytes]) -> list[Json]:
             made["epoch"],
             ANCHOR_SEED,
             [("zone length not minimal", at(epoch, 50, loose(len(ZONE)), 1), Code.DECODE)],
+        ),
+        "tombstone": malformed_object(
+            made["tombstone"],
+            ANCHOR_SEED,
+            [("number of key ids one less", at(tombstone, 52 + len(ZONE) + len(DOMAIN), codec.length(1)), Code.DECODE)],
         ),
         "certificate": malformed_object(
             made["certificate"],
@@ -1255,6 +1270,7 @@ def build() -> Json:
     made["verdict"], made["notice"] = notice_vectors(keys, made["sealed"])
     made["claim"] = claim_vector(keys, made["derived"])
     made["epoch"] = signed_object("epoch", EPOCH_OBJECT.encode_unsigned(), ANCHOR_SEED)
+    made["tombstone"] = signed_object("tombstone", TOMBSTONE.encode_unsigned(), ANCHOR_SEED)
     made["certificate"] = signed_object("enforcer-certificate", CERTIFICATE.encode_unsigned(), ANCHOR_SEED)
     made["snapshot"] = signed_object("snapshot", SNAPSHOT.encode_unsigned(), POLICY_SEED)
     made["ledger"] = ledger_vector(hops)

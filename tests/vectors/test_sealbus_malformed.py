@@ -142,6 +142,7 @@ READERS: dict[str, tuple[str, Callable[[bytes, Place], Any]]] = {
     "notice": ("bus.notice", read_notice),
     "claim": ("", lambda value, _: codec.decode_marked(schema("claim"), value)),
     "epoch": ("", lambda value, at: open_object(objects.Epoch, value, ANCHOR, at.deployment)),
+    "tombstone": ("bus.control", lambda value, at: open_object(objects.Tombstone, value, ANCHOR, at.deployment)),
     "certificate": ("", lambda value, at: Trust(at.deployment, ANCHOR, [value])),
     "snapshot": (
         "bus.policy",
@@ -179,8 +180,8 @@ def test_a_malformed_value_is_refused_with_its_code(variant: dict[str, Any]) -> 
 
 
 def test_every_variant_is_tried_and_named_once() -> None:
-    assert len(variants(*READERS)) == len(VECTORS["malformed"]) == 247
-    assert len({(each["of"], each["name"]) for each in VARIANTS}) == 247
+    assert len(variants(*READERS)) == len(VECTORS["malformed"]) == 258
+    assert len({(each["of"], each["name"]) for each in VARIANTS}) == 258
 
 
 # The enforcer.

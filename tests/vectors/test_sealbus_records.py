@@ -142,6 +142,7 @@ def test_a_claim_is_read_out_of_its_sealed() -> None:
     ("path", "kind", "signer"),
     [
         ("epoch", objects.Epoch, ANCHOR),
+        ("tombstone", objects.Tombstone, ANCHOR),
         ("certificate", objects.EnforcerCertificate, ANCHOR),
         ("snapshot", objects.SignedSnapshot, POLICY_SIGNER),
     ],
@@ -160,6 +161,10 @@ def test_what_the_signed_objects_say() -> None:
     epoch = objects.Epoch.parse(raw("epoch.value"))
     assert (epoch.epoch, epoch.zone, epoch.domain) == (INPUTS["epoch"], INPUTS["zone"], INPUTS["domain"])
     assert epoch.root_digest == keys.root_digest(ROOT)
+    tombstone = objects.Tombstone.parse(raw("tombstone.value"))
+    assert (tombstone.epoch, tombstone.zone, tombstone.domain) == (epoch.epoch, epoch.zone, epoch.domain)
+    assert tombstone.not_after == epoch.not_after < tombstone.erased_at
+    assert [len(each) for each in tombstone.key_ids] == [16, 16]
     public = {"anchor": ANCHOR, "policy_signer": POLICY_SIGNER, "enforcer_key": SIGNER}
     assert {name: INPUTS[name] for name in public} == {name: each.public_key.hex() for name, each in public.items()}
     assert TRUST.enforcer_key(SIGNER.key_id, INPUTS["zone"], INPUTS["domain"], INPUTS["now"]) == SIGNER.public_key

@@ -64,7 +64,7 @@ def test_no_vector_has_vanished() -> None:
     assert {name: leaves(value) for name, value in VECTORS.items() if name != "malformed"} == {
         "format": 1,
         "inputs": 23,
-        "markers": 17,
+        "markers": 18,
         "keys": 32,
         "profile": 20,
         "envelope": 22,
@@ -81,6 +81,7 @@ def test_no_vector_has_vanished() -> None:
         "notice": 9,
         "claim": 18,
         "epoch": 4,
+        "tombstone": 4,
         "certificate": 4,
         "snapshot": 4,
         "ledger": 21,
@@ -98,6 +99,7 @@ def test_no_vector_has_vanished() -> None:
         "notice": 10,
         "claim": 4,
         "epoch": 11,
+        "tombstone": 11,
         "certificate": 12,
         "snapshot": 11,
     }
