@@ -13,16 +13,14 @@ from rich.markup import escape
 from bus import settings as settings_module
 from bus.authority.custody import Custodian, open_provider
 from bus.authority.local import open_roots
-from bus.authority.providers.base import KeyProvider
 from bus.authority.providers.file import FileProvider
 from bus.authority.providers.pkcs11 import Pkcs11Provider
+from bus.authority.rewrapping import probe, rewrap_all
 from bus.authority.trust import read_trust
 from bus.cli.output import EXIT_LATER, emit, out
-from bus.crypto.keys import Secret
 from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
 from bus.settings import Custody, Settings
-from bus.wire import preimage
 
 ELSEWHERE = {
     Custody.VAULT: "vault write -f <mount>/keys/<key>/rotate",
@@ -36,15 +34,6 @@ ELSEWHERE = {
 @click.group()
 def keys() -> None:
     """Roots, epochs and the keys that wrap them. Key bytes are never shown."""
-
-
-def probe(provider: KeyProvider) -> str:
-    """Name of the key that wraps now: a random key is wrapped and unwrapped. Raises what the provider raises."""
-    key, context = Secret.random("probe"), preimage.label("probe")
-    wrapped = provider.wrap(key, context)
-    if provider.unwrap(wrapped, context, "probe") != key:
-        raise Refused(f"{wrapped.kek}: unwraps to another key than it wrapped")
-    return wrapped.kek
 
 
 @keys.command()
@@ -118,12 +107,4 @@ def rewrap(to: str | None, everything: bool, as_json: bool) -> None:
 def _rewrap(settings: Settings, to: Custody, *, everything: bool) -> tuple[int, int, str]:
     layout = Layout(settings.state)
     store = open_roots(settings, layout, read_trust(layout.trust))
-    provider = Custodian(replace(settings, key_provider=to), layout)
-    current = probe(provider)
-    done = left = 0
-    for kept in list(store.kept()):
-        if (everything or kept.kek != current) and store.rewrap(kept, provider):
-            done += 1
-        else:
-            left += 1
-    return done, left, current
+    return rewrap_all(store, Custodian(replace(settings, key_provider=to), layout), everything=everything)
