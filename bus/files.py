@@ -48,6 +48,11 @@ class Layout:
         return self.state / "keys" / "audit"
 
     @property
+    def tombstones(self) -> Path:
+        """What says which roots are erased, one file each."""
+        return self.state / "keys" / "tombstones"
+
+    @property
     def snapshot(self) -> Path:
         """The signed policy that was applied last (public)."""
         return self.state / "policy" / "snapshot"

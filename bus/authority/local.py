@@ -9,6 +9,7 @@ from pathlib import Path
 from bus.authority.custody import Custodian
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
+from bus.authority.tombstones import Tombstones
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot, read_trust
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, read_secret, write_secret
@@ -36,6 +37,7 @@ def ensure_authority(layout: Layout, deployment: bytes, custody: Custody = Custo
         FileProvider.create(layout.kek)
     make_folder(layout.roots)
     make_folder(layout.audit_roots)
+    make_folder(layout.tombstones)
     if not layout.trust.exists():
         TrustFile(deployment, issuer, policy, ledger).write(layout.trust)
     return read_trust(layout.trust)
@@ -72,9 +74,9 @@ def ensure_enforcer(layout: Layout, trust: TrustFile, name: str, domains: list[s
 
 def open_roots(settings: Settings, layout: Layout, trust: TrustFile) -> RootStore:
     """The root store behind the key provider of the settings. Raises SettingsError where it lacks something."""
-    return RootStore(
-        layout.roots, layout.audit_roots, Custodian(settings, layout), settings.deployment_id, trust.anchor
-    )
+    tombstones = Tombstones(layout.tombstones, settings.deployment_id, trust.anchor)
+    provider = Custodian(settings, layout)
+    return RootStore(layout.roots, layout.audit_roots, tombstones, provider, settings.deployment_id, trust.anchor)
 
 
 def read_applied(layout: Layout, trust: TrustFile, held: LiveSnapshot | None = None) -> LiveSnapshot | None:

@@ -2,6 +2,7 @@
 
 A root is created once and read back; who may not reach the provider learns nothing from these files. Beside each domain
 root stands its signed epoch object. A root can be wrapped anew in its place: readers find the old wrapping or the new.
+A root that has a tombstone is not there, whoever puts a copy of it back.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bus.authority.providers.base import KeyProvider, Wrapped
+from bus.authority.providers.base import KeyProvider, OwnKeys, Wrapped
+from bus.authority.tombstones import Place, Tombstones
 from bus.codes import Code
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import open_object
-from bus.errors import RetryLater, Unverified
+from bus.errors import Refused, RetryLater, Unverified
 from bus.files import make_folder, read_secret, write_secret
 from bus.wire import preimage
 from bus.wire.objects import Epoch
@@ -78,9 +80,18 @@ class Kept:
 class RootStore:
     """Wrapped roots in folders. ``anchor`` is the public key that signs epochs."""
 
-    def __init__(self, roots: Path, audit: Path, provider: KeyProvider, deployment: bytes, anchor: bytes) -> None:
+    def __init__(
+        self,
+        roots: Path,
+        audit: Path,
+        tombstones: Tombstones,
+        provider: KeyProvider,
+        deployment: bytes,
+        anchor: bytes,
+    ) -> None:
         self._roots = roots
         self._audit = audit
+        self.tombstones = tombstones
         self._provider = provider
         self._deployment = deployment
         self._anchor = anchor
@@ -90,11 +101,12 @@ class RootStore:
         self._reach()
         # A folder without a root was left by a crash between making it and its first file, or its last and it.
         numbers = sorted(int(each.name) for each in self._roots.iterdir() if each.name.isdigit())
-        return [number for number in numbers if self.names(number)]
+        erased = self.tombstones.places()
+        return [number for number in numbers if self._names(number, erased)]
 
     def _reach(self) -> None:
         """A store that is away holds roots that are in use: others in their place would part it from what they seal."""
-        for folder in (self._roots, self._audit):
+        for folder in (self._roots, self._audit, self.tombstones.folder):
             if not folder.is_dir():
                 raise RetryLater(
                     f"{folder} is not there: the key store is away",
@@ -103,22 +115,29 @@ class RootStore:
                 )
 
     def names(self, number: int) -> frozenset[str]:
-        """Files of one epoch's roots: a domain that joins an epoch adds one."""
+        """Files of one epoch's roots: a domain that joins an epoch adds one. Without those that are erased."""
+        return self._names(number, self.tombstones.places())
+
+    def _names(self, number: int, erased: frozenset[Place]) -> frozenset[str]:
         try:
-            return frozenset(path.name for path in (self._roots / str(number)).iterdir() if path.suffix != ".new")
+            names = {path.name for path in (self._roots / str(number)).iterdir() if path.suffix != ".new"}
         except FileNotFoundError:
             return frozenset()  # destroyed a moment ago
+        return frozenset(name for name in names if (number, name) not in erased)
 
     def put(self, signed: bytes, root: Secret, openers: bytes) -> StoredEpoch:
-        """Store a new epoch's root. One that is there already stays: it is read back and returned."""
+        """Store a new epoch's root. One that is there already stays: it is read back and returned. Raises
+        Refused(erased) in the place of one that was erased."""
         self._reach()
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
         path = self._roots / str(epoch.epoch) / f"{epoch.zone}.{epoch.domain}"
+        self._check_erased(path)
         if path.exists():
             return self.open(epoch.epoch, path.name)
-        wrapped = self._provider.wrap(root, _domain_context(epoch))
-        make_folder(path.parent)
-        write_secret(path, _document(_DOMAIN, wrapped, epoch=signed.hex(), openers=openers.hex()))
+        with self._alone():
+            wrapped = self._provider.wrap(root, _domain_context(epoch))
+            make_folder(path.parent)
+            write_secret(path, _document(_DOMAIN, wrapped, epoch=signed.hex(), openers=openers.hex()))
         return StoredEpoch(epoch, signed, root, openers)
 
     def load(self, number: int) -> list[StoredEpoch]:
@@ -126,8 +145,10 @@ class RootStore:
         return [self.open(number, name) for name in sorted(self.names(number))]
 
     def open(self, number: int, name: str) -> StoredEpoch:
-        """The root in one file of ``names``. Raises Unverified, or RetryLater when the provider cannot be reached."""
+        """The root in one file of ``names``. Raises Unverified, Refused(erased), or RetryLater when the provider cannot
+        be reached."""
         path = self._roots / str(number) / name
+        self._check_erased(path)
         return self._open(path, read_secret(path))[0]
 
     def _open(self, path: Path, data: bytes) -> tuple[StoredEpoch, bytes]:
@@ -144,6 +165,11 @@ class RootStore:
             raise Unverified(f"{told}: does not match its epoch", step="root")
         return StoredEpoch(epoch, signed, root, openers), context
 
+    def _check_erased(self, path: Path) -> None:
+        number, name = int(path.parent.name), path.name
+        if self.tombstones.has((number, name)):
+            raise Refused(f"root({name.rpartition('.')[2]}, {number}) is erased", code=Code.ERASED)
+
     def destroy(self, number: int) -> None:
         """Remove the wrapped roots of one epoch."""
         folder = self._roots / str(number)
@@ -151,6 +177,29 @@ class RootStore:
             for path in folder.iterdir():
                 path.unlink()
             folder.rmdir()
+
+    def destroy_erased(self) -> list[Place]:
+        """Remove every wrapped root that has a tombstone, copies that were put back too. Returns their places."""
+        gone = []
+        with self._alone():
+            for number, name in sorted(self.tombstones.places()):
+                path = self._roots / str(number) / name
+                if path.exists():
+                    path.unlink()
+                    gone.append((number, name))
+                    if not any(path.parent.iterdir()):
+                        path.parent.rmdir()
+        return gone
+
+    def destroy_superseded(self, provider: OwnKeys) -> list[str]:
+        """Destroy every wrapping key of ``provider`` that is not its newest and wraps no root here, for good. Returns
+        their names. What is wrapped at the same time waits: it is under the newest."""
+        with self._alone():
+            used = {each.kek for each in self.kept()}
+            gone = [kek for kek in provider.superseded() if kek not in used]
+            for kek in gone:
+                provider.destroy(kek)
+        return gone
 
     def audit_root(self, day: int, *, create: bool = False) -> Secret:
         """root(audit, day). Raises FileNotFoundError where there is none and ``create`` is False, RetryLater where the
@@ -160,7 +209,8 @@ class RootStore:
         name, context = f"root(audit, {day})", _audit_context(self._deployment, day)
         if create and not path.exists():
             root = Secret.random(name)
-            write_secret(path, _document(_AUDIT, self._provider.wrap(root, context)))
+            with self._alone():
+                write_secret(path, _document(_AUDIT, self._provider.wrap(root, context)))
             return root
         return self._provider.unwrap(_parse(read_secret(path), _AUDIT, path)[1], context, name)
 
@@ -202,7 +252,7 @@ class RootStore:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time replaces or destroys."""
+        """One process at a time wraps, replaces or destroys: no key goes while a root is put under it."""
         descriptor = os.open(self._roots, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -20,6 +20,7 @@ from bus.authority.bundle import Bundle, make_bundle, read_bundle
 from bus.authority.providers.base import Wrapped
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore, StoredEpoch
+from bus.authority.tombstones import Tombstones
 from bus.authority.trust import TrustFile, read_trust
 from bus.client import payload
 from bus.crypto.keys import KEY_LENGTH, AgentKeys, Secret
@@ -82,7 +83,8 @@ class FixedProvider(FileProvider):
 
 def root_store() -> RootStore:
     provider = FixedProvider(stored("kek", KEK))
-    return RootStore(folder() / "roots", folder() / "audit", provider, DEPLOYMENT, ANCHOR.public_key)
+    tombstones = Tombstones(folder() / "tombstones", DEPLOYMENT, ANCHOR.public_key)
+    return RootStore(folder() / "roots", folder() / "audit", tombstones, provider, DEPLOYMENT, ANCHOR.public_key)
 
 
 def read_trust_file(data: bytes) -> TrustFile:
@@ -118,7 +120,7 @@ def read_root(data: bytes) -> StoredEpoch:
 
 @cache
 def stores() -> RootStore:
-    for name in ("roots", "audit"):
+    for name in ("roots", "audit", "tombstones"):
         (folder() / name).mkdir(exist_ok=True)
     return root_store()
 

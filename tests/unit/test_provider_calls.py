@@ -60,7 +60,9 @@ class Site:
         self.providers = {name: Counting(authority) for name in ("issuer", "watcher", "auditor")}
         layout, trust = authority.layout, authority.trust
         stores = {
-            name: RootStore(layout.roots, layout.audit_roots, provider, DEPLOYMENT, trust.anchor)
+            name: RootStore(
+                layout.roots, layout.audit_roots, authority.store.tombstones, provider, DEPLOYMENT, trust.anchor
+            )
             for name, provider in self.providers.items()
         }
         signer = load_signer(layout.signer("issuer"))
@@ -121,7 +123,14 @@ def test_a_restarted_issuer_unwraps_each_root_once(site):
     again.__dict__ |= site.__dict__
     provider = Counting(site.authority)
     layout = site.authority.layout
-    store = RootStore(layout.roots, layout.audit_roots, provider, DEPLOYMENT, site.authority.trust.anchor)
+    store = RootStore(
+        layout.roots,
+        layout.audit_roots,
+        site.authority.store.tombstones,
+        provider,
+        DEPLOYMENT,
+        site.authority.trust.anchor,
+    )
     again.issuer = Issuer(layout, store, load_signer(layout.signer("issuer")), site.authority.settings, {})
     for _ in range(3):
         again.issuer.step(make_policy(interval_ms=INTERVAL_MS), site.now)

@@ -12,6 +12,7 @@ import pytest
 
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
+from bus.authority.tombstones import Tombstones
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
 from bus.errors import Refused, RetryLater, Unverified
@@ -31,9 +32,10 @@ def signed(domain: str, number: int, root: Secret, *, signer: Signer = ANCHOR, d
 
 def make_store(folder: Path, kek: str = "kek", deployment: bytes = DEPLOYMENT) -> RootStore:
     provider = FileProvider.create(folder / "keys" / kek)
-    for name in ("roots", "audit"):
+    for name in ("roots", "audit", "tombstones"):
         make_folder(folder / name)
-    return RootStore(folder / "roots", folder / "audit", provider, deployment, ANCHOR.public_key)
+    tombstones = Tombstones(folder / "tombstones", deployment, ANCHOR.public_key)
+    return RootStore(folder / "roots", folder / "audit", tombstones, provider, deployment, ANCHOR.public_key)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_a_new_store_is_empty(tmp_path):
     assert make_store(tmp_path).numbers() == []
 
 
-@pytest.mark.parametrize("name", ["roots", "audit"])
+@pytest.mark.parametrize("name", ["roots", "audit", "tombstones"])
 def test_a_store_that_is_away_says_so_and_is_not_made_anew(store, tmp_path, name):
     (tmp_path / name).rename(tmp_path / "away")
     for asked in (

@@ -57,6 +57,22 @@ class KeyProvider(Protocol):
         ...
 
 
+class OwnKeys(Protocol):
+    """A provider whose wrapping keys are ours to make and destroy."""
+
+    def rotate(self) -> str:
+        """A new wrapping key; the earlier ones stay. Returns its name (``Wrapped.kek``)."""
+        ...
+
+    def superseded(self) -> list[str]:
+        """Names of the wrapping keys that are not the newest."""
+        ...
+
+    def destroy(self, kek: str) -> None:
+        """Destroy a superseded wrapping key, for good. One that is not there is no error."""
+        ...
+
+
 def package(module: str, extra: str) -> ModuleType:
     """The optional package ``module``. Raises SettingsError that names the extra to install."""
     try:

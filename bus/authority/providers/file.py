@@ -6,6 +6,7 @@ call, so that a running service follows a rotation.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -49,13 +50,38 @@ class FileProvider:
     def rotate(self) -> str:
         """A new wrapping key; the old one stays beside it. Returns the new one's name.
 
-        The old key is in its second place before it leaves its first: no moment without it.
+        The old key is in its second place before it leaves its first: no moment without it. It is linked there and not
+        copied, so that ``destroy`` overwrites the only bytes that there are.
         """
         old, new = self._current(), os.urandom(KEY_LENGTH)
-        owner = self._path.stat().st_uid
-        write_secret(self._path.with_name(f"{self._path.name}.{_kek_id(old)}"), old, owner)
-        write_secret(self._path, new, owner)
+        with contextlib.suppress(FileExistsError):  # a rotation that a crash ended
+            os.link(self._path, self._beside(_kek_id(old)))
+        write_secret(self._path, new, self._path.stat().st_uid)
         return f"{SCHEME}:{_kek_id(new)}"
+
+    def superseded(self) -> list[str]:
+        """Keys beside the newest one."""
+        current = _kek_id(self._current())
+        ids = (path.name.removeprefix(f"{self._path.name}.") for path in self._path.parent.glob(f"{self._path.name}.*"))
+        return sorted(f"{SCHEME}:{each}" for each in ids if each != current and not each.endswith(".new"))
+
+    def destroy(self, kek: str) -> None:
+        """Overwrite the key, then remove it. Raises ValueError for the newest."""
+        name = kek.removeprefix(f"{SCHEME}:")
+        if name == _kek_id(self._current()):
+            raise ValueError(f"{kek} wraps what is new")
+        path = self._beside(name)
+        try:
+            with path.open("r+b") as file:
+                file.write(os.urandom(KEY_LENGTH))
+                file.flush()
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return
+        path.unlink()
+
+    def _beside(self, name: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{name}")
 
     def _current(self) -> bytes:
         try:

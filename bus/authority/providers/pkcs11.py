@@ -102,6 +102,27 @@ class Pkcs11Provider:
             except self._errors.PKCS11Error as error:
                 raise self._lost(error) from None
 
+    def superseded(self) -> list[str]:
+        """Every key of this name in the token but the newest."""
+        with _LOCK:
+            try:
+                return [self._name(each) for each in self._keys()[:-1]]
+            except self._errors.PKCS11Error as error:
+                raise self._lost(error) from None
+
+    def destroy(self, kek: str) -> None:
+        """Destroy the key's object in the token. Raises ValueError for the newest."""
+        with _LOCK:
+            try:
+                *earlier, newest = self._keys()
+                if self._name(newest) == kek:
+                    raise ValueError(f"{kek} wraps what is new")
+                for each in earlier:
+                    if self._name(each) == kek:
+                        each.destroy()
+            except self._errors.PKCS11Error as error:
+                raise self._lost(error) from None
+
     def _open(self) -> Any:
         if self._session is None:
             pin = read_secret(self._settings.pkcs11_pin_file).decode().strip()
