@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bus.authority.bundle import make_bundle
 from bus.authority.roots import RootStore, StoredEpoch
+from bus.authority.tombstones import Place
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, write_secret
@@ -32,7 +33,8 @@ log = logging.getLogger("bus.authority")
 
 
 class Issuer:
-    """Creates what is missing, strips what has closed, destroys what is beyond the backlog horizon."""
+    """Creates what is missing, strips what has closed, destroys what is beyond the backlog horizon, takes back what is
+    erased."""
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class Issuer:
         self._written: dict[tuple[int, str], tuple[bytes, bool, bool]] = {}
         """Bundles by epoch and agent: under which policy, with sending keys or without, and whether there is one."""
         self._stripped: set[int] = set()
+        self._erased: set[Place] = set()
+        """Whose keys were taken back."""
         self._days: set[int] = set()
         """Whose audit roots are there: the provider is asked once a day."""
         self._openers: dict[DomainName, bytes] = {}
@@ -70,6 +74,7 @@ class Issuer:
             self._stripped.clear()  # who may read closed epochs may have changed
             self._digest = policy.digest
             self._openers = {domain: opening_digest(policy, domain) for domain in policy.domains}
+        self._take_back()
         for number in self._store.numbers():
             if number not in self._epochs:
                 self._take(number, self._store.load(number))
@@ -104,6 +109,7 @@ class Issuer:
 
     def leases(self, agent: AgentId, policy: Policy, now_ms: int) -> dict[int, bytes]:
         """The bundle of ``agent`` in every epoch that ``step`` holds, without sending keys for closed ones."""
+        self._take_back()  # a tombstone holds from the moment that it is there
         found = {}
         for number, epochs in sorted(self._epochs.items()):
             sending = epochs[0].epoch.not_after + self._settings.grace_ms >= now_ms
@@ -204,11 +210,36 @@ class Issuer:
         parent = self._layout.agent("x").parent
         return sorted(parent.iterdir()) if parent.is_dir() else []
 
+    def _take_back(self) -> None:
+        """Forget roots that were erased since; ``step`` writes the bundles of their epochs anew, without them."""
+        for number, name in sorted(self._store.tombstones.places() - self._erased):
+            left = []
+            for each in self._epochs.pop(number, []):
+                if f"{each.epoch.zone}.{each.epoch.domain}" == name:
+                    self._held[each.epoch.domain].remove(each)
+                else:
+                    left.append(each)
+            self._forget(number)
+            if left:
+                self._epochs[number] = left
+            elif not self._store.names(number):
+                self._remove_bundles(number)
+            self._erased.add((number, name))
+            log.info("epoch %d of %s is erased: its keys are taken back", number, name.rpartition(".")[2])
+
     def _destroy(self, number: int) -> None:
-        for folder in self._agent_folders():
-            (folder / "keys" / str(number)).unlink(missing_ok=True)
+        self._remove_bundles(number)
         self._store.destroy(number)
         for each in self._epochs.pop(number):
             self._held[each.epoch.domain].remove(each)
-        self._written = {name: made for name, made in self._written.items() if name[0] != number}
+        self._forget(number)
         log.info("epoch %d destroyed: beyond the backlog horizon", number)
+
+    def _remove_bundles(self, number: int) -> None:
+        for folder in self._agent_folders():
+            (folder / "keys" / str(number)).unlink(missing_ok=True)
+
+    def _forget(self, number: int) -> None:
+        """What was written of an epoch."""
+        self._stripped.discard(number)
+        self._written = {name: made for name, made in self._written.items() if name[0] != number}
