@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from bus.client.bus import Bus
     from bus.client.delivery import Delivery
     from bus.client.sent import Sent
-    from bus.errors import BusError, CircuitOpen, Denied, Refused, RetryLater, Throttled
+    from bus.errors import BusError, CircuitOpen, Denied, Erased, Refused, RetryLater, Throttled
     from bus.wire.envelope import Kind
 
 __version__ = "0.1.0"
-__all__ = ["Bus", "BusError", "CircuitOpen", "Delivery", "Denied", "Kind", "Refused", "RetryLater", "Sent", "Throttled"]
+__all__ = [
+    "Bus",
+    "BusError",
+    "CircuitOpen",
+    "Delivery",
+    "Denied",
+    "Erased",
+    "Kind",
+    "Refused",
+    "RetryLater",
+    "Sent",
+    "Throttled",
+]
 
 _HOMES = {
     "Bus": "bus.client.bus",
@@ -25,6 +37,7 @@ _HOMES = {
     "CircuitOpen": "bus.errors",
     "Delivery": "bus.client.delivery",
     "Denied": "bus.errors",
+    "Erased": "bus.errors",
     "Kind": "bus.wire.envelope",
     "Refused": "bus.errors",
     "RetryLater": "bus.errors",

@@ -15,6 +15,7 @@ __all__ = [
     "BusError",
     "CircuitOpen",
     "Denied",
+    "Erased",
     "Expired",
     "Limited",
     "PolicyError",
@@ -149,6 +150,18 @@ class Expired(Refused):
     """A message or a credential is past its end."""
 
     code = Code.EXPIRED
+
+
+class Erased(Refused):
+    """A record of ``epoch`` in ``domain`` that this reader has no key for any more: the epoch was erased, or is beyond
+    the backlog horizon."""
+
+    code = Code.ERASED
+
+    def __init__(self, message: str, *, epoch: int, domain: str) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+        self.domain = domain
 
 
 class TooLarge(Refused):

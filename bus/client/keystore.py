@@ -105,6 +105,7 @@ class KeyStore:
         Raises RetryLater where the epoch is newer than any that is held, after 2 s of looking: its keys are under way.
         """
         deadline = time.monotonic() + WAIT_S
+        self.refresh()  # an epoch that was erased since is not read any more
         held = self._bundles.get(epoch)
         if held is None or domain not in held[1]:
             self.refresh(force=True)  # the domain may have been granted since

@@ -14,7 +14,7 @@ from bus.client.delivery import Delivery
 from bus.codes import Code
 from bus.crypto.keys import ReadingKey
 from bus.crypto.signing import Trust, verify_bundle
-from bus.errors import BusError, Refused, Unverified, WireError
+from bus.errors import BusError, Erased, Refused, Unverified, WireError
 from bus.tiers.base import TIERS
 from bus.wire import codec, derived, envelope, released
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile
@@ -72,7 +72,7 @@ def open_bundle(
     reading: Callable[[int], tuple[ReadingKey, ...] | None],
     profiles: Profiles,
 ) -> Opened:
-    """Raises Unverified, WireError or Refused(erased) when the whole bundle is refused.
+    """Raises Unverified, WireError, Erased or Refused(tier-unavailable) when the whole bundle is refused.
 
     ``tier`` is the policy's floor for the domain; ``highest`` the highest sequence seen of an instance (-1: none).
     """
@@ -91,7 +91,7 @@ def open_bundle(
         raise Refused(f"bundle: tier {head.tier.name} cannot be opened here", code=Code.TIER_UNAVAILABLE)
     keys = () if head.tier is Tier.PLAINTEXT else reading(head.epoch)
     if keys is None:
-        raise Refused(f"epoch {head.epoch} of {domain}: no reading key", code=Code.ERASED)
+        raise Erased(f"epoch {head.epoch} of {domain}: no reading key any more", epoch=head.epoch, domain=domain)
     plaintexts = module.open(bundle, keys, trust.deployment, topic, partition)
     deliveries, refusals = [], []
     for index, plaintext in enumerate(plaintexts):

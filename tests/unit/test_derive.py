@@ -18,7 +18,7 @@ from bus.codes import Code
 from bus.crypto.keys import Secret, purpose_key
 from bus.crypto.seal import open_counted
 from bus.crypto.signing import Trust, verify_hop_block
-from bus.errors import BusError, Refused, RetryLater, Unverified, WireError
+from bus.errors import BusError, Erased, RetryLater, Unverified, WireError
 from bus.wire import derived, hopblock, preimage, records
 from bus.wire.envelope import NO_MESSAGE_ID, Kind
 from bus.wire.hop import Hop, Verdict, decode_hop
@@ -400,7 +400,7 @@ def test_a_bundle_within_the_bounds_of_its_time_and_tier_is_opened(append_time):
 
 
 def test_a_reader_without_the_epoch_gets_a_typed_refusal():
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(Erased) as refusal:
         opened(BUNDLE, reading=lambda _: None)
     assert refusal.value.code is Code.ERASED
 

@@ -18,7 +18,7 @@ from bus.crypto import keys
 from bus.crypto.dek import Dek
 from bus.crypto.keys import ReadingKey, Secret
 from bus.crypto.signing import Signer, Trust, bundle_leaf, bundle_message
-from bus.errors import BusError, Refused, Unverified, WireError
+from bus.errors import BusError, Erased, Unverified, WireError
 from bus.wire import codec, derived, envelope, preimage
 from bus.wire.envelope import Kind, Message, Profile
 from bus.wire.hop import decision_id
@@ -258,8 +258,9 @@ def test_a_plaintext_bundle_needs_no_key_where_the_policy_allows_it(floor):
 
 def test_step_5_an_epoch_whose_keys_are_gone_is_told_as_erased():
     error = refusal(Made(epoch=EPOCH + 1).value())
-    assert (type(error), error.code) == (Refused, Code.ERASED)
-    assert str(error) == f"epoch {EPOCH + 1} of notes: no reading key"
+    assert (type(error), error.code) == (Erased, Code.ERASED)
+    assert (error.epoch, error.domain) == (EPOCH + 1, "notes")
+    assert str(error) == f"epoch {EPOCH + 1} of notes: no reading key any more"
 
 
 @pytest.mark.parametrize(
