@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hmac import HMAC
 
+from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.keys import ReadingKey, Secret
 from bus.crypto.seal import CountingAead, mac_state
+from bus.errors import Refused
 from bus.wire import preimage
 from bus.wire.names import AgentId, DomainName, ZoneName, domain_topics
-from bus.wire.objects import Epoch
+from bus.wire.objects import Epoch, Tombstone
 
 MAX_INSTANCES = 64
 """Instances of one agent, epoch and partition; a process makes one an epoch, so 64 restarts or replicas."""
@@ -122,6 +124,9 @@ class Keyring:
         self.generation = 0
         """Rises when key ids are forgotten: what was found before then may not be used."""
         self.find = self._keys.get
+        self.erased: dict[bytes, int] = {}
+        """Key ids under erased roots, with the time (ms) at which their epoch closed."""
+        self._buried: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -152,8 +157,10 @@ class Keyring:
     def add(self, epoch: Epoch, root: Secret, agents: Iterable[AgentId], openers: bytes) -> DomainEpoch:
         """Take a root, made for who has the digest ``openers``: derive the keys of ``agents``.
 
-        An epoch already held gains only agents it lacks.
+        An epoch already held gains only agents it lacks. Raises Refused(erased) for one that was erased.
         """
+        if self.is_erased(epoch.domain, epoch.epoch):
+            raise Refused(f"epoch {epoch.epoch} of {epoch.domain} is erased", code=Code.ERASED)
         domain = DomainName(epoch.domain)
         held = self._epochs.get((domain, epoch.epoch))
         if held is None:
@@ -187,14 +194,35 @@ class Keyring:
         for held in self._epochs.values():
             self._derive(held, wanted)
 
-    def retire(self, before_ms: int) -> list[DomainEpoch]:
-        """Forget every epoch that closed before ``before_ms`` (the backlog horizon); returns them."""
-        gone = [each for each in self._epochs.values() if each.closes < before_ms]
+    def is_erased(self, domain: str, epoch: int) -> bool:
+        """Whether ``erase`` was called for it."""
+        return (domain, epoch) in self._buried
+
+    def erase(self, tombstone: Tombstone) -> None:
+        """Forget the epoch of ``tombstone``, and keep its key ids alone: records under them are `erased`."""
+        name, closes = (tombstone.domain, tombstone.epoch), tombstone.not_after + self._grace
+        self._buried[name] = closes
+        self.erased |= dict.fromkeys(tombstone.key_ids, closes)
+        held = self._epochs.get(name)
+        if held is not None:
+            self.erased |= dict.fromkeys(self._forget([held]), closes)
+
+    def _forget(self, gone: list[DomainEpoch]) -> list[bytes]:
+        """Drop these epochs; returns the key ids that named something in them."""
         for each in gone:
             del self._epochs[each.domain, each.epoch]
             self._ordered[each.domain].remove(each)
+        key_ids = [key_id for key_id, key in self._keys.items() if key.domain_epoch in gone]
+        for key_id in key_ids:
+            del self._keys[key_id]
+        self.generation += 1
+        return key_ids
+
+    def retire(self, before_ms: int) -> list[DomainEpoch]:
+        """Forget every epoch that closed before ``before_ms`` (the backlog horizon); returns them."""
+        gone = [each for each in self._epochs.values() if each.closes < before_ms]
         if gone:
-            for key_id in [k for k, v in self._keys.items() if v.domain_epoch in gone]:
-                del self._keys[key_id]
-            self.generation += 1
+            self._forget(gone)
+        for key_id in [key_id for key_id, closed in self.erased.items() if closed < before_ms]:
+            del self.erased[key_id]
         return gone

@@ -78,6 +78,10 @@ class Worker(Protocol):
         """Staged state is void: no key or counter of it may live on."""
         ...
 
+    def pending(self) -> bool:
+        """Whether ``stage`` has something to write though nothing was handled."""
+        ...
+
     def idle(self) -> None:
         """Called between batches while nothing is staged, and until it passes while paused."""
         ...
@@ -214,6 +218,8 @@ class Loop:
             self._hand_over()
         elif self._transactor.idle:
             self._settle()
+            if self._worker.pending():
+                self._hand_over()
 
     def _stand(self) -> None:
         """One turn in which nothing is handled: keep polling, try to be able to go on."""

@@ -31,7 +31,7 @@ from bus.kafka.transaction import Place, Staged
 from bus.policy.guarding import Guardrails
 from bus.policy.model import Policy
 from bus.settings import GuardrailEngine, Settings
-from bus.wire.names import POLICY
+from bus.wire.names import CONTROL, POLICY
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.context import EnforcerContext
 from consumers.enforcer.metrics import EnforcerMetrics
@@ -71,7 +71,8 @@ class Enforcer:
         feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
         self._snapshot = _first_snapshot(feed, trust, read_applied(self._layout, trust))
         check_detectors(self._snapshot.policy, scanners)
-        self._watcher = Watcher(feed, open_roots(settings, self._layout, trust), trust, self._snapshot)
+        control = Feed(self._connection, CONTROL, group=ENFORCER_GROUP)
+        self._watcher = Watcher(feed, control, open_roots(settings, self._layout, trust), trust, self._snapshot)
         self._context = EnforcerContext(
             settings.deployment_id,
             Keyring(lead_ms=settings.lead_ms, grace_ms=settings.grace_ms),
@@ -98,7 +99,7 @@ class Enforcer:
             metrics.observe(staged)
             self._observe(staged)
 
-        worker = self._worker = EnforcerWorker(self._context, self._trust, reader, self._refresh, observe)
+        worker = self._worker = EnforcerWorker(self._context, self._name, self._trust, reader, self._refresh, observe)
         vitals = Vitals(self._layout.run / f"{self._name}.ready", self._on_ready)
         loop = Loop(
             self._connection,
@@ -154,7 +155,14 @@ class Enforcer:
             context.set_policy(each.policy, each.signed.number)
             context.keyring.join(each.policy.agents)
             log.info("policy snapshot %d is live", each.signed.number)
+        # Before roots: one that was read in the same round, or comes from elsewhere, is not taken.
+        for tombstone in made.erased:
+            context.erase(tombstone)
+        if made.erased and self._worker is not None:
+            self._worker.erased([f"{each.domain}/{each.epoch}" for each in made.erased])
         for stored in made.epochs:
+            if context.keyring.is_erased(stored.epoch.domain, stored.epoch.epoch):
+                continue
             context.keyring.add(stored.epoch, stored.root, self._snapshot.policy.agents, stored.openers)
         for day, root in made.audit_roots:
             context.set_audit_root(day, root)

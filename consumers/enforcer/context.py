@@ -26,6 +26,7 @@ from bus.wire import codec, preimage
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
+from bus.wire.objects import Tombstone
 from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment, Proven
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
@@ -147,6 +148,12 @@ class EnforcerContext:
         self.snapshot_number = number
         self._deks.clear()
         self._openers.clear()
+
+    def erase(self, tombstone: Tombstone) -> None:
+        """Drop the root of ``tombstone``, what is derived from it, and the DEKs that are wrapped under it."""
+        self.keyring.erase(tombstone)
+        for name in [each for each in self._deks if each[:2] == (tombstone.domain, tombstone.epoch)]:
+            del self._deks[name]
 
     def next_sequence(self, topic: str, partition: int) -> int:
         """Sequence of this instance's next bundle on an output partition."""

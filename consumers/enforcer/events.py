@@ -2,7 +2,8 @@
 
 ``pause`` and ``resume``: keys or policy could not be had, the partition stood still. ``clock``: the broker's append
 time went back by more than the skew (an alarm; records are judged at the highest time seen). ``start``: the partition
-was begun at offset 0 because nothing was ever committed for it.
+was begun at offset 0 because nothing was ever committed for it. ``erased``: this process holds no key of the
+epochs that it names; told at one of its partitions, of whichever domain.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class EventKind(StrEnum):
     RESUME = "resume"
     CLOCK = "clock"
     START = "start"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)

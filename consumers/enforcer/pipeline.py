@@ -3,7 +3,7 @@
 The steps, in the order in which ``enforce_batch`` runs them for each record:
 
  1. bounds and framing, by slicing (`bounds`, `version`)
- 2. key id -> agent, domain, epoch (`unknown-key`, `epoch-retired`, `wrong-domain`)
+ 2. key id -> agent, domain, epoch (`unknown-key`, `epoch-retired`, `erased`, `wrong-domain`)
  3. MAC, before anything is decoded (`mac`)
  4. epoch valid at the broker's append time (`epoch-early`, `epoch-late`)
  5. sequence window: replay, gap (`replay`, `too-many-instances`)
@@ -66,7 +66,7 @@ def enforce_batch(
     """
     outcomes: list[Outcome] = []
     state.under(context.policy, context.keyring.generation, context.scanners)
-    find = context.keyring.find
+    find, erased = context.keyring.find, context.keyring.erased
     accept = state.windows.accept
     inspector = state.inspector if state.inspector is not None and state.inspector.by_record else None
     partition, topic, aad = state.partition, state.topics.inbound, state.aad
@@ -95,6 +95,8 @@ def enforce_batch(
             key_id = value[12:28]
             key = find(key_id)
             if key is None:
+                if key_id in erased:
+                    raise _Refusal(Code.ERASED)
                 if context.refreshed_ms < context.received_ms:
                     break  # the issuer may have written this key since
                 if append_time < context.now_ms - context.policy.backlog_horizon_ms:

@@ -1,4 +1,4 @@
-"""What an enforcer must keep reading, off the polling thread: policy snapshots, new roots, the audit's roots.
+"""What an enforcer must keep reading, off the polling thread: policy, new roots, tombstones, the audit's roots.
 
 A key provider may be slow or away for minutes; records under keys that are held go on meanwhile. The watcher reads
 and verifies, the polling thread takes what was read between two batches (``take``, ``wait``). A round counts as read
@@ -16,12 +16,16 @@ from typing import Final
 
 from bus.authority.local import now_ms
 from bus.authority.roots import RootStore, StoredEpoch
+from bus.authority.tombstones import Place, place_of
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
 from bus.codes import Code
 from bus.crypto.keys import Secret
+from bus.crypto.signing import open_object
 from bus.errors import BusError, Refused, RetryLater
 from bus.kafka.feed import Feed
 from bus.wire.hopblock import DAY_MS
+from bus.wire.names import CONTROL
+from bus.wire.objects import Tombstone
 
 log = logging.getLogger("bus.enforcer")
 
@@ -37,20 +41,24 @@ class Round:
     snapshots: tuple[LiveSnapshot, ...]
     epochs: tuple[StoredEpoch, ...]
     audit_roots: tuple[tuple[int, Secret], ...]
+    erased: tuple[Tombstone, ...]
     failure: BusError | OSError | None = None
 
 
 class Watcher:
-    """A thread of rounds. ``snapshot`` is the newest one read."""
+    """A thread of rounds. ``feed`` gives policy snapshots and ``control`` tombstones, which stand beside the roots too;
+    ``snapshot`` is the newest one read."""
 
-    def __init__(self, feed: Feed, roots: RootStore, trust: TrustFile, snapshot: LiveSnapshot) -> None:
+    def __init__(self, feed: Feed, control: Feed, roots: RootStore, trust: TrustFile, snapshot: LiveSnapshot) -> None:
         self._feed = feed
+        self._control = control
         self._roots = roots
         self._trust = trust
         self._snapshot = snapshot
         self._rounds: queue.SimpleQueue[Round] = queue.SimpleQueue()
         self._held: dict[int, set[str]] = {}
         self._days: set[int] = set()
+        self._buried: set[Place] = set()
         self._failed = False
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -76,11 +84,12 @@ class Watcher:
             return None
 
     def close(self) -> None:
-        """End the thread and leave the policy topic."""
+        """End the thread and leave the topics."""
         self._stop.set()
         self._wake.set()
         self._thread.join(10)
         self._feed.close()
+        self._control.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -97,8 +106,10 @@ class Watcher:
         snapshots: list[LiveSnapshot] = []
         epochs: list[StoredEpoch] = []
         days: list[tuple[int, Secret]] = []
+        erased: list[Tombstone] = []
         failure: BusError | OSError | None = None
         try:
+            self._read_tombstones(erased)
             self._read_snapshots(snapshots)
             self._read_days(began // DAY_MS, days)
             self._read_epochs(epochs)
@@ -107,7 +118,7 @@ class Watcher:
         except Exception as error:  # whatever a broken file raises: the thread lives on, the rest is taken
             log.exception("policy or keys cannot be read")
             failure = RetryLater(f"policy or keys cannot be read: {type(error).__name__}", code=Code.RETRY)
-        return Round(began, tuple(snapshots), tuple(epochs), tuple(days), failure)
+        return Round(began, tuple(snapshots), tuple(epochs), tuple(days), tuple(erased), failure)
 
     def _read_snapshots(self, into: list[LiveSnapshot]) -> None:
         while (value := self._feed.poll(0)) is not None:
@@ -117,6 +128,30 @@ class Watcher:
                 log.error("policy snapshot refused: %s", error)  # noqa: TRY400  # the reason is the message
                 continue
             into.append(self._snapshot)
+
+    def _read_tombstones(self, into: list[Tombstone]) -> None:
+        """Tombstones that are new: from `bus.control`, and those beside the roots, which outlive its retention."""
+        while (value := self._control.poll(0)) is not None:
+            if not value:
+                continue  # `bus doctor` writes these
+            try:
+                tombstone = open_object(Tombstone, value, self._trust.anchor, self._trust.deployment)
+            except BusError as error:
+                log.warning("%s: passed over: %s", CONTROL, error)
+                continue
+            self._bury(tombstone, into)
+        for place in sorted(self._roots.tombstones.places() - self._buried):
+            try:
+                self._bury(self._roots.tombstones.read(place).tombstone, into)
+            except Refused as error:
+                log.error("tombstone %d.%s: %s", *place, error)  # noqa: TRY400  # the reason is the message
+                self._buried.add(place)
+
+    def _bury(self, tombstone: Tombstone, into: list[Tombstone]) -> None:
+        place = place_of(tombstone)
+        if place not in self._buried:
+            self._buried.add(place)
+            into.append(tombstone)
 
     def _read_epochs(self, into: list[StoredEpoch]) -> None:
         """Roots that are new: of a new epoch, or of a domain that joined one. Each is unwrapped once."""

@@ -37,6 +37,8 @@ log = logging.getLogger("bus.enforcer")
 
 SNAPSHOT_EVERY: Final = 500
 """Transactions of a partition between two full snapshots of its windows."""
+ERASED_AT_ONCE: Final = 100
+"""Erased epochs that one event names."""
 _Event = tuple[EventKind, int, dict[str, str]]
 """kind, ms since 1970, facts: told at the position where the partition stands when it can be written."""
 Refresh = Callable[[int], None]
@@ -58,17 +60,20 @@ class _Input:
 
 
 class EnforcerWorker:
-    """See ``bus.kafka.loop.Worker``. ``observe`` is told of each transaction that is durable."""
+    """See ``bus.kafka.loop.Worker``. ``name`` is this enforcer's; ``observe`` is told of each transaction that is
+    durable."""
 
     def __init__(
         self,
         context: EnforcerContext,
+        name: str,
         trust: Callable[[], Trust],
         reader: WindowReader,
         refresh: Refresh,
         observe: Callable[[Staged], None] = lambda _: None,
     ) -> None:
         self._context = context
+        self._name = name
         self._trust = trust
         self._reader = reader
         self._refresh = refresh
@@ -76,6 +81,8 @@ class EnforcerWorker:
         self._inputs: dict[Place, _Input] = {}
         self._events: dict[Place, list[_Event]] = {}
         self._told: dict[Place, int] = {}
+        self._erased: list[str] = []
+        self._erased_told = 0
         self._paused_at = 0
 
     def restore(self, committed: dict[Place, Committed]) -> dict[Place, int]:
@@ -153,6 +160,7 @@ class EnforcerWorker:
         """Staged state is void; partitions are restored next."""
         self._context.reset()
         self._told.clear()
+        self._erased_told = 0
         for each in self._inputs.values():
             each.outcomes.clear()
 
@@ -176,6 +184,17 @@ class EnforcerWorker:
         """They go on."""
         self._paused_at = 0
         self._tell(EventKind.RESUME, {})
+
+    def erased(self, epochs: list[str]) -> None:
+        """The context holds no key of these any more (`<domain>/<epoch>`): told by an event as soon as there is a
+        partition to tell it at."""
+        for each in self._inputs.values():
+            each.state.forget_decisions()  # they hold keys of agents
+        self._erased += epochs
+
+    def pending(self) -> bool:
+        """Whether erased epochs wait to be told."""
+        return bool(self._inputs) and len(self._erased) > self._erased_told
 
     def _tell(self, kind: EventKind, facts: dict[str, str]) -> None:
         for place in self._inputs:
@@ -208,14 +227,27 @@ class EnforcerWorker:
             self._refresh(context.now_ms)
         staged = Staged()
         writes: dict[Place, list[bytes]] = {}
+        telling = self._erasure()
         for place, each in self._inputs.items():
-            waiting = self._events.get(place, [])
+            waiting = [*self._events.get(place, []), *telling.get(place, [])]
             if each.outcomes or any(kind is not EventKind.START for kind, _, _ in waiting):
-                self._told[place] = len(waiting)
+                self._told[place] = len(self._events.get(place, []))
                 events = [PartitionEvent(kind, each.start, at, facts) for kind, at, facts in waiting]
                 self._stage_partition(place, each, [*events, *each.state.events], staged, writes)
         staged.writes = [(place, values) for place, values in writes.items() if values]
         return staged if staged.offsets else None
+
+    def _erasure(self) -> dict[Place, list[_Event]]:
+        """The next erased epochs to tell, at a partition of one of their domains where there is one."""
+        self._erased_told = 0
+        if not self.pending():
+            return {}
+        told = self._erased[:ERASED_AT_ONCE]
+        self._erased_told = len(told)
+        domains = {each.partition("/")[0] for each in told}
+        place = next((each for each, held in self._inputs.items() if held.state.domain in domains), None)
+        facts = {"enforcer": self._name, "epochs": " ".join(told)}
+        return {place or next(iter(self._inputs)): [(EventKind.ERASED, now_ms(), facts)]}
 
     def _stage_partition(
         self,
@@ -286,4 +318,6 @@ class EnforcerWorker:
         for place, count in self._told.items():
             del self._events.get(place, [])[:count]
         self._told.clear()
+        del self._erased[: self._erased_told]
+        self._erased_told = 0
         self._observe(staged)

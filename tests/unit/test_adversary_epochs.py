@@ -208,7 +208,7 @@ def test_a_new_root_that_cannot_be_read_does_not_make_the_enforcer_seal_for_who_
     authority.issuer.step(after, NOON + 1000)
     newest = held(authority)[-1].epoch
     (authority.layout.roots / str(newest.epoch) / f"{newest.zone}.{newest.domain}").write_bytes(b"{}")
-    watcher = Watcher(None, authority.store, authority.trust, None)  # type: ignore[arg-type]
+    watcher = Watcher(None, None, authority.store, authority.trust, None)  # type: ignore[arg-type]
     read: list[StoredEpoch] = []
     watcher._read_epochs(read)
     keyring = Keyring(lead_ms=LEAD, grace_ms=GRACE)

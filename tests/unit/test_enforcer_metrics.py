@@ -49,7 +49,9 @@ class Site:
         self.context = world.context()
         self.registry = CollectorRegistry()
         self.metrics = EnforcerMetrics(self.registry, self.context)
-        self.worker = EnforcerWorker(self.context, world.trust, Reader(windows), lambda _: None, self.metrics.observe)
+        self.worker = EnforcerWorker(
+            self.context, "bus-enforcer-1", world.trust, Reader(windows), lambda _: None, self.metrics.observe
+        )
         self.metrics._worker = self.worker
         self.worker.restore({PLACE: Committed(position or None, "w1:0" if position else "")})
 

@@ -37,7 +37,7 @@ class NoFeed:
 
 def test_a_watcher_that_cannot_see_the_key_folder_does_not_say_that_it_has_read_the_keys(authority):
     """A record under a key that is not known then would be refused for good as `unknown-key`."""
-    watcher = Watcher(NoFeed(), authority.store, authority.trust, dataclasses.replace)
+    watcher = Watcher(NoFeed(), NoFeed(), authority.store, authority.trust, dataclasses.replace)
     assert watcher._round().failure is None
     keys = authority.layout.kek.parent
     keys.rename(keys.with_name("away"))

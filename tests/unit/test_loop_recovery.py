@@ -129,6 +129,9 @@ class Handled:
 
     resumed = idle
 
+    def pending(self):
+        return False
+
     def topics(self):
         return [PLACE[0]]
 

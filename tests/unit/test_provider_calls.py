@@ -67,7 +67,7 @@ class Site:
         }
         signer = load_signer(layout.signer("issuer"))
         self.issuer = Issuer(layout, stores["issuer"], signer, authority.settings, {})
-        self.watcher = Watcher(NoFeed(), stores["watcher"], trust, dataclasses.replace)
+        self.watcher = Watcher(NoFeed(), NoFeed(), stores["watcher"], trust, dataclasses.replace)
         self.auditor = object.__new__(Auditor)
         self.auditor._days, self.auditor._roots = {}, stores["auditor"]
         self.seen = set()

@@ -35,7 +35,9 @@ class Reader:
 
 
 def worker(values: list[bytes] | None) -> EnforcerWorker:
-    return EnforcerWorker(WORLD.context(), lambda: WORLD.trust("memory"), Reader(values), lambda _: None)
+    return EnforcerWorker(
+        WORLD.context(), "bus-enforcer-1", lambda: WORLD.trust("memory"), Reader(values), lambda _: None
+    )
 
 
 @pytest.mark.parametrize(("committed", "start"), [(9, 9), (5, 9), (0, 9)])
