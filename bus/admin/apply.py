@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 
 from bus.admin.desired import Acl
 from bus.admin.plan import Plan
+from bus.admin.publish import publish
 from bus.admin.quotas import alter_quotas
 from bus.admin.users import TIMEOUT, delete_users, set_passwords
 from bus.authority.trust import TrustFile
@@ -141,16 +142,7 @@ def _publish(plan: Plan, connection: Connection, layout: Layout, signer: Signer,
         document=plan.policy.document,
     )
     value = sign_object(signer, snapshot)
-    failures: list[KafkaError] = []
-    producer = Producer(connection.config(acks="all", enable_idempotence=True, message_timeout_ms=30_000))
-
-    def delivered(error: KafkaError | None, _: object) -> None:
-        if error is not None:
-            failures.append(error)
-
-    producer.produce(POLICY, value, key=b"policy", on_delivery=delivered)
-    if producer.flush(TIMEOUT) or failures:
-        raise Unavailable(f"the snapshot could not be published: {failures[:1]}", hint="run it again")
+    publish(connection, POLICY, [value], key=b"policy")
     # The local issuer and `bus stack` read the applied policy here; the topic is the truth.
     make_folder(layout.snapshot.parent, 0o711)
     write_file(layout.snapshot, value)

@@ -1,4 +1,4 @@
-"""`bus keys status | rotate | rewrap`: custody of the roots' wrapping keys. Shows names and numbers, never bytes."""
+"""`bus keys status | rotate | rewrap | erase`: custody of the roots' wrapping keys. Never shows bytes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bus.authority.providers.file import FileProvider
 from bus.authority.providers.pkcs11 import Pkcs11Provider
 from bus.authority.rewrapping import probe, rewrap_all
 from bus.authority.trust import read_trust
+from bus.cli.erasing import erase, erasure_rows, erasures, show_erasures
 from bus.cli.output import EXIT_LATER, emit, out
 from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
@@ -39,10 +40,12 @@ def keys() -> None:
 @keys.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def status(as_json: bool) -> None:
-    """Which key wraps which roots, and whether the provider answers; exit 4 where it does not."""
+    """Which key wraps which roots, whether the provider answers (exit 4 where not), and how far erasures have come."""
     settings = settings_module.load()
     layout = Layout(settings.state)
-    kept = list(open_roots(settings, layout, read_trust(layout.trust)).kept())
+    store = open_roots(settings, layout, read_trust(layout.trust))
+    kept = list(store.kept())
+    erased, unknown = erasures(settings, store)
     failure: BusError | None = None
     current, began = "", time.monotonic()
     try:
@@ -61,6 +64,7 @@ def status(as_json: bool) -> None:
         "roots": sum(1 for each in kept if each.name),
         "audit_days": sum(1 for each in kept if not each.name),
         "keks": dict(sorted(held.items())),
+        "erasures": erasure_rows(erased),
     }
     if as_json:
         emit("keys", document)
@@ -71,6 +75,7 @@ def status(as_json: bool) -> None:
         out.print(f"roots     {document['roots']} of {span}, {document['audit_days']} of audit days")
         for kek, number in sorted(held.items()):
             out.print(escape(f"kek       {kek}: {number} roots" + ("" if kek == current else "   (not the newest)")))
+        show_erasures(erased, unknown)
     if failure is not None:
         raise SystemExit(EXIT_LATER)
 
@@ -108,3 +113,6 @@ def _rewrap(settings: Settings, to: Custody, *, everything: bool) -> tuple[int, 
     layout = Layout(settings.state)
     store = open_roots(settings, layout, read_trust(layout.trust))
     return rewrap_all(store, Custodian(replace(settings, key_provider=to), layout), everything=everything)
+
+
+keys.add_command(erase)
