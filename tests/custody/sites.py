@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from bus.authority.custody import Custodian
-from bus.authority.providers.base import KeyProvider
+from bus.authority.providers.base import KeyProvider, OwnKeys
 from bus.authority.providers.file import FileProvider
 from bus.authority.providers.pkcs11 import Pkcs11Provider
 from bus.errors import BusError, RetryLater, Unverified
@@ -35,12 +35,13 @@ TIMEOUT_MS = 300
 @dataclass(frozen=True, slots=True)
 class Site:
     """A provider that answers. ``away``: settings under which it does not, by what is wrong; ``rotate`` gives it a new
-    version of its key."""
+    version of its key, ``destroy_earlier`` takes those before the newest away for good, where that can be tried."""
 
     settings: Settings
     other_key: Settings
     away: dict[str, Settings]
     rotate: Callable[[], object]
+    destroy_earlier: Callable[[], object] | None
     other_key_refused: type[BusError] = Unverified
     process: subprocess.Popen[bytes] | None = None
     """The provider's own, where it is one that can be stopped."""
@@ -66,14 +67,33 @@ def unanswering() -> Iterator[tuple[str, str]]:
         yield addresses[0], addresses[1]
 
 
+def _destroy_superseded(provider: OwnKeys) -> None:
+    for kek in provider.superseded():
+        provider.destroy(kek)
+
+
 @contextlib.contextmanager
 def file(folder: Path) -> Iterator[Site]:
     settings = Settings(state=folder / "state")
     for each in ("state", "other"):
         write_secret(make_folder(folder / each / "keys") / "kek", os.urandom(32))
     away = {"no file": replace(settings, state=folder / "gone")}
-    rotate = FileProvider(Layout(settings.state).kek).rotate
-    yield Site(settings, replace(settings, state=folder / "other"), away, rotate)
+    provider = FileProvider(Layout(settings.state).kek)
+    yield Site(
+        settings,
+        replace(settings, state=folder / "other"),
+        away,
+        provider.rotate,
+        lambda: _destroy_superseded(provider),
+    )
+
+
+def _trim(root: Any, name: str) -> None:
+    """What docs/operations/keys.md tells an administrator to do."""
+    newest = root.secrets.transit.read_key(name)["data"]["latest_version"]
+    lowest = {"min_decryption_version": newest, "min_encryption_version": newest}
+    root.adapter.post(f"/v1/transit/keys/{name}/config", json=lowest)  # hvac itself refuses that the two be equal
+    root.adapter.post(f"/v1/transit/keys/{name}/trim", json={"min_available_version": newest})
 
 
 @contextlib.contextmanager
@@ -89,7 +109,7 @@ def vault(folder: Path) -> Iterator[Site]:
         root.sys.enable_secrets_engine("transit")
         for name in ("sealbus", "other", "gone"):
             root.secrets.transit.create_key(name)
-        # What docs/operations.md tells an operator to give the services.
+        # What docs/operations/keys.md tells an operator to give the services.
         paths = [f"transit/{verb}/{name}" for verb in ("encrypt", "decrypt") for name in ("sealbus", "other")]
         rules = "\n".join(f'path "{path}" {{ capabilities = ["update"] }}' for path in paths)
         root.sys.create_or_update_policy("sealbus", rules)
@@ -116,6 +136,7 @@ def vault(folder: Path) -> Iterator[Site]:
                 replace(settings, vault_key="transit/other"),
                 away,
                 lambda: root.secrets.transit.rotate_key("sealbus"),
+                lambda: _trim(root, "sealbus"),
                 process=process,
             )
     finally:
@@ -161,6 +182,7 @@ def aws(folder: Path) -> Iterator[Site]:
                 replace(settings, aws_key=arns[1]),
                 away,
                 lambda: client.rotate_key_on_demand(KeyId=arns[0]),
+                None,  # moto goes on to decrypt under a key that is to be deleted
                 RetryLater,  # KMS says IncorrectKeyException, moto AccessDeniedException
             )
         finally:
@@ -209,7 +231,8 @@ def pkcs11(folder: Path) -> Iterator[Site]:
             "no such key": replace(settings, pkcs11_key="gone"),
             "no pin": replace(settings, pkcs11_pin_file=folder / "none"),
         }
-        yield Site(settings, other, away, Pkcs11Provider(settings).rotate)
+        provider = Pkcs11Provider(settings)
+        yield Site(settings, other, away, provider.rotate, lambda: _destroy_superseded(provider))
 
 
 SITES: dict[Custody, Callable[[Path], contextlib.AbstractContextManager[Site]]] = {

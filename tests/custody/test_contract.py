@@ -109,6 +109,22 @@ def test_no_message_and_no_repr_tells_a_key(site):
     assert refused.value.__cause__ is None
 
 
+def test_what_a_destroyed_key_wrapped_does_not_open_again(site):
+    """The last test of a provider: its earlier keys are gone."""
+    if site.destroy_earlier is None:
+        pytest.skip("this stand-in goes on to decrypt under a key that is to be deleted")
+    provider = site.provider()
+    before = provider.wrap(KEY, CONTEXT)
+    site.rotate()
+    after = provider.wrap(KEY, CONTEXT)
+    assert provider.unwrap(before, CONTEXT, "root") == KEY
+    site.destroy_earlier()
+    for each in (provider, site.provider()):
+        with pytest.raises(RetryLater):
+            each.unwrap(before, CONTEXT, "root")
+        assert each.unwrap(after, CONTEXT, "root") == KEY
+
+
 def assert_tells_nothing(text: str, where: str) -> None:
     assert KEY.reveal().hex() not in text, where
     assert "AAECAwQFBgcICQ" not in text, where

@@ -89,7 +89,7 @@ def away(provider: str, error: BaseException, hint: str = "") -> RetryLater:
         f"key provider {provider}: {type(error).__name__}",
         after=RETRY_S,
         code=Code.RETRY,
-        hint=hint or "roots wait until it answers again; docs/operations.md says what to look at",
+        hint=hint or "roots wait until it answers again; docs/operations/keys.md says what to look at",
     )
 
 
