@@ -167,6 +167,20 @@ def revoked_and_assigned(loop):
     return happens
 
 
+@pytest.mark.parametrize("pending", [False, True])
+def test_what_the_worker_has_to_tell_goes_out_though_nothing_came(loop, pending):
+    submitted = []
+    loop._transactor.submit = submitted.append
+    loop._consumer.during.append(assigned(loop))
+    for _ in range(4):
+        loop._turn()
+    submitted.clear()  # the records that were there
+    loop._worker.pending = lambda: pending and not submitted
+    for _ in range(3):
+        loop._turn()
+    assert len(submitted) == pending
+
+
 @pytest.mark.parametrize("before", [(), ("void",)])
 def test_an_assignment_begins_at_the_committed_offset_also_when_the_loop_stands_still_in_that_poll(loop, before):
     if before:
