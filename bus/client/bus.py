@@ -180,8 +180,8 @@ class Bus:
             self._tell(refusal(verdict, message_id, policy))
 
     def on_refused(self, handler: Callable[[BusError], None]) -> Callable[[BusError], None]:
-        """Register a handler for refusals of own records (Denied, Throttled, CircuitOpen) and of deliveries; usable as
-        a decorator. Never gets a payload."""
+        """Register a handler for refusals of own records (Denied, Throttled, CircuitOpen) and of deliveries
+        (Unverified, Erased); usable as a decorator. Never gets a payload."""
         self._on_refused.append(handler)
         return handler
 
