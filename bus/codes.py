@@ -58,6 +58,7 @@ class Code(StrEnum):
     # What a client or an operator meets outside a record's way (ADR 0003).
     ACL = "acl"
     CREDENTIAL = "credential"
+    ATTESTATION = "attestation"
     POLICY = "policy"
     SETTINGS = "settings"
     STACK = "stack"

@@ -78,15 +78,17 @@ class VerifierKeys:
         return key
 
 
-def sign_result(signer: signing.Signer, found: Appraised, issuer: str, audience: str, now: datetime) -> str:
-    """The token for what a verifier found, valid from ``now`` for ten minutes."""
+def sign_result(
+    signer: signing.Signer, found: Appraised, issuer: str, audience: str, now: datetime, life: int = MAX_LIFE
+) -> str:
+    """The token for what a verifier found, valid from ``now`` for ``life`` s: at least one, at most ten minutes."""
     issued = int(now.timestamp())
     claims: dict[str, Any] = {
         "iss": issuer,
         "sub": found.question.agent,
         "aud": audience,
         "iat": issued,
-        "exp": issued + MAX_LIFE,
+        "exp": issued + min(max(life, 1), MAX_LIFE),
         "eat_profile": PROFILE,
         "eat_nonce": base64url.encode(found.question.nonce),
         "ueid": base64url.encode(_UEID_RAND + found.device),

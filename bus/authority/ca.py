@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bus.codes import Code
@@ -120,6 +121,20 @@ def certified_agent(pem: bytes, deployment: bytes) -> tuple[AgentId, str]:
     if not is_lower_name(agent):
         raise Unverified("certificate: not an agent's name", step="certificate")
     return AgentId(agent), f"{certificate.serial_number:x}"
+
+
+def certified_key(pem: bytes) -> bytes:
+    """The key (SubjectPublicKeyInfo, DER) in a certificate that ``certified_agent`` read."""
+    return _der(x509.load_pem_x509_certificate(pem).public_key())
+
+
+def requested_key(request_pem: bytes) -> bytes:
+    """The key (SubjectPublicKeyInfo, DER) in a request. Raises Refused(credential) as ``AgentCa.issue``."""
+    return _der(_requested_key(request_pem))
+
+
+def _der(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _uri(deployment: bytes, agent: str) -> str:

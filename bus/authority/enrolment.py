@@ -1,7 +1,11 @@
-"""The files of an authority: the agents' CA, the server's key and chain, the register. Made where missing."""
+"""The files of an authority: the agents' CA, the server's key and chain, the register, the key of nonces.
+
+Made where missing.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +14,7 @@ from bus.authority.ca import AgentCa, make_ca
 from bus.authority.local import now_ms
 from bus.authority.register import Register
 from bus.codes import Code
+from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.errors import Refused
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
 
@@ -22,6 +27,9 @@ class AuthorityFiles:
     register: Register
     server_key: bytes = field(repr=False)
     server_chain: bytes
+    attestation_key: Secret
+    attestation_roots: Path
+    """Folder of the makers' roots (``bus.authority.verifiers``); absent until an operator makes it."""
 
 
 def _folder(layout: Layout) -> Path:
@@ -39,6 +47,8 @@ def ensure_authority_files(layout: Layout, deployment: bytes, issue: Callable[[]
         key, chain = issue()
         write_file(folder / "server.pem", chain)
         write_secret(folder / "server.key", key)
+    if not (folder / "attestation.key").exists():
+        write_secret(folder / "attestation.key", os.urandom(KEY_LENGTH))
 
 
 def open_authority(layout: Layout, deployment: bytes) -> AuthorityFiles:
@@ -50,6 +60,8 @@ def open_authority(layout: Layout, deployment: bytes) -> AuthorityFiles:
             register=Register(folder / "register.db"),
             server_key=read_secret(folder / "server.key"),
             server_chain=(folder / "server.pem").read_bytes(),
+            attestation_key=Secret(read_secret(folder / "attestation.key"), "attestation"),
+            attestation_roots=folder / "roots",
         )
     except FileNotFoundError as error:
         raise Refused(f"no authority here: {error.filename}", code=Code.STACK, hint="bus stack up") from None

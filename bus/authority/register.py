@@ -13,7 +13,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -83,6 +83,10 @@ class Register:
         finally:
             db.close()
 
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """For who keeps more in the same store (``bus.authority.attested``); raises RetryLater as every method does."""
+        return self._open()
+
     def invite(self, agent: AgentId, now_ms: int, valid_ms: int = TOKEN_MS) -> str:
         """A token that enrols ``agent`` once, until ``now_ms + valid_ms``. Only its digest is kept."""
         token = os.urandom(TOKEN_BYTES)
@@ -110,11 +114,26 @@ class Register:
                 raise _refused("the token was used")
             counter = held[0] + 1 if held is not None else 1
             db.execute("UPDATE token SET used = ? WHERE digest = ?", (counter, _digest(_decoded(token))))
-            db.execute(
-                "INSERT OR REPLACE INTO agent VALUES (?, ?, ?, ?, '', 0, ?, '')",
-                (agent, State.ACTIVE, counter, request, now_ms),
-            )
+            _begin(db, agent, counter, request, now_ms)
         return AgentId(agent), counter
+
+    def admit(self, agent: AgentId, request: bytes, now_ms: int, *, same: bool) -> int:
+        """The first counter of an agent that attested, for the certificate request with this digest: no token is used.
+
+        ``same``: the device is the one that attested for this agent last; another gets nothing while the last
+        certificate is in force. Raises Refused(credential) for it, and for an agent that is locked or revoked.
+        """
+        with self._open() as db:
+            held = db.execute("SELECT state, counter, request, until FROM agent WHERE name = ?", (agent,)).fetchone()
+            if held is not None and held[0] != State.ACTIVE:
+                raise _refused(f"{agent} is {held[0]}: only a token lets it in again")
+            if held is not None and held[2] == request:
+                return int(held[1])
+            if held is not None and held[3] > now_ms and not same:
+                raise _refused(f"{agent} is enrolled, and another device attests")
+            counter = held[1] + 1 if held is not None else 1
+            _begin(db, agent, counter, request, now_ms)
+        return int(counter)
 
     def renew(self, agent: AgentId, serial: str, counter: int, request: bytes) -> int:
         """The next counter for who shows the certificate ``serial`` and the last ``counter``.
@@ -176,6 +195,13 @@ class Register:
         with self._open() as db:
             rows = db.execute(f"{_READ} {which}", values).fetchall()
         return [Enrolled(AgentId(row[0]), State(row[1]), *row[2:]) for row in rows]
+
+
+def _begin(db: sqlite3.Connection, agent: str, counter: int, request: bytes, now_ms: int) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO agent VALUES (?, ?, ?, ?, '', 0, ?, '')",
+        (agent, State.ACTIVE, counter, request, now_ms),
+    )
 
 
 def _digest(token: bytes) -> bytes:

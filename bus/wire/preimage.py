@@ -184,3 +184,8 @@ def attestation_code() -> bytes:
 def attestation_activation(nonce: bytes, agent: str, ek: bytes, name: bytes) -> bytes:
     """What the secret of a TPM's challenge is derived from: nonce, agent, SHA-256 of the EK certificate, AK name."""
     return label("attestation/activation") + part(nonce) + part(agent.encode()) + ek + part(name)
+
+
+def attestation_nonce(told: bytes, agent: str, confirmation: bytes) -> bytes:
+    """What the MAC in a nonce covers: the 16 bytes before it, the agent that is asked and its key."""
+    return label("attestation/nonce") + told + part(agent.encode()) + part(confirmation)

@@ -1,0 +1,81 @@
+"""What agents attested last, and which nonces were answered: two tables of the register. Decides nothing.
+
+One row an agent: a result is good for the certificate that it was given under, and a later one takes its place. A nonce
+is remembered until it ends, so that it is answered once, whichever replica is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from bus.authority.register import Register
+from bus.wire.measurement import EvidenceKind
+from bus.wire.names import AgentId
+
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS answered (nonce BLOB PRIMARY KEY, until INTEGER NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS attested (
+  agent TEXT PRIMARY KEY, serial TEXT NOT NULL, kind TEXT NOT NULL, measurement TEXT NOT NULL, device BLOB NOT NULL,
+  nonce BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL)""",
+)
+_READ: Final = "SELECT agent, serial, kind, measurement, device, nonce, since, until FROM attested"
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What an agent attested last, under the certificate ``serial``; ``device`` (32 bytes) did, ``nonce`` was asked.
+
+    Times in ms since 1970. ``measurement`` in its text form.
+    """
+
+    agent: AgentId
+    serial: str
+    kind: EvidenceKind
+    measurement: str
+    device: bytes
+    nonce: bytes = field(repr=False)
+    since: int
+    until: int
+
+
+class Attestations:
+    """Every method is one transaction of the register; raises RetryLater as the register does."""
+
+    def __init__(self, register: Register) -> None:
+        self._register = register
+        with register.transaction() as db:
+            for statement in _SCHEMA:
+                db.execute(statement)
+
+    def take(self, nonce: bytes, until_ms: int, now_ms: int) -> bool:
+        """Whether ``nonce``, which ends at ``until_ms``, was not answered before; it is from now on."""
+        with self._register.transaction() as db:
+            db.execute("DELETE FROM answered WHERE until < ?", (now_ms,))
+            done = db.execute("INSERT INTO answered VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, until_ms))
+            return done.rowcount == 1
+
+    def put(self, found: Attested) -> None:
+        """``found`` is what its agent attested last."""
+        with self._register.transaction() as db:
+            db.execute("DELETE FROM attested WHERE agent = ?", (found.agent,))
+            db.execute(
+                "INSERT INTO attested VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(found.agent, found.serial, found.kind, found.measurement),
+                    *(found.device, found.nonce, found.since, found.until),
+                ),
+            )
+
+    def find(self, agent: AgentId) -> Attested | None:
+        """What ``agent`` attested last, or None."""
+        return self._read(" WHERE agent = ?", (agent,)).get(agent)
+
+    def all(self) -> dict[AgentId, Attested]:
+        """What every agent attested last."""
+        return self._read("", ())
+
+    def _read(self, which: str, values: tuple[str, ...]) -> dict[AgentId, Attested]:
+        with self._register.transaction() as db:
+            rows = db.execute(_READ + which, values).fetchall()
+        return {AgentId(row[0]): Attested(AgentId(row[0]), row[1], EvidenceKind(row[2]), *row[3:]) for row in rows}
