@@ -82,7 +82,8 @@ MEANING: Final = {
     "Domain.allowed_roles": "The outer bound of who may write and read.",
     "Domain.metadata_masking": "Whether metadata goes but for an allowlist.",
     "Domain.audit_level": "`OUTPUT_ONLY` leaves purpose, causes, labels and facts out of the hops of what is allowed.",
-    "Domain.attestation_required": "Refused until this release has attestation.",
+    "Domain.attestation_required": "Keys go only to agents whose attestation result is in force; needs "
+    '`issuing = "authority"` in bus.toml.',
     "Domain.produce": "Who may write.",
     "Domain.consume": "Who may read.",
     "Domain.kinds": "The kinds of message that may be written.",
@@ -116,7 +117,7 @@ MEANING: Final = {
     "Double.roles": "This, `role` or both.",
     "Double.tenant": "Its tenant.",
     "Double.zone": "Its zone.",
-    "Double.attested": "Read and without effect until this release has attestation.",
+    "Double.attested": "Read and without effect: attestation gates keys, no decision looks at it.",
     "Facts.who": "The agent that asks.",
     "Facts.tenant": "Where the record goes, where that is not the agent's own tenant.",
     "Facts.zone": "The agent's zone, in place of its own.",

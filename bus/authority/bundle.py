@@ -40,10 +40,13 @@ class DomainBundle:
 Bundle = Mapping[DomainName, DomainBundle]
 
 
-def make_bundle(agent: AgentId, policy: Policy, epochs: list[StoredEpoch], *, sending: bool = True) -> bytes | None:
+def make_bundle(
+    agent: AgentId, policy: Policy, epochs: list[StoredEpoch], *, sending: bool = True, attested: bool = False
+) -> bytes | None:
     """The file's bytes for ``agent``, or None where the policy gives it no domain of these epochs.
 
-    ``sending`` False leaves out the MAC and seal keys, for an epoch whose grace has ended.
+    ``sending`` False leaves out the MAC and seal keys, for an epoch whose grace has ended. ``attested``: whether an
+    attestation result of the agent is in force, and so keys of domains that require one are among them.
     """
     produce = {each.name for each in policy.may_produce(agent)}
     consume = {each.name for each in policy.may_consume(agent)}
@@ -53,8 +56,8 @@ def make_bundle(agent: AgentId, policy: Policy, epochs: list[StoredEpoch], *, se
         domain = policy.domains.get(name)
         if domain is None or name not in produce | consume:
             continue
-        if domain.tier not in AVAILABLE_TIERS or domain.attestation_required:
-            continue  # attestation gates the issuing of keys, and there is none to attest with yet
+        if domain.tier not in AVAILABLE_TIERS or (domain.attestation_required and not attested):
+            continue
         entry: dict[str, Any] = {"epoch": stored.signed.hex()}
         if name in produce and sending:
             entry["own"] = _own(keys.agent_keys(stored.root, agent))

@@ -22,6 +22,7 @@ from bus.authority.tombstones import Place
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, write_secret
+from bus.policy.attestation import check_issuing
 from bus.policy.model import Policy
 from bus.policy.rekeying import opening_digest
 from bus.settings import Settings
@@ -67,8 +68,12 @@ class Issuer:
         self._digest = b""
 
     def step(self, policy: Policy, now_ms: int) -> int:
-        """Bring epochs and bundles up to ``now_ms``; returns when (ms since 1970) something is due next."""
+        """Bring epochs and bundles up to ``now_ms``; returns when (ms since 1970) something is due next.
+
+        Raises PolicyError where bundles are files and a domain waits for attestation.
+        """
         settings = self._settings
+        check_issuing(policy, files=self._files)
         settings.check_interval(policy.rotation_interval_ms)  # a domain's own can only be shorter
         if policy.digest != self._digest:
             self._stripped.clear()  # who may read closed epochs may have changed
@@ -107,13 +112,16 @@ class Issuer:
         ends = [self._chain(domain, now_ms)[-1].epoch.not_after for domain in policy.domains]
         return min(ends) - settings.lead_ms - settings.max_clock_skew_ms
 
-    def leases(self, agent: AgentId, policy: Policy, now_ms: int) -> dict[int, bytes]:
-        """The bundle of ``agent`` in every epoch that ``step`` holds, without sending keys for closed ones."""
+    def leases(self, agent: AgentId, policy: Policy, now_ms: int, *, attested: bool = False) -> dict[int, bytes]:
+        """The bundle of ``agent`` in every epoch that ``step`` holds, without sending keys for closed ones.
+
+        ``attested`` as for ``make_bundle``.
+        """
         self._take_back()  # a tombstone holds from the moment that it is there
         found = {}
         for number, epochs in sorted(self._epochs.items()):
             sending = epochs[0].epoch.not_after + self._settings.grace_ms >= now_ms
-            data = make_bundle(agent, policy, epochs, sending=sending)
+            data = make_bundle(agent, policy, epochs, sending=sending, attested=attested)
             if data is not None:
                 found[number] = data
         return found

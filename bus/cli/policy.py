@@ -14,11 +14,12 @@ from bus.cli.output import EXIT_CHANGES, emit, out, say, warn
 from bus.cli.plans import confirm, show
 from bus.cli.recorded import parse_window, recorded
 from bus.guardrails.engine import known_types, load_engine
+from bus.policy.attestation import check_issuing
 from bus.policy.casechecks import check_cases
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
 from bus.policy.lint import lint, lint_cases
 from bus.policy.loader import load_policy, raise_first, validate
-from bus.settings import Mode, Settings
+from bus.settings import Issuing, Mode, Settings
 from bus.stack.local import Stack
 
 
@@ -41,6 +42,7 @@ def check(directory: Path | None, as_json: bool) -> None:
         directory or settings.policies, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings)
     )
     settings.check_interval(loaded.rotation_interval_ms)
+    check_issuing(loaded, files=settings.issuing is Issuing.FILES)
     digest = loaded.digest.hex()
     warnings = [str(each) for each in lint(loaded)]
     cases = (directory or settings.policies) / CASES_FILE

@@ -117,10 +117,7 @@ class _Runner:
 
     def _never(self, never: Never, path: Path_) -> Result:
         # Conditions and tiers are taken to hold: what is not possible then is never possible.
-        domains = {
-            name: replace(each, when=(), tier=Tier.RETRIEVAL, attestation_required=False)
-            for name, each in self._policy.domains.items()
-        }
+        domains = {name: replace(each, when=(), tier=Tier.RETRIEVAL) for name, each in self._policy.domains.items()}
         policy = replace(self._policy, domains=domains)
         for name in never.who or self._names:
             for question in never.do or [f"produce {each}" for each in sorted(domains)]:

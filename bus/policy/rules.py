@@ -224,11 +224,11 @@ def moment_conditions(case: Case) -> Iterator[Finding]:
 def _tier(case: Case) -> Iterator[Finding]:
     domain, floor = case.domain, case.context.tier_floor
     rule = f"{domain.name}.tier"
-    if domain.tier not in AVAILABLE_TIERS or domain.attestation_required:
-        line = "tier" if domain.tier not in AVAILABLE_TIERS else "attestation_required"
+    # The loader refuses PLAINTEXT with attestation: its records have no keys that could be withheld.
+    if domain.tier not in AVAILABLE_TIERS or (domain.attestation_required and domain.tier is Tier.PLAINTEXT):
         tier = f"{domain.tier.name} by {domain.computation}" if domain.tier is Tier.COMPUTATION else domain.tier.name
         why = f"{tier}{' with attestation' if domain.attestation_required else ''} is not available yet"
-        yield Finding(rule, why, domain.location(line), Code.TIER_UNAVAILABLE)
+        yield Finding(rule, why, domain.location("tier"), Code.TIER_UNAVAILABLE)
     elif floor is not None and domain.tier < floor:
         why = f"{domain.tier.name} is below the envelope's floor {floor.name}"
         yield Finding(rule, why, domain.location("tier"), Code.TIER_FLOOR)

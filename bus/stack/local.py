@@ -33,6 +33,7 @@ from bus.files import Layout, make_folder, write_file
 from bus.guardrails.engine import known_types
 from bus.kafka.config import Connection
 from bus.kafka.identity import read_identity
+from bus.policy.attestation import check_issuing
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
 from bus.settings import BrokerSource, Issuing, Mechanism, Mode, Settings, load
@@ -219,6 +220,7 @@ class Stack:
 
     def _up(self, say: Say, *, services: bool) -> None:
         policy = self.load_policy()
+        self._check(policy)
         connection = self.start_broker(policy, say)
         trust = self.ensure_identities(policy)
         self.apply(self.plan(policy, connection, trust), connection, trust)
@@ -291,7 +293,8 @@ class Stack:
         *,
         prune: bool = False,
     ) -> Plan:
-        """What applying ``policy`` to the broker would do."""
+        """What applying ``policy`` to the broker would do. Raises PolicyError where keys cannot be issued so."""
+        self._check(policy)
         connection = connection or self.admin_connection()
         actual = read_actual(connection, trust or read_trust(self.layout.trust))
         settings = self.settings
@@ -299,6 +302,9 @@ class Stack:
         return make_plan(
             policy, actual, settings.enforcers, now_ms(), brokers=settings.brokers, prune=prune, passwords=passwords
         )
+
+    def _check(self, policy: Policy) -> None:
+        check_issuing(policy, files=self.settings.issuing is Issuing.FILES)
 
     def apply(self, plan: Plan, connection: Connection | None = None, trust: TrustFile | None = None) -> None:
         """Carry ``plan`` out, with the identities that its policy needs."""

@@ -95,6 +95,15 @@ def test_who_has_no_domain_in_an_epoch_gets_no_bundle(agent, domains):
     assert make_bundle(AgentId(agent), policy, EPOCHS) is None
 
 
+def test_keys_of_a_domain_that_requires_attestation_are_for_who_attested_and_other_tiers_stay_without(tmp_path):
+    policy = make_policy({"notes": domain(attested=True), "plans": domain()}, {BOTH: ["READER", "WRITER"]})
+    assert set(read(tmp_path, make_bundle(BOTH, policy, EPOCHS) or b"")) == {"plans"}
+    held = read(tmp_path, make_bundle(BOTH, policy, EPOCHS, attested=True) or b"")
+    assert (set(held), held[NOTES].own is not None) == ({"notes", "plans"}, True)
+    far = make_policy({"notes": domain(tier="FHE", attested=True)}, {BOTH: ["READER", "WRITER"]})
+    assert make_bundle(BOTH, far, EPOCHS, attested=True) is None
+
+
 def test_secrets_are_not_in_the_repr(tmp_path):
     held = read(tmp_path, document())[NOTES]
     assert held.own is not None

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from bus.authority.bundle import Bundle, read_bundle
+from bus.authority.issuer import Issuer
 from bus.authority.roots import StoredEpoch
 from bus.crypto import keys
 from bus.crypto.keyring import Keyring
-from bus.errors import SettingsError
+from bus.errors import PolicyError, SettingsError
 from bus.policy.model import Policy
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AgentId, DomainName
@@ -286,9 +287,20 @@ def test_a_domain_whose_tokens_may_not_grow_old_rotates_more_often(authority):
 
 
 def test_keys_are_made_only_for_domains_that_can_be_protected(authority):
-    domains = {"notes": domain(), "vault": domain(tier="FHE"), "guarded": domain(attested=True)}
+    domains = {"notes": domain(), "vault": domain(tier="FHE", attested=True)}
     authority.issuer.step(policy_with(domains=domains), NOON)
     assert set(bundle(authority, "writer-1", 1)) == {NOTES}
+
+
+def test_files_for_a_domain_that_waits_for_attestation_are_refused_with_place_and_remedy(authority):
+    policy = policy_with(domains={"notes": domain(), "guarded": domain(attested=True)})
+    with pytest.raises(PolicyError, match=r'^mesh.yaml:7: attestation_required: guarded: .* issuing = "authority"'):
+        authority.issuer.step(policy, NOON)
+    assert files(authority, "writer-1") == []
+    asked = Issuer(authority.layout, authority.store, authority.issuer._signer, authority.settings, {}, files=False)
+    asked.step(policy, NOON)
+    assert b"guarded" not in asked.leases(AgentId("writer-1"), policy, NOON)[1]
+    assert b"guarded" in asked.leases(AgentId("writer-1"), policy, NOON, attested=True)[1]
 
 
 def test_an_agent_without_a_domain_has_no_bundle(authority):
