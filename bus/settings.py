@@ -65,6 +65,14 @@ class Issuing(StrEnum):
     AUTHORITY = "authority"
 
 
+class AttesterKind(StrEnum):
+    """What an agent of these settings attests with (``bus.attester``); others are given to ``Bus`` itself."""
+
+    NONE = "none"
+    SOFTWARE = "software"
+    TPM = "tpm"
+
+
 class Custody(StrEnum):
     """Who holds the key that wraps roots (``bus.authority.custody``)."""
 
@@ -101,6 +109,11 @@ class Settings:
     issuing: Issuing = Issuing.FILES
     authority: str = ""
     enrolment: str = ""
+    attester: AttesterKind = AttesterKind.NONE
+    attester_code: Path = UNSET
+    tpm_tcti: str = "device:/dev/tpmrm0"
+    tpm_chain: Path = UNSET
+    tpm_pcr: int = 14
     instance: str = ""
     http: str = ""
     key_provider: Custody = Custody.FILE
@@ -158,6 +171,8 @@ class Settings:
             raise refuse("transaction_bytes", "64 KiB to 64 MiB")
         if not 1 <= self.transaction_ms <= 5000:
             raise refuse("transaction_ms", "1 to 5000")
+        if not 0 <= self.tpm_pcr <= 15:
+            raise refuse("tpm_pcr", "0 to 15")
         if not 100 <= self.key_timeout_ms <= 30_000:
             raise refuse("key_timeout_ms", "100 to 30000")
         return self

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from bus.attestation import software
 from bus.attestation.evidence import Question, pack
+from bus.attester.base import Sign
 from bus.errors import Refused
 from bus.wire.measurement import EvidenceKind, Measurement
 from bus.wire.preimage import attestation_software
@@ -34,10 +35,25 @@ def measure(folders: Mapping[str, Path], interpreter: Path = Path(sys.executable
     return software.measure(_digest(interpreter), files)
 
 
-def evidence(measured: Measurement, question: Question, confirmation: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+def evidence(measured: Measurement, question: Question, confirmation: bytes, sign: Sign) -> bytes:
     """Evidence for ``question``. ``sign`` signs as the agent's key ``confirmation`` (SubjectPublicKeyInfo, DER)."""
     signature = sign(attestation_software(question.binding(confirmation), measured.digest))
     return pack(EvidenceKind.SOFTWARE, measured.digest, confirmation, signature)
+
+
+class SoftwareAttester:
+    """Says of itself what it measured, signed by the agent's own key: evidence of wiring only."""
+
+    def __init__(self, measured: Measurement) -> None:
+        self._measured = measured
+
+    def offer(self) -> bytes:
+        """Nothing: there is nobody to challenge but the key."""
+        return b""
+
+    def answer(self, challenge: bytes, question: Question, confirmation: bytes, sign: Sign) -> bytes:  # noqa: ARG002
+        """As ``Attester.answer``."""
+        return evidence(self._measured, question, confirmation, sign)
 
 
 def _digest(path: Path) -> bytes:

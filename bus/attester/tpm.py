@@ -14,6 +14,7 @@ from typing import Final
 
 from bus.attestation.evidence import Question, pack
 from bus.attestation.tpm import split_certificates
+from bus.attester.base import Sign
 from bus.errors import Refused, Unavailable
 from bus.wire.measurement import EvidenceKind, Measurement
 
@@ -51,8 +52,11 @@ class TpmAttester:
         self._run("tpm2_nvread", EK_CERTIFICATE, "-o", "ek.der")
         return pack(EvidenceKind.TPM, self._chain(), self._public())
 
-    def answer(self, challenge: bytes, question: Question, confirmation: bytes) -> bytes:
-        """Evidence: open the challenge, quote the PCR over the question and the agent's key. Raises as ``offer``."""
+    def answer(self, challenge: bytes, question: Question, confirmation: bytes, sign: Sign) -> bytes:  # noqa: ARG002
+        """Evidence: open the challenge, quote the PCR over the question and the agent's key. Raises as ``offer``.
+
+        The agent's key signs nothing: it is shown by TLS.
+        """
         self._write("credential", _CREDENTIAL_HEADER + challenge)
         self._run("tpm2_startauthsession", "--policy-session", "-S", "session.ctx", flush=False)
         self._run("tpm2_policysecret", "-S", "session.ctx", "-c", "e", flush=False)

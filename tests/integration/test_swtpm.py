@@ -42,6 +42,10 @@ def refused(step, call):
     assert error.value.step == step
 
 
+def no_signature(message: bytes) -> bytes:
+    pytest.fail(f"the agent's key is not used: {message!r}")
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
     with swtpm.software_tpm(tmp_path_factory.mktemp("tpm")) as tpm:
@@ -61,7 +65,7 @@ def answered(machine):
     _, attester, verifier = machine
     asked = question()
     challenge = verifier.challenge(attester.offer(), asked, now())
-    return asked, attester.answer(challenge, asked, KEY)
+    return asked, attester.answer(challenge, asked, KEY, no_signature)
 
 
 def test_a_quote_proves_the_measurement_for_this_question_agent_and_key(machine, answered):
@@ -92,7 +96,9 @@ def test_a_quote_of_before_under_a_fresh_challenge_is_refused(machine, answered)
     _, attester, verifier = machine
     old, asked = unpack(EvidenceKind.TPM, answered[1], LIMITS), question()
     fresh = unpack(
-        EvidenceKind.TPM, attester.answer(verifier.challenge(attester.offer(), asked, now()), asked, KEY), LIMITS
+        EvidenceKind.TPM,
+        attester.answer(verifier.challenge(attester.offer(), asked, now()), asked, KEY, no_signature),
+        LIMITS,
     )
     mixed = pack(EvidenceKind.TPM, *fresh[:3], *old[3:])
     refused("signature", lambda: verifier.appraise(mixed, asked, ACCEPTED, now()))  # the key is made anew each time
@@ -102,7 +108,7 @@ def test_another_nonce_in_the_quote_is_refused(machine):
     _, attester, verifier = machine
     asked = question()
     challenge = verifier.challenge(attester.offer(), asked, now())
-    evidence = attester.answer(challenge, Question(secrets.token_bytes(32), asked.agent), KEY)
+    evidence = attester.answer(challenge, Question(secrets.token_bytes(32), asked.agent), KEY, no_signature)
     refused("binding", lambda: verifier.appraise(evidence, asked, ACCEPTED, now()))
 
 
@@ -123,7 +129,7 @@ def test_another_value_or_register_is_refused(machine, answered, accepted):
 def test_a_register_that_nobody_extended_proves_nothing(machine):
     tpm, _, verifier = machine
     attester, asked = TpmAttester(tpm.folder, tpm.tcti, tpm.intermediate, pcr=13), question()
-    evidence = attester.answer(verifier.challenge(attester.offer(), asked, now()), asked, KEY)
+    evidence = attester.answer(verifier.challenge(attester.offer(), asked, now()), asked, KEY, no_signature)
     zeros = Measurement(EvidenceKind.TPM, 13, bytes(32))
     for accepted in (ACCEPTED, frozenset({zeros})):
         refused("measurement", lambda accepted=accepted: verifier.appraise(evidence, asked, accepted, now()))
@@ -146,7 +152,7 @@ def test_a_tpm_cannot_open_a_challenge_for_another_ones_key_or_ek(machine, other
     challenge = verifier.challenge(pack(EvidenceKind.TPM, chain, foreign), asked, now())
     for each in (attester, stranger):
         with pytest.raises(Refused, match="tpm2_activatecredential"):
-            each.answer(challenge, asked, KEY)
+            each.answer(challenge, asked, KEY, no_signature)
 
 
 UNUSED_BITS = bytes.fromhex("0382018100")

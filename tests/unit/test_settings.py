@@ -11,6 +11,7 @@ from bus.codes import Code
 from bus.errors import SettingsError
 from bus.settings import (
     MAX_TOKEN_AGE_MS,
+    AttesterKind,
     BrokerSource,
     Custody,
     GuardrailEngine,
@@ -84,6 +85,11 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         issuing = "authority"
         authority = "127.0.0.1:9443"
         enrolment = "127.0.0.1:9444"
+        attester = "tpm"
+        attester_code = "/srv/agent"
+        tpm_tcti = "swtpm:port=2321"
+        tpm_chain = "/etc/maker.pem"
+        tpm_pcr = 11
         sasl_mechanism = "SCRAM-SHA-512"
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
@@ -127,6 +133,11 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         issuing=Issuing.AUTHORITY,
         authority="127.0.0.1:9443",
         enrolment="127.0.0.1:9444",
+        attester=AttesterKind.TPM,
+        attester_code=Path("/srv/agent"),
+        tpm_tcti="swtpm:port=2321",
+        tpm_chain=Path("/etc/maker.pem"),
+        tpm_pcr=11,
         sasl_mechanism=Mechanism.SCRAM,
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
@@ -156,6 +167,11 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
     environ = {
         "BUS_DEPLOYMENT": ID,
         "BUS_MODE": "production",
+        "BUS_ATTESTER": "software",
+        "BUS_ATTESTER_CODE": "/srv/agent",
+        "BUS_TPM_TCTI": "tabrmd",
+        "BUS_TPM_CHAIN": "/etc/maker.pem",
+        "BUS_TPM_PCR": "0",
         "BUS_BOOTSTRAP": "kafka:9092",
         "BUS_BROKER": "external",
         "BUS_BROKERS": "3",
@@ -214,8 +230,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path, key, nea
 def test_a_key_like_no_other_is_refused_with_the_list_of_known_ones(tmp_path):
     with pytest.raises(SettingsError) as refused:
         load_text(tmp_path, "zzz = 1")
-    assert refused.value.hint.startswith("known: authority, aws_endpoint, aws_key, ")
-    assert refused.value.hint.startswith("known: authority, aws_endpoint, ")
+    assert refused.value.hint.startswith("known: attester, attester_code, authority, aws_endpoint, aws_key, ")
+    assert refused.value.hint.startswith("known: attester, attester_code, authority, aws_endpoint, ")
 
 
 @pytest.mark.parametrize("name", ["BUS_SOURCE", "BUS_", "BUS_DEPLOYMENT_ID"])
@@ -280,6 +296,7 @@ def test_a_value_of_another_type_is_refused_in_a_variable(tmp_path, name, text):
         ("brokers = 1", "brokers = 2"),
         ("brokers = 3", "brokers = 4"),
         ("transaction_ms = 1", "transaction_ms = 0"),
+        ("tpm_pcr = 15", "tpm_pcr = 16"),
         ("transaction_ms = 5000", "transaction_ms = 5001"),
         ("transaction_bytes = 65536", "transaction_bytes = 65535"),
         ("transaction_bytes = 67108864", "transaction_bytes = 67108865"),
