@@ -143,6 +143,18 @@ def verify_result(token: str, keys: VerifierKeys, expected: Expected, now: datet
     return result
 
 
+def shown_nonce(token: str) -> bytes:
+    """The nonce that ``token`` claims to answer, to find what was asked; nothing of it is verified.
+
+    Raises WireError.
+    """
+    parts = token.split(".")
+    if len(token) > MAX_TOKEN or len(parts) != 3:
+        raise WireError("attestation result: expected three parts", code=Code.DECODE)
+    claimed = _read(base64url.decode(parts[1])).get("eat_nonce")
+    return base64url.decode(claimed) if isinstance(claimed, str) else b""
+
+
 def _result(claims: dict[str, Any]) -> AttestationResult:
     try:
         ((group, ((text, verdict),)),) = claims["measres"]

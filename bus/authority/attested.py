@@ -1,7 +1,8 @@
 """What agents attested last, and which nonces were answered: two tables of the register. Decides nothing.
 
-One row an agent: a result is good for the certificate that it was given under, and a later one takes its place. A nonce
-is remembered until it ends, so that it is answered once, whichever replica is asked.
+A row is a result: several processes of an agent have one each. It is good for the certificate that it was given under.
+The last one of an agent stays when it has ended, for who looks. A nonce is remembered until it ends, so that it is
+answered once, whichever replica is asked.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from bus.wire.names import AgentId
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS answered (nonce BLOB PRIMARY KEY, until INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS attested (
-  agent TEXT PRIMARY KEY, serial TEXT NOT NULL, kind TEXT NOT NULL, measurement TEXT NOT NULL, device BLOB NOT NULL,
-  nonce BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL)""",
+  agent TEXT NOT NULL, serial TEXT NOT NULL, kind TEXT NOT NULL, measurement TEXT NOT NULL, device BLOB NOT NULL,
+  nonce BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (agent, nonce))""",
 )
 _READ: Final = "SELECT agent, serial, kind, measurement, device, nonce, since, until FROM attested"
 
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """What an agent attested last, under the certificate ``serial``; ``device`` (32 bytes) did, ``nonce`` was asked.
+    """What an agent attested, under the certificate ``serial``; ``device`` (32 bytes) did, ``nonce`` was asked.
 
     Times in ms since 1970. ``measurement`` in its text form.
     """
@@ -56,9 +57,9 @@ class Attestations:
             return done.rowcount == 1
 
     def put(self, found: Attested) -> None:
-        """``found`` is what its agent attested last."""
+        """Keep ``found``; what its agent attested before goes where it has ended."""
         with self._register.transaction() as db:
-            db.execute("DELETE FROM attested WHERE agent = ?", (found.agent,))
+            db.execute("DELETE FROM attested WHERE agent = ? AND until <= ?", (found.agent, found.since))
             db.execute(
                 "INSERT INTO attested VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -69,13 +70,17 @@ class Attestations:
 
     def find(self, agent: AgentId) -> Attested | None:
         """What ``agent`` attested last, or None."""
-        return self._read(" WHERE agent = ?", (agent,)).get(agent)
+        return max(self.of(agent).values(), key=lambda each: each.since, default=None)
 
-    def all(self) -> dict[AgentId, Attested]:
+    def of(self, agent: AgentId) -> dict[bytes, Attested]:
+        """What ``agent`` attested, by nonce; the last at least."""
+        return {each.nonce: each for each in self._read(" WHERE agent = ?", (agent,))}
+
+    def last(self) -> dict[AgentId, Attested]:
         """What every agent attested last."""
-        return self._read("", ())
+        return {each.agent: each for each in sorted(self._read("", ()), key=lambda each: each.since)}
 
-    def _read(self, which: str, values: tuple[str, ...]) -> dict[AgentId, Attested]:
+    def _read(self, which: str, values: tuple[str, ...]) -> list[Attested]:
         with self._register.transaction() as db:
             rows = db.execute(_READ + which, values).fetchall()
-        return {AgentId(row[0]): Attested(AgentId(row[0]), row[1], EvidenceKind(row[2]), *row[3:]) for row in rows}
+        return [Attested(AgentId(row[0]), row[1], EvidenceKind(row[2]), *row[3:]) for row in rows]

@@ -100,25 +100,39 @@ class Attesting:
         life = min(max(life_ms // 1000, 1), eat.MAX_LIFE)
         token = eat.sign_result(self._signer, found, ISSUER, self._audience, _time(now_ms), life)
         ends = (now_ms // 1000 + life) * 1000
-        question, measured = found.question, str(found.measurement)
-        row = Attested(question.agent, serial, found.kind, measured, found.device, question.nonce, now_ms, ends)
-        return token, row
+        return token, row(found, serial, now_ms, ends)
 
-    def refused(self, token: str, holder: Holder, accepted: frozenset[Measurement], now_ms: int) -> str:
-        """Why the EAT ``token`` lets ``holder`` have nothing; empty where it is in force and accepted now."""
+    def refused(
+        self,
+        token: str,
+        holder: Holder,
+        kept: Mapping[bytes, Attested],
+        accepted: frozenset[Measurement],
+        now_ms: int,
+    ) -> str:
+        """Why the EAT ``token`` lets ``holder`` have nothing; empty where it is in force and accepted now.
+
+        ``kept``: what the agent attested, by nonce.
+        """
         if not accepted:
             return "no measurement of it is accepted"
         if not token:
             return "no attestation result is shown"
-        held = self.kept.find(holder.agent)
-        if held is None or held.serial != holder.serial:
-            return "it did not attest under this certificate"
-        expected = eat.Expected(ISSUER, self._audience, holder.agent, held.nonce, holder.key)
         try:
+            held = kept.get(eat.shown_nonce(token))
+            if held is None or held.serial != holder.serial:
+                return "it did not attest so under this certificate"
+            expected = eat.Expected(ISSUER, self._audience, holder.agent, held.nonce, holder.key)
             result = eat.verify_result(token, self._keys, expected, _time(now_ms))
         except (Unverified, WireError, Expired) as error:
             return str(error)
         return "" if result.measurement in accepted else f"{result.measurement} is not accepted any more"
+
+
+def row(found: Appraised, serial: str, since_ms: int, until_ms: int) -> Attested:
+    """What to keep of what was ``found``; no result is in force where it ends as it begins."""
+    asked, measured = found.question, str(found.measurement)
+    return Attested(asked.agent, serial, found.kind, measured, found.device, asked.nonce, since_ms, until_ms)
 
 
 def digest(token: str) -> str:

@@ -1,4 +1,4 @@
-"""An agent's side of the authority: enrol once, renew in time, lease keys into the agent's own folder.
+"""An agent's side of the authority: enrol once, renew in time, attest, lease keys into the agent's own folder.
 
 The folder has the shape that the local issuer gives it (``keys/<epoch>``), so that whoever reads keys need not know who
 wrote them; beside it stands ``identity``: key, client certificate and counter in one 0600 file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,11 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from bus.attester.base import Attester
 from bus.authority import rpc
 from bus.authority.ca import make_request, private_pem
 from bus.authority.rpc import authority_v1_pb2 as pb
+from bus.client.evidence import answer
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unavailable
 from bus.files import make_folder, read_secret, write_secret
@@ -59,13 +62,36 @@ def enrol(folder: Path, address: str, ca: bytes, token: str) -> str:
     return str(made.agent)
 
 
-class AuthorityClient:
-    """One enrolled agent. Not thread-safe: one keeper uses it."""
+def enrol_attested(folder: Path, address: str, ca: bytes, agent: str, attester: Attester) -> None:
+    """The first certificate for evidence instead of a token. Raises Refused (attestation, credential) or RetryLater."""
+    make_folder(folder)
+    request = _request(folder)
+    with _channel(address, grpc.ssl_channel_credentials(ca)) as channel:
+        asking = pb.EnrolChallengeRequest(agent=agent, request=request, offer=attester.offer())
+        asked = _ask(channel, rpc.ENROL_CHALLENGE, asking)
+        evidence = answer(attester, asked.nonce, asked.challenge, agent, _next_key(folder).encode())
+        told = pb.EnrolAttestRequest(agent=agent, request=request, nonce=asked.nonce, evidence=evidence)
+        made = _ask(channel, rpc.ENROL_ATTEST, told)
+    _take(folder, made)
 
-    def __init__(self, folder: Path, address: str, ca: bytes) -> None:
+
+class AuthorityClient:
+    """One enrolled agent. Not thread-safe: one keeper uses it.
+
+    An attestation result stays in this process: another one attests what it is itself. ``withheld``: domains whose keys
+    wait for one, and why, as the authority said last.
+    """
+
+    def __init__(self, folder: Path, address: str, ca: bytes, attester: Attester | None = None) -> None:
         self._folder = folder
         self._address = address
         self._ca = ca
+        self._attester = attester
+        self._result = ""
+        self.attest_at = 0
+        """When the next attestation is due (ms since 1970), while keys are given on one."""
+        self._gated = False
+        self.withheld: Mapping[str, str] = {}
 
     def renew_if_due(self, now_ms: int) -> bool:
         """Renew the client certificate where less than a third of its life is left; whether it did."""
@@ -81,6 +107,23 @@ class AuthorityClient:
         with self._mutual() as channel:
             made = _ask(channel, rpc.RENEW, pb.RenewRequest(counter=counter, request=_request(self._folder)))
         _take(self._folder, made)
+        self._result, self.attest_at = "", 0  # it was for the key that this one replaces
+
+    def attest_if_due(self, now_ms: int) -> bool:
+        """Attest where keys wait for it, or where a third is left of the result that they were given on.
+
+        Returns whether it did. Raises Refused(attestation), or RetryLater.
+        """
+        if self._attester is None or not (self.withheld or (self._gated and now_ms >= self.attest_at)):
+            return False
+        held = read_identity(self._folder)
+        with self._mutual() as channel:
+            asked = _ask(channel, rpc.CHALLENGE, pb.ChallengeRequest(offer=self._attester.offer()))
+            evidence = answer(self._attester, asked.nonce, asked.challenge, held.agent, held.key)
+            made = _ask(channel, rpc.ATTEST, pb.AttestRequest(nonce=asked.nonce, evidence=evidence))
+        self._result = made.result
+        self.attest_at = made.not_after - (made.not_after - now_ms) // RENEW_PART
+        return True
 
     def lease(self) -> int:
         """Bring ``keys/`` up to what the authority gives now; when to ask again (ms). The rest is removed."""
@@ -88,11 +131,12 @@ class AuthorityClient:
         held = {int(path.name): read_secret(path) for path in keys.iterdir() if path.name.isdigit()}
         digests = {number: hashlib.sha256(data).digest() for number, data in held.items()}
         with self._mutual() as channel:
-            made = _ask(channel, rpc.LEASE, pb.LeaseRequest(held=digests))
+            made = _ask(channel, rpc.LEASE, pb.LeaseRequest(held=digests, result=self._result))
         for number, data in made.bundles.items():
             write_secret(keys / str(number), data)
         for number in set(held) - set(made.bundles) - set(made.kept):
             (keys / str(number)).unlink(missing_ok=True)
+        self.withheld, self._gated = dict(made.withheld), made.attested or bool(made.withheld)
         return int(made.due)
 
     def wipe(self) -> None:
@@ -138,12 +182,17 @@ def _request(folder: Path) -> bytes:
     return request.encode()
 
 
+def _next_key(folder: Path) -> str:
+    key: str = json.loads(read_secret(folder / NEXT))["key"]
+    return key
+
+
 def _take(folder: Path, made: Any) -> None:
     """Key, certificate and counter in one file: after a crash there are the old three or the new."""
     held = {
         "format": FORMAT,
         "agent": made.agent,
-        "key": json.loads(read_secret(folder / NEXT))["key"],
+        "key": _next_key(folder),
         "certificate": made.certificate.decode(),
         "counter": made.counter,
     }

@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Literal, Self, get_type_hints
 
 from bus import settings as settings_module
+from bus.attester.base import Attester
+from bus.attester.chosen import choose
 from bus.authority.trust import read_trust
 from bus.client.authority import AuthorityClient
 from bus.client.composer import Composer, check_text, session_of
@@ -51,7 +53,8 @@ Confirm = Literal["queued", "stored", "decided"]
 class Bus:
     """One agent identity. A context manager; ``close`` flushes, stores places and leaves."""
 
-    def __init__(self, agent: str, *, settings: Settings | None = None) -> None:
+    def __init__(self, agent: str, *, settings: Settings | None = None, attester: Attester | None = None) -> None:
+        """``attester``: what it attests with, in place of the one that the settings name."""
         self._settings = settings or settings_module.load()
         self._agent = agent_id(agent)
         layout = Layout(self._settings.state)
@@ -60,9 +63,9 @@ class Bus:
         self._connection = connect(self._settings, agent)
         self._trust_path = layout.trust
         trust = read_trust(layout.trust)
-        self._leases = self._lease(folder, layout)
-        missing = self._leases.wake if self._leases is not None else None
-        self._keys = KeyStore(folder / "keys", self._agent, trust.anchor, deployment, missing)
+        self._leases = self._lease(folder, layout, attester)
+        asked = (self._leases.wake, self._leases.withheld) if self._leases is not None else ()
+        self._keys = KeyStore(folder / "keys", self._agent, trust.anchor, deployment, *asked)
         self._keys.refresh(force=True)
         self._on_refused: list[Callable[[BusError], None]] = []
         self._verdicts = Verdicts()
@@ -75,10 +78,11 @@ class Bus:
         self._closed = False
         self._follower = Follower(self._connection, self._keys, self._agent, trust, self._on_verdict)
 
-    def _lease(self, folder: Path, layout: Layout) -> LeaseKeeper | None:
+    def _lease(self, folder: Path, layout: Layout, attester: Attester | None) -> LeaseKeeper | None:
         if self._settings.issuing is not Issuing.AUTHORITY:
             return None
-        client = AuthorityClient(folder, self._settings.authority, layout.ca.read_bytes())
+        attester = attester or choose(self._settings)
+        client = AuthorityClient(folder, self._settings.authority, layout.ca.read_bytes(), attester)
         keeper = LeaseKeeper(client, self._agent)
         keeper.start()
         return keeper
@@ -196,7 +200,8 @@ class Bus:
         """Deliveries of ``domain``: iterate over it, or use it as a decorator on a handler.
 
         ``observe`` shows everything from the beginning beside the agent's own reading, whose place it leaves alone.
-        Raises Denied where the policy says that this agent may not consume.
+        Raises Denied where the policy says that this agent may not consume, AccessRefused where its keys wait for an
+        attestation that it does not have.
         """
         name = self._may_consume(domain).name
         subscriber = Subscriber(
@@ -236,13 +241,16 @@ class Bus:
         return found
 
     def _may_consume(self, domain: str) -> DomainPolicy:
-        """Raises Denied where the policy says that this agent may not consume."""
+        """Raises Denied where the policy says that this agent may not consume, AccessRefused where its keys wait for an
+        attestation that it does not have."""
         policy, name = self._policy(), DomainName(domain)
         decision = decide_constant(self._agent, Action.CONSUME, name, Context(), policy)
         if not decision.allowed:
             raise Denied(
                 f"{self._agent} may not consume {domain}: {decision.why}", rule=decision.rule, code=decision.code
             )
+        if self._leases is not None and (withheld := self._leases.withheld(name)) is not None:
+            raise withheld
         return policy.domains[name]
 
     def flush(self, timeout: float = 30.0) -> bool:

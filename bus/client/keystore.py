@@ -13,7 +13,7 @@ from pathlib import Path
 from bus.authority.bundle import Bundle, DomainBundle, read_bundle
 from bus.codes import Code
 from bus.crypto.keys import AgentKeys, ReadingKey
-from bus.errors import AccessRefused, RetryLater
+from bus.errors import AccessRefused, BusError, RetryLater
 from bus.wire.names import AgentId, DomainName
 
 REFRESH_S = 0.2
@@ -24,14 +24,22 @@ class KeyStore:
     """Keys of one agent, by epoch."""
 
     def __init__(
-        self, folder: Path, agent: AgentId, anchor: bytes, deployment: bytes, missing: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        agent: AgentId,
+        anchor: bytes,
+        deployment: bytes,
+        missing: Callable[[], None] | None = None,
+        withheld: Callable[[str], BusError | None] = lambda _: None,
     ) -> None:
-        """``missing`` is called when a key is looked for that is not there yet."""
+        """``missing`` is called when a key is looked for that is not there yet; ``withheld`` says of a domain why its
+        keys do not come, or None."""
         self._folder = folder
         self._agent = agent
         self._anchor = anchor
         self._deployment = deployment
         self._missing = missing
+        self._withheld = withheld
         self._bundles: dict[int, tuple[tuple[int, int], Bundle]] = {}
         self._notices: dict[bytes, AgentKeys] = {}
         self._read_at = 0.0
@@ -71,7 +79,8 @@ class KeyStore:
         self._bundles[number] = (stamp, bundle)
 
     def sending(self, domain: DomainName, now_ms: int) -> DomainBundle:
-        """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never."""
+        """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never, or when
+        it waits for attestation."""
         deadline = time.monotonic() + WAIT_S
         while True:
             self.refresh()
@@ -84,6 +93,8 @@ class KeyStore:
                 newest = max(begun, key=lambda each: each.epoch.epoch)
                 if newest.epoch.not_after >= now_ms or time.monotonic() > deadline:
                     return newest
+            elif (why := self._withheld(domain)) is not None:
+                raise why
             if time.monotonic() > deadline:
                 break
             self._ask()
@@ -119,7 +130,8 @@ class KeyStore:
                 raise RetryLater(
                     f"{self._agent}: the keys of {domain}, epoch {epoch}, are not there yet", code=Code.RETRY
                 )
-            self._ask()
+            if self._withheld(domain) is None:
+                self._ask()
             self.refresh(force=True)
             time.sleep(0.02)
 

@@ -31,6 +31,11 @@ class EvidenceKind(StrEnum):
     SNP = "snp"
     NITRO = "nitro"
 
+    @property
+    def identifies(self) -> bool:
+        """Whether its evidence is of a machine or workload; software says of itself what it likes."""
+        return self is not EvidenceKind.SOFTWARE
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Measurement:

@@ -11,18 +11,22 @@ from confluent_kafka import KafkaException, Producer
 from prometheus_client import CollectorRegistry, Counter
 
 from bus.admin.desired import AUTHORITY
+from bus.authority.attested import Attestations
+from bus.authority.attesting import Attesting
 from bus.authority.enrolment import open_authority
 from bus.authority.issued import sign_issued
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots
 from bus.authority.service import AuthorityService
+from bus.authority.tokens import audience
 from bus.authority.trust import read_trust
+from bus.authority.verifiers import open_verifiers
 from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import RetryLater
 from bus.files import Layout
 from bus.kafka.config import Connection, connect
-from bus.settings import Settings
+from bus.settings import Mode, Settings
 from bus.wire.names import ISSUE
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
@@ -75,7 +79,11 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     held = open_authority(layout, settings.deployment_id)
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners, files=False)
     record = IssueLog(connection, signer, settings.deployment_id, counted)
-    service = AuthorityService(held.ca, held.register, issuer, settings.deployment_id, record, now_ms)
+    development = settings.mode is Mode.DEVELOPMENT
+    verifiers = open_verifiers(held.attestation_roots, held.attestation_key, development=development)
+    kept, ours = Attestations(held.register), audience(settings.deployment_id)
+    attesting = Attesting(verifiers, held.attestation_key, signer, ours, kept)
+    service = AuthorityService(held.ca, held.register, issuer, attesting, settings.deployment_id, record, now_ms)
     identity = Identity(held.server_key, held.server_chain, held.ca.certificate_pem)
     vitals = Vitals(layout.run / "authority.ready")
     with (

@@ -46,7 +46,17 @@ class AuthorityServer:
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="authority")
         self._server = grpc.server(pool, options=options, maximum_concurrent_rpcs=4 * WORKERS)
         self._server.add_generic_rpc_handlers(
-            (rpc.handler("Authority", {rpc.RENEW: self._renew, rpc.LEASE: self._lease}),)
+            (
+                rpc.handler(
+                    "Authority",
+                    {
+                        rpc.RENEW: self._renew,
+                        rpc.LEASE: self._lease,
+                        rpc.CHALLENGE: self._challenge,
+                        rpc.ATTEST: self._attest,
+                    },
+                ),
+            )
         )
         self.health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -56,7 +66,12 @@ class AuthorityServer:
         self._enrolment = grpc.server(
             ThreadPoolExecutor(2, thread_name_prefix="enrolment"), options=options, maximum_concurrent_rpcs=8
         )
-        self._enrolment.add_generic_rpc_handlers((rpc.handler("Enrolment", {rpc.ENROL: self._enrol}),))
+        answers: dict[rpc.Method, rpc.Answer] = {
+            rpc.ENROL: self._enrol,
+            rpc.ENROL_CHALLENGE: self._enrol_challenge,
+            rpc.ENROL_ATTEST: self._enrol_attested,
+        }
+        self._enrolment.add_generic_rpc_handlers((rpc.handler("Enrolment", answers),))
         self.enrolment_port = self._enrolment.add_secure_port(enrolment, grpc.ssl_server_credentials(pair))
 
     def __enter__(self) -> Self:
@@ -77,6 +92,25 @@ class AuthorityServer:
     def _enrol(self, request: Any, context: grpc.ServicerContext) -> pb.Certified:
         return _answer(context, lambda: _certified(self._service.enrol(request.token, request.request)))
 
+    def _enrol_challenge(self, request: Any, context: grpc.ServicerContext) -> pb.Asked:
+        return _answer(
+            context, lambda: _asked(self._service.enrol_challenge(request.agent, request.request, request.offer))
+        )
+
+    def _enrol_attested(self, request: Any, context: grpc.ServicerContext) -> pb.Certified:
+        told = (request.agent, request.request, request.nonce, request.evidence)
+        return _answer(context, lambda: _certified(self._service.enrol_attested(*told)))
+
+    def _challenge(self, request: Any, context: grpc.ServicerContext) -> pb.Asked:
+        return _answer(context, lambda: _asked(self._service.challenge(_certificate(context), request.offer)))
+
+    def _attest(self, request: Any, context: grpc.ServicerContext) -> pb.Attested:
+        def attested() -> pb.Attested:
+            token, not_after = self._service.attest(_certificate(context), request.nonce, request.evidence)
+            return pb.Attested(result=token, not_after=not_after)
+
+        return _answer(context, attested)
+
     def _renew(self, request: Any, context: grpc.ServicerContext) -> pb.Certified:
         return _answer(
             context, lambda: _certified(self._service.renew(_certificate(context), request.counter, request.request))
@@ -84,8 +118,14 @@ class AuthorityServer:
 
     def _lease(self, request: Any, context: grpc.ServicerContext) -> pb.Leases:
         def leases() -> pb.Leases:
-            made = self._service.lease(_certificate(context), dict(request.held))
-            return pb.Leases(bundles=dict(made.bundles), kept=made.kept, due=made.due)
+            made = self._service.lease(_certificate(context), dict(request.held), request.result)
+            return pb.Leases(
+                bundles=dict(made.bundles),
+                kept=made.kept,
+                due=made.due,
+                withheld={str(domain): why for domain, why in made.withheld.items()},
+                attested=made.attested,
+            )
 
         return _answer(context, leases)
 
@@ -95,6 +135,11 @@ def _certified(made: Certified) -> pb.Certified:
     return pb.Certified(
         agent=made.agent, certificate=certificate.pem, counter=made.counter, not_after=certificate.not_after
     )
+
+
+def _asked(made: tuple[bytes, bytes]) -> pb.Asked:
+    nonce, challenge = made
+    return pb.Asked(nonce=nonce, challenge=challenge)
 
 
 def _certificate(context: grpc.ServicerContext) -> bytes:

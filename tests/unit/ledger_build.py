@@ -80,6 +80,7 @@ def make_policy(
     retention_ms: int = 7 * 86_400_000,
     horizon_ms: int = 86_400_000,
     quotas: Mapping[str, Mapping[str, int]] | None = None,
+    measurements: Mapping[str, Sequence[str]] | None = None,
 ) -> Policy:
     """A compiled policy; without arguments `notes` and `plans`, a writer and a reader."""
     domains = {"notes": domain(), "plans": domain(produce=["READER"])} if domains is None else domains
@@ -95,7 +96,13 @@ def make_policy(
         },
         **({"quotas": quotas} if quotas else {}),
         "domains": dict(domains),
-        "agents": {name: {"roles": sorted(roles)} for name, roles in agents.items()},
+        "agents": {
+            name: {
+                "roles": sorted(roles),
+                **({"measurements": sorted(measurements[name])} if measurements and name in measurements else {}),
+            }
+            for name, roles in agents.items()
+        },
     }
     return compile_policy(canonical(document))
 

@@ -69,6 +69,10 @@ def attest(attesting: Attesting, now: int = NOON, life: int = LIFE, holder: Hold
     return token
 
 
+def refusal(attesting: Attesting, token: str, holder: Holder, accepted: frozenset[Measurement], now: int) -> str:
+    return attesting.refused(token, holder, attesting.kept.of(holder.agent), accepted, now)
+
+
 def refused(call, match: str) -> None:
     with pytest.raises(Refused, match=match) as error:
         call()
@@ -151,43 +155,45 @@ def test_a_kind_without_a_verifier_is_refused(attesting, tmp_path):
 # Results.
 def test_a_result_is_in_force_for_its_holder_until_it_ends(attesting):
     token = attest(attesting)
-    assert attesting.refused(token, HOLDER, ACCEPTED, NOON + LIFE - 1) == ""
-    assert "past its end" in attesting.refused(token, HOLDER, ACCEPTED, NOON + LIFE)
+    assert refusal(attesting, token, HOLDER, ACCEPTED, NOON + LIFE - 1) == ""
+    assert "past its end" in refusal(attesting, token, HOLDER, ACCEPTED, NOON + LIFE)
     assert len(token) < 1500
     short = attest(attesting, life=8_000)
-    assert attesting.refused(short, HOLDER, ACCEPTED, NOON + 7_999) == ""
-    assert "past its end" in attesting.refused(short, HOLDER, ACCEPTED, NOON + 8_000)
+    assert refusal(attesting, short, HOLDER, ACCEPTED, NOON + 7_999) == ""
+    assert "past its end" in refusal(attesting, short, HOLDER, ACCEPTED, NOON + 8_000)
     day = attest(attesting, life=86_400_000)
-    assert "past its end" in attesting.refused(day, HOLDER, ACCEPTED, NOON + 600_000), "ten minutes at most"
+    assert "past its end" in refusal(attesting, day, HOLDER, ACCEPTED, NOON + 600_000), "ten minutes at most"
 
 
-def test_a_result_of_somebody_else_is_worth_nothing(attesting):
+def test_a_result_of_somebody_else_is_worth_nothing(attesting, tmp_path):
     token = attest(attesting)
     foreign = Attesting({}, MASTER, Signer(bytes([1]) * 32), "sealbus:ab", attesting.kept)
     abroad = Attesting({}, MASTER, Signer(bytes(32)), "sealbus:cd", attesting.kept)
     for why, shown, holder, service in (
         ("no attestation result is shown", "", HOLDER, attesting),
-        ("did not attest under this certificate", token, replace(HOLDER, serial="5f"), attesting),
-        ("did not attest under this certificate", token, replace(HOLDER, agent=OTHER), attesting),
+        ("did not attest so under this certificate", token, replace(HOLDER, serial="5f"), attesting),
+        ("did not attest so under this certificate", token, replace(HOLDER, agent=OTHER), attesting),
         ("bound to another key", token, replace(HOLDER, key=OTHER_KEY), attesting),
         ("signed by no verifier that is trusted", token, HOLDER, foreign),
         ("for another audience", token, HOLDER, abroad),
         ("three parts", "x", HOLDER, attesting),
     ):
-        assert why in service.refused(shown, holder, ACCEPTED, NOON)
+        assert why in refusal(service, shown, holder, ACCEPTED, NOON)
     row = attesting.kept.find(ME)
     attesting.kept.put(replace(row, agent=OTHER, serial="5e"))
-    assert "for another agent" in attesting.refused(token, replace(HOLDER, agent=OTHER), ACCEPTED, NOON)
+    assert "for another agent" in refusal(attesting, token, replace(HOLDER, agent=OTHER), ACCEPTED, NOON)
     attest(attesting, NOON + 1)
-    assert "answers another nonce" in attesting.refused(token, HOLDER, ACCEPTED, NOON + 1), "a newer one took its place"
+    assert refusal(attesting, token, HOLDER, ACCEPTED, NOON + 1) == "", "another process of the agent has its own"
+    attesting.kept = Attestations(Register(tmp_path / "other.db"))
+    assert "did not attest so" in refusal(attesting, token, HOLDER, ACCEPTED, NOON)
 
 
 def test_a_measurement_that_is_withdrawn_ends_a_result(attesting):
     token = attest(attesting)
     other = frozenset({Measurement(EvidenceKind.SOFTWARE, 0, hashlib.sha256(b"other").digest())})
-    assert "not accepted any more" in attesting.refused(token, HOLDER, other, NOON)
-    assert "no measurement of it is accepted" in attesting.refused(token, HOLDER, frozenset(), NOON)
-    assert attesting.refused(token, HOLDER, other | ACCEPTED, NOON) == ""
+    assert "not accepted any more" in refusal(attesting, token, HOLDER, other, NOON)
+    assert "no measurement of it is accepted" in refusal(attesting, token, HOLDER, frozenset(), NOON)
+    assert refusal(attesting, token, HOLDER, other | ACCEPTED, NOON) == ""
 
 
 def test_what_an_agent_attested_last_is_kept(attesting):
@@ -196,9 +202,10 @@ def test_what_an_agent_attested_last_is_kept(attesting):
     assert kept == Attested(
         ME, "5e", EvidenceKind.SOFTWARE, str(CODE), hashlib.sha256(KEY).digest(), kept.nonce, NOON, NOON + LIFE
     )
-    attest(attesting, NOON + 1000)
-    assert attesting.kept.all() == {ME: replace(kept, nonce=attesting.kept.find(ME).nonce, since=NOON + 1000,
-                                                until=NOON + 1000 + LIFE)}  # fmt: skip
+    attest(attesting, NOON + LIFE)
+    assert len(attesting.kept.of(ME)) == 1, "the first has ended"
+    assert attesting.kept.last() == {ME: replace(kept, nonce=attesting.kept.find(ME).nonce, since=NOON + LIFE,
+                                                until=NOON + 2 * LIFE)}  # fmt: skip
     assert attesting.kept.find(OTHER) is None
 
 

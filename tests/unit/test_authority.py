@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus.authority import rpc
+from bus.authority.attested import Attestations
+from bus.authority.attesting import Attesting
 from bus.authority.bundle import read_bundle
 from bus.authority.ca import CERTIFICATE_MS, AgentCa, certified_agent, make_ca, make_request, private_pem
 from bus.authority.issued import open_issued, sign_issued
@@ -23,8 +25,10 @@ from bus.authority.local import now_ms
 from bus.authority.register import TOKEN_MS, Register, State
 from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.authority.service import AuthorityService
+from bus.authority.verifiers import open_verifiers
 from bus.client.authority import AuthorityClient, enrol, read_identity
 from bus.codes import Code
+from bus.crypto.keys import Secret
 from bus.crypto.signing import Signer
 from bus.errors import BusError, Refused, RetryLater, StackError, Unavailable, Unverified, WireError
 from bus.stack.pki import ensure_pki, issue_server
@@ -38,6 +42,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # isort: skip
 WRITER, READER = AgentId("writer-1"), AgentId("reader-1")
 NOTES = DomainName("notes")
 LOCAL = "127.0.0.1:0"
+
+
+def make_attesting(home: Path, register: Register) -> Attesting:
+    """As in development mode, with the makers' roots that lie in ``home/roots``."""
+    key = Secret.random("attestation")
+    verifiers = open_verifiers(home / "roots", key, development=True)
+    return Attesting(verifiers, key, Signer.generate(), "sealbus:test", Attestations(register))
 
 
 @dataclass
@@ -56,6 +67,7 @@ class Site:
         self.ca = AgentCa(key, certificate, DEPLOYMENT)
         self.ca_file = ensure_pki(self.home / "pki").read_bytes()
         self.register = Register(self.home / "register.db")
+        self.attesting = make_attesting(self.home, self.register)
         self.service = self.replica()
         self.identity = Identity(*issue_server(self.home / "pki", rpc.SERVER_NAME), certificate)
         self.server = AuthorityServer(self.service, self.identity, LOCAL, LOCAL)
@@ -63,7 +75,9 @@ class Site:
     def replica(self) -> AuthorityService:
         issuer = Issuer(self.made.layout, self.made.store, Signer.generate(), self.made.settings, {}, files=False)
         issuer._signer = self.made.issuer._signer
-        return AuthorityService(self.ca, self.register, issuer, DEPLOYMENT, self.record, lambda: self.now)
+        return AuthorityService(
+            self.ca, self.register, issuer, self.attesting, DEPLOYMENT, self.record, lambda: self.now
+        )
 
     def record(self, event) -> None:
         if self.away:

@@ -43,6 +43,10 @@ class Method:
 
 ENROL: Final = Method("Enrolment", "Enrol", pb.EnrolRequest, pb.Certified)
 RENEW: Final = Method("Authority", "Renew", pb.RenewRequest, pb.Certified)
+ENROL_CHALLENGE: Final = Method("Enrolment", "Challenge", pb.EnrolChallengeRequest, pb.Asked)
+ENROL_ATTEST: Final = Method("Enrolment", "Attest", pb.EnrolAttestRequest, pb.Certified)
+CHALLENGE: Final = Method("Authority", "Challenge", pb.ChallengeRequest, pb.Asked)
+ATTEST: Final = Method("Authority", "Attest", pb.AttestRequest, pb.Attested)
 LEASE: Final = Method("Authority", "Lease", pb.LeaseRequest, pb.Leases)
 Answer = Callable[[Any, grpc.ServicerContext], Message]
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x61uthority_v1.proto\x12\nsealbus.v1\".\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"0\n\x0cRenewRequest\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"S\n\tCertified\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\x12\x11\n\tnot_after\x18\x04 \x01(\x03\"m\n\x0cLeaseRequest\x12\x30\n\x04held\x18\x01 \x03(\x0b\x32\".sealbus.v1.LeaseRequest.HeldEntry\x1a+\n\tHeldEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x85\x01\n\x06Leases\x12\x30\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1f.sealbus.v1.Leases.BundlesEntry\x12\x0c\n\x04kept\x18\x02 \x03(\x04\x12\x0b\n\x03\x64ue\x18\x03 \x01(\x03\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x32\x45\n\tEnrolment\x12\x38\n\x05\x45nrol\x12\x18.sealbus.v1.EnrolRequest\x1a\x15.sealbus.v1.Certified2|\n\tAuthority\x12\x38\n\x05Renew\x12\x18.sealbus.v1.RenewRequest\x1a\x15.sealbus.v1.Certified\x12\x35\n\x05Lease\x12\x18.sealbus.v1.LeaseRequest\x1a\x12.sealbus.v1.Leasesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x61uthority_v1.proto\x12\nsealbus.v1\".\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"F\n\x15\x45nrolChallengeRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\r\n\x05offer\x18\x03 \x01(\x0c\"U\n\x12\x45nrolAttestRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x10\n\x08\x65vidence\x18\x04 \x01(\x0c\"!\n\x10\x43hallengeRequest\x12\r\n\x05offer\x18\x01 \x01(\x0c\")\n\x05\x41sked\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\"0\n\rAttestRequest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x0c\"-\n\x08\x41ttested\x12\x0e\n\x06result\x18\x01 \x01(\t\x12\x11\n\tnot_after\x18\x02 \x01(\x03\"0\n\x0cRenewRequest\x12\x0f\n\x07\x63ounter\x18\x01 \x01(\x04\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"S\n\tCertified\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63ounter\x18\x03 \x01(\x04\x12\x11\n\tnot_after\x18\x04 \x01(\x03\"}\n\x0cLeaseRequest\x12\x30\n\x04held\x18\x01 \x03(\x0b\x32\".sealbus.v1.LeaseRequest.HeldEntry\x12\x0e\n\x06result\x18\x02 \x01(\t\x1a+\n\tHeldEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xfc\x01\n\x06Leases\x12\x30\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x1f.sealbus.v1.Leases.BundlesEntry\x12\x0c\n\x04kept\x18\x02 \x03(\x04\x12\x0b\n\x03\x64ue\x18\x03 \x01(\x03\x12\x32\n\x08withheld\x18\x04 \x03(\x0b\x32 .sealbus.v1.Leases.WithheldEntry\x12\x10\n\x08\x61ttested\x18\x05 \x01(\x08\x1a.\n\x0c\x42undlesEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a/\n\rWithheldEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xc9\x01\n\tEnrolment\x12\x38\n\x05\x45nrol\x12\x18.sealbus.v1.EnrolRequest\x1a\x15.sealbus.v1.Certified\x12\x41\n\tChallenge\x12!.sealbus.v1.EnrolChallengeRequest\x1a\x11.sealbus.v1.Asked\x12?\n\x06\x41ttest\x12\x1e.sealbus.v1.EnrolAttestRequest\x1a\x15.sealbus.v1.Certified2\xf5\x01\n\tAuthority\x12\x38\n\x05Renew\x12\x18.sealbus.v1.RenewRequest\x1a\x15.sealbus.v1.Certified\x12\x35\n\x05Lease\x12\x18.sealbus.v1.LeaseRequest\x1a\x12.sealbus.v1.Leases\x12<\n\tChallenge\x12\x1c.sealbus.v1.ChallengeRequest\x1a\x11.sealbus.v1.Asked\x12\x39\n\x06\x41ttest\x12\x19.sealbus.v1.AttestRequest\x1a\x14.sealbus.v1.Attestedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASEREQUEST_HELDENTRY']._serialized_options = b'8\001'
   _globals['_LEASES_BUNDLESENTRY']._loaded_options = None
   _globals['_LEASES_BUNDLESENTRY']._serialized_options = b'8\001'
+  _globals['_LEASES_WITHHELDENTRY']._loaded_options = None
+  _globals['_LEASES_WITHHELDENTRY']._serialized_options = b'8\001'
   _globals['_ENROLREQUEST']._serialized_start=34
   _globals['_ENROLREQUEST']._serialized_end=80
-  _globals['_RENEWREQUEST']._serialized_start=82
-  _globals['_RENEWREQUEST']._serialized_end=130
-  _globals['_CERTIFIED']._serialized_start=132
-  _globals['_CERTIFIED']._serialized_end=215
-  _globals['_LEASEREQUEST']._serialized_start=217
-  _globals['_LEASEREQUEST']._serialized_end=326
-  _globals['_LEASEREQUEST_HELDENTRY']._serialized_start=283
-  _globals['_LEASEREQUEST_HELDENTRY']._serialized_end=326
-  _globals['_LEASES']._serialized_start=329
-  _globals['_LEASES']._serialized_end=462
-  _globals['_LEASES_BUNDLESENTRY']._serialized_start=416
-  _globals['_LEASES_BUNDLESENTRY']._serialized_end=462
-  _globals['_ENROLMENT']._serialized_start=464
-  _globals['_ENROLMENT']._serialized_end=533
-  _globals['_AUTHORITY']._serialized_start=535
-  _globals['_AUTHORITY']._serialized_end=659
+  _globals['_ENROLCHALLENGEREQUEST']._serialized_start=82
+  _globals['_ENROLCHALLENGEREQUEST']._serialized_end=152
+  _globals['_ENROLATTESTREQUEST']._serialized_start=154
+  _globals['_ENROLATTESTREQUEST']._serialized_end=239
+  _globals['_CHALLENGEREQUEST']._serialized_start=241
+  _globals['_CHALLENGEREQUEST']._serialized_end=274
+  _globals['_ASKED']._serialized_start=276
+  _globals['_ASKED']._serialized_end=317
+  _globals['_ATTESTREQUEST']._serialized_start=319
+  _globals['_ATTESTREQUEST']._serialized_end=367
+  _globals['_ATTESTED']._serialized_start=369
+  _globals['_ATTESTED']._serialized_end=414
+  _globals['_RENEWREQUEST']._serialized_start=416
+  _globals['_RENEWREQUEST']._serialized_end=464
+  _globals['_CERTIFIED']._serialized_start=466
+  _globals['_CERTIFIED']._serialized_end=549
+  _globals['_LEASEREQUEST']._serialized_start=551
+  _globals['_LEASEREQUEST']._serialized_end=676
+  _globals['_LEASEREQUEST_HELDENTRY']._serialized_start=633
+  _globals['_LEASEREQUEST_HELDENTRY']._serialized_end=676
+  _globals['_LEASES']._serialized_start=679
+  _globals['_LEASES']._serialized_end=931
+  _globals['_LEASES_BUNDLESENTRY']._serialized_start=836
+  _globals['_LEASES_BUNDLESENTRY']._serialized_end=882
+  _globals['_LEASES_WITHHELDENTRY']._serialized_start=884
+  _globals['_LEASES_WITHHELDENTRY']._serialized_end=931
+  _globals['_ENROLMENT']._serialized_start=934
+  _globals['_ENROLMENT']._serialized_end=1135
+  _globals['_AUTHORITY']._serialized_start=1138
+  _globals['_AUTHORITY']._serialized_end=1383
 # @@protoc_insertion_point(module_scope)
