@@ -36,7 +36,7 @@ def warn(text: str) -> None:
 
 def exit_code(error: BusError) -> int:
     """The documented exit code of an error."""
-    if isinstance(error, AccessRefused) or error.code is Code.CREDENTIAL:
+    if isinstance(error, AccessRefused) or error.code in (Code.CREDENTIAL, Code.ATTESTATION):
         return EXIT_MAY_NOT
     if isinstance(error, RetryLater):
         return EXIT_LATER

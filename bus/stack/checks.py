@@ -19,6 +19,7 @@ from bus.kafka.config import Connection
 from bus.native import native
 from bus.settings import Settings
 from bus.stack import stored
+from bus.stack.attested import attestation
 from bus.stack.external import tls_version
 from bus.stack.jars import cache_folder, find_java, have_jars, java_version
 from bus.stack.local import Stack, is_external
@@ -26,6 +27,7 @@ from bus.wire.names import CONTROL
 
 STORED: dict[str, Callable[[Stack], str]] = {
     "keys": stored.keys,
+    "attestation": attestation,
     "credentials": stored.credentials,
     "snapshot": stored.snapshot,
     "windows": stored.windows,
