@@ -123,8 +123,8 @@ class Bus:
         """Publish one message and return once it is ``queued``, ``stored`` (acks=all, default) or ``decided``.
 
         Raises Denied before sending where the policy says no, TooLarge, Refused(schema) for a payload that is not
-        JSON or bytes, AccessRefused where the broker says no, RetryLater where it may succeed later. ``decided`` also
-        raises what ``Sent.decision`` raises.
+        JSON or bytes, AccessRefused where the broker says no or keys wait for an attestation that it does not have,
+        RetryLater where it may succeed later. ``decided`` also raises what ``Sent.decision`` raises.
         """
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
@@ -249,8 +249,7 @@ class Bus:
             raise Denied(
                 f"{self._agent} may not consume {domain}: {decision.why}", rule=decision.rule, code=decision.code
             )
-        if self._leases is not None and (withheld := self._leases.withheld(name)) is not None:
-            raise withheld
+        self._keys.check(name)
         return policy.domains[name]
 
     def flush(self, timeout: float = 30.0) -> bool:

@@ -78,9 +78,13 @@ class KeyStore:
             return  # taken away since it was listed
         self._bundles[number] = (stamp, bundle)
 
+    def check(self, domain: DomainName) -> None:
+        """Raise AccessRefused(attestation) where the keys of ``domain`` are withheld: those that are held end, too."""
+        if (why := self._withheld(domain)) is not None:
+            raise why
+
     def sending(self, domain: DomainName, now_ms: int) -> DomainBundle:
-        """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never, or when
-        it waits for attestation."""
+        """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never."""
         deadline = time.monotonic() + WAIT_S
         while True:
             self.refresh()
@@ -93,8 +97,6 @@ class KeyStore:
                 newest = max(begun, key=lambda each: each.epoch.epoch)
                 if newest.epoch.not_after >= now_ms or time.monotonic() > deadline:
                     return newest
-            elif (why := self._withheld(domain)) is not None:
-                raise why
             if time.monotonic() > deadline:
                 break
             self._ask()

@@ -171,6 +171,7 @@ class Publisher:
 
     def _sealer(self, domain: DomainName, topic: str) -> Sealer:
         now = time.time_ns() // 1_000_000
+        self._keys.check(domain)
         held = self._sealers.get(domain)
         if held is not None and now <= held[0]:
             return held[1]

@@ -8,16 +8,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from bus.attestation.confirmation import to_der
 from bus.attestation.evidence import Question, pack, unpack
 from bus.attestation.tpm import MAX_CHAIN, MAX_PUBLIC, MAX_QUOTE, TpmVerifier
 from bus.attester.tpm import TpmAttester
+from bus.client.authority import AuthorityClient, enrol_attested
+from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import Refused, Unverified
 from bus.wire.measurement import EvidenceKind, Measurement
 from bus.wire.names import AgentId
 from tests.integration import swtpm
+from tests.unit.ledger_build import domain, make_policy
+from tests.unit.test_authority import WRITER, Site
 
 pytestmark = pytest.mark.skipif(bool(swtpm.missing()), reason=swtpm.missing())
 
@@ -66,6 +71,27 @@ def answered(machine):
     asked = question()
     challenge = verifier.challenge(attester.offer(), asked, now())
     return asked, attester.answer(challenge, asked, KEY, no_signature)
+
+
+def test_a_machine_enrols_at_the_authority_and_leases_keys_on_its_quote(machine, other, tmp_path):
+    tpm, attester, _ = machine
+    (tmp_path / "roots" / "tpm").mkdir(parents=True)
+    (tmp_path / "roots" / "tpm" / "maker.pem").write_bytes(tpm.root.public_bytes(Encoding.PEM))
+    site = Site(tmp_path)
+    domains = {"notes": domain(attested=True), "plans": domain()}
+    site.service.step(make_policy(domains, measurements={WRITER: [str(GOLDEN)]}))
+    stranger = TpmAttester(other.folder, other.tcti, other.intermediate)
+    with site.server:
+        with pytest.raises(Refused, match="no root that is trusted") as error:
+            enrol_attested(site.folder(WRITER), site.enrolment, site.ca_file, WRITER, stranger)
+        assert error.value.code is Code.ATTESTATION
+        enrol_attested(site.folder(WRITER), site.enrolment, site.ca_file, WRITER, attester)
+        client = AuthorityClient(site.folder(WRITER), site.address, site.ca_file, attester)
+        client.lease()
+        assert client.attest_if_due(site.now)
+        client.lease()
+        assert site.bundles(WRITER) == {1: {"notes", "plans"}}
+    assert site.told("event", "kind") == [("enrolled", "tpm"), ("leased", None), ("attested", "tpm"), ("leased", None)]
 
 
 def test_a_quote_proves_the_measurement_for_this_question_agent_and_key(machine, answered):

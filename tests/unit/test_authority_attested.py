@@ -178,11 +178,11 @@ def test_the_keeper_attests_by_itself_and_sending_says_why_there_are_no_keys(sit
     assert store.sending(NOTES, site.now).own is not None
     site.service.step(accepting(OTHER))
     keeper._round()
-    store.refresh(force=True)
     with pytest.raises(
         AccessRefused, match=r"no keys of notes, which requires attestation: .* is not accepted"
     ) as error:
-        store.sending(NOTES, site.now)
+        store.check(NOTES)
+    store.check(PLANS)
     assert (error.value.code, error.value.resource, store.sending(PLANS, site.now).own is None) == (
         *(Code.ATTESTATION, "notes"),
         False,
