@@ -55,7 +55,7 @@ def test_doctor_is_content_and_every_line_names_a_check(home, up):
     assert all(each["ok"] for each in checks), checks
     assert [each["name"] for each in checks] == [
         *("tools", "imports", "settings", "tls", "broker", "clock", "acls", "services"),
-        *("keys", "credentials", "snapshot", "windows", "ledger", "lag"),
+        *("keys", "attestation", "credentials", "snapshot", "windows", "ledger", "lag"),
     ]
 
 
