@@ -67,6 +67,10 @@ class DomainEpoch:
             found = self.indexes[kind, name, of] = keys.index_key(self.reader(kind, name), of)
         return found
 
+    def delegation_key(self, agent: AgentId) -> Secret:
+        """What ``agent`` delegates with."""
+        return keys.delegation_key(self.root, agent)
+
 
 class AgentKey:
     """What a key id names. ``macs`` and ``aeads`` cache keyed states per partition and per instance."""

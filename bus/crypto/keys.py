@@ -87,6 +87,11 @@ def agent_keys(root: Secret, agent: str) -> AgentKeys:
     )
 
 
+def delegation_key(root: Secret, agent: str) -> Secret:
+    """What ``agent`` passes on a right to write with, its own or one that it holds, under root(zone, domain, epoch)."""
+    return expand(root, preimage.agent_info(agent, "delegate"), f"{agent} delegate")
+
+
 @dataclass(frozen=True, slots=True)
 class ReadingKey:
     """A key that wraps DEKs: of a role (with tenant) or of one target. ``key_id`` (8 bytes) stands in key tables."""

@@ -101,6 +101,16 @@ def ticket_mac(deployment: bytes, session: bytes) -> bytes:
     return label("ticket") + deployment + part(session)
 
 
+def delegation_first(deployment: bytes) -> bytes:
+    """Prefix of the MAC of a delegation's first block; the delegation without its MAC follows."""
+    return label("delegation") + deployment
+
+
+def delegation_next(mac: bytes) -> bytes:
+    """The same of every later block: the MAC of the blocks before it (32 bytes), which is bound to the deployment."""
+    return label("delegation/next") + mac
+
+
 # Events of a partition: hops that no record caused.
 def event(deployment: bytes, topic: str, partition: int, kind: str, offset: int, at: int) -> bytes:
     """Preimage of the origin digest of an event's hop: place | kind | input offset | time (ms)."""
@@ -131,7 +141,7 @@ def audit_position(topic: str, partition: int, offset: int, index: int) -> bytes
 
 # Key derivation: the `info` of HKDF-Expand (RFC 5869).
 def agent_info(agent: str, purpose: str) -> bytes:
-    """Keys of an agent from root(zone, domain, epoch): purpose is mac, seal, notice or key-id."""
+    """Keys of an agent from root(zone, domain, epoch): purpose is mac, seal, notice, key-id or delegate."""
     return label("key/agent") + part(agent.encode()) + part(purpose.encode())
 
 

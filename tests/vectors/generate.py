@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus.codes import Code
-from bus.wire import codec, derived, envelope, hop, hopblock, objects, preimage, records
+from bus.wire import codec, delegation, derived, envelope, hop, hopblock, objects, preimage, records
 from bus.wire.names import AgentId, DomainName, Tier, ZoneName, domain_topics
 from bus.wire.schemas import SCHEMA_DIRECTORY, schema
 
@@ -145,6 +145,32 @@ def instance_key(key: bytes, use: str, instance: bytes) -> Json:
     return derive(key, preimage.instance_info(use, instance))
 
 
+# Delegations.
+GIVER = AgentId("orc-1")
+BLOCKS = (
+    delegation.Block(TARGET, NOW + 600_000, frozenset({envelope.Kind.MEMORY, envelope.Kind.MESSAGE})),
+    delegation.Block(AGENT, NOW + 300_000, frozenset({envelope.Kind.MEMORY}), frozenset({"sql.read"})),
+)
+
+
+def delegation_vector() -> Json:
+    """Given, and passed on once."""
+    keys = [derive(ROOT, preimage.agent_info(agent, "delegate")) for agent in (GIVER, TARGET)]
+    made: list[Json] = []
+    for count, key in enumerate(keys, 1):
+        use = preimage.delegation_next(made[-1]["mac"]) if made else preimage.delegation_first(DEPLOYMENT)
+        signed = delegation.encode_signed(delegation.Chain(EPOCH, DOMAIN, GIVER, BLOCKS[:count]))
+        mac = hmac.digest(key["value"], use + signed, "sha256")
+        made.append({"mac_input": use + signed, "mac": mac, "value": signed + mac})
+    told = [
+        {"to": each.to, "not_after": each.not_after, "kinds": sorted(each.kinds), "tools": sorted(each.tools)}
+        for each in BLOCKS
+    ]
+    return {"keys": keys, "giver": GIVER, "blocks": told, "first": made[0], "passed_on": made[1]}
+
+
+DELEGATION = delegation_vector()
+
 # Envelopes.
 PROFILE = envelope.Profile(
     source=AGENT,
@@ -159,7 +185,7 @@ PROFILE = envelope.Profile(
     schema=bytes.fromhex("0102030405060708"),
     metadata={"locale": "de-AT", "priority": "high", "Überschrift": "Befund"},
     on_behalf_of=fixed("user token", 32),
-    delegation=b"delegation token",
+    delegation=DELEGATION["passed_on"]["value"],
 )
 MESSAGE = envelope.Message(
     message_id=uuid7(NOW + 60_000, "message 0"),
@@ -1246,6 +1272,7 @@ def build() -> Json:
             for name in sorted(each.name.removesuffix(".v1.avsc") for each in SCHEMA_DIRECTORY.glob("*.v1.avsc"))
         },
         "keys": keys,
+        "delegation": DELEGATION,
         "profile": {"fields": profile_fields(PROFILE), "value": envelope.encode_profile(PROFILE)},
         "envelope": frame,
     }

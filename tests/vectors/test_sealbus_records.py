@@ -188,7 +188,9 @@ POLICY = canonical(
                 "locations": {},
             }
         },
-        "agents": {INPUTS["agent"]: {"roles": INPUTS["roles"]}},
+        "agents": {
+            each: {"roles": INPUTS["roles"]} for each in (INPUTS["agent"], INPUTS["target"], told("delegation.giver"))
+        },
     }
 )
 """A policy under which the agent of the vectors may send what it sends."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bus.crypto import keys
+from bus.crypto.delegations import give, pass_on
 from bus.crypto.keyring import Keyring
 from bus.crypto.keys import ReadingKey, Secret
 from bus.crypto.seal import Sealer, open_sealed
@@ -22,7 +23,8 @@ from bus.crypto.signing import Signer
 from bus.errors import Unverified
 from bus.ledger.leaf import day_keys
 from bus.wire import codec, envelope, preimage, sealed
-from bus.wire.names import DomainName, Tier, ZoneName, domain_topics
+from bus.wire.delegation import Block, Chain, parse
+from bus.wire.names import AgentId, DomainName, Tier, ZoneName, domain_topics
 from bus.wire.schemas import SCHEMA_DIRECTORY, schema
 from tests.vectors import generate
 
@@ -64,8 +66,9 @@ def test_no_vector_has_vanished() -> None:
     assert {name: leaves(value) for name, value in VECTORS.items() if name != "malformed"} == {
         "format": 1,
         "inputs": 23,
-        "markers": 18,
+        "markers": 19,
         "keys": 32,
+        "delegation": 19,
         "profile": 20,
         "envelope": 22,
         "sealed": 16,
@@ -113,6 +116,28 @@ def test_markers_are_the_fingerprints_of_the_published_schemas() -> None:
 def test_topics_are_named_by_zone_and_domain() -> None:
     topics = domain_topics(DomainName(INPUTS["domain"]), ZoneName(INPUTS["zone"]))
     assert (topics.inbound, topics.outbound, topics.dead, topics.windows) == tuple(TOPICS.values())
+
+
+# Delegations.
+def test_a_delegation_is_given_passed_on_and_verified() -> None:
+    vector = told("delegation")
+    giver, domain = AgentId(vector["giver"]), DomainName(INPUTS["domain"])
+    blocks = [
+        Block(
+            AgentId(each["to"]),
+            each["not_after"],
+            frozenset(map(envelope.Kind, each["kinds"])),
+            frozenset(each["tools"]),
+        )
+        for each in vector["blocks"]
+    ]
+    made = [keys.delegation_key(ROOT, agent) for agent in (giver, blocks[0].to)]
+    assert [each.reveal() for each in made] == [raw(f"delegation.keys.{place}.value") for place in (0, 1)]
+    given = give(made[0], DEPLOYMENT, Chain(INPUTS["epoch"], domain, giver, (blocks[0],)))
+    assert given == raw("delegation.first.value")
+    passed = pass_on(made[1], given, blocks[1])
+    assert passed == raw("delegation.passed_on.value") == PROFILE.delegation
+    assert parse(passed)[0].blocks == tuple(blocks)
 
 
 # Keys.
