@@ -35,6 +35,7 @@ class Code(StrEnum):
     RETRY = "retry"
     ERASED = "erased"
     UNVERIFIED = "unverified"
+    DELEGATION = "delegation"
     TOO_LARGE = "too-large"
     SCHEMA = "schema"
     INTERNAL = "internal"
@@ -46,6 +47,7 @@ class Code(StrEnum):
     # Policy rules by name.
     TENANTS = "tenants"
     ZONES = "zones"
+    DELEGATES = "delegates"
     PRODUCE = "produce"
     CONSUME = "consume"
     KINDS = "kinds"

@@ -86,6 +86,8 @@ MEANING: Final = {
     '`issuing = "authority"` in bus.toml.',
     "Domain.produce": "Who may write.",
     "Domain.consume": "Who may read.",
+    "Domain.delegates": "Who may write under a delegation alone, from an agent that may produce (docs/delegation.md). "
+    "Without the key `produce` these are left out of it.",
     "Domain.kinds": "The kinds of message that may be written.",
     "Domain.tools": "Tools that may be called, and by whom; any where this is not given.",
     "Domain.label": "A floor: each of its records has at least this label.",
@@ -122,6 +124,7 @@ MEANING: Final = {
     "Facts.tenant": "Where the record goes, where that is not the agent's own tenant.",
     "Facts.zone": "The agent's zone, in place of its own.",
     "Facts.to": "The zone that the record goes to, where that is not the agent's.",
+    "Facts.delegated_by": "Who passed on the right to write; the first of them has it by itself.",
     "Facts.kind": "MESSAGE where it is not told.",
     "Facts.target": "The agent that the record is for; RPC and TOOL kinds need one.",
     "Facts.tool": "The tool that is called.",

@@ -102,6 +102,7 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         return _line(mesh, "domains", index, key)
 
     optional: dict[str, Any] = {
+        "delegates": sorted(domain.delegates),
         "kinds": sorted(domain.kinds) if domain.kinds is not None else [],
         "label": list(domain.label),
         "when": list(domain.when),
@@ -128,7 +129,7 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         locations["attestation_required"] = line("attestation_required")
     return {
         "tier": domain.tier,
-        "produce": sorted(domain.allowed_roles if domain.produce is None else domain.produce),
+        "produce": sorted(domain.producers),
         "consume": sorted(domain.allowed_roles if domain.consume is None else domain.consume),
         "metadata_masking": domain.metadata_masking,
         "audit_level": domain.audit_level,

@@ -32,7 +32,7 @@ class _Checks:
         self._policy = policy
         self._agents = sorted({*policy.agents, *file.agents})
         self._roles = sorted({
-            role for each in policy.domains.values() for role in each.produce | each.consume
+            role for each in policy.domains.values() for role in each.writing | each.consume
         } | {*policy.inherits, *policy.clearances})  # fmt: skip
 
     def run(self) -> Iterator[PolicyError]:
@@ -92,6 +92,8 @@ class _Checks:
 
     def _facts(self, path: Path_, facts: Facts) -> Iterator[PolicyError]:
         yield from self._places(path, tenant=facts.tenant, zone=facts.zone, to=facts.to)
+        for place, agent in enumerate(facts.delegated_by or []):
+            yield from self._known((*path, "delegated_by", place), "delegated_by", agent, self._agents)
         if facts.time:
             try:
                 parse_time(facts.time)

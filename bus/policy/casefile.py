@@ -11,6 +11,7 @@ from bus.errors import PolicyError
 from bus.policy.document import KindText
 from bus.policy.values import LowerName, RoleText, Strict
 from bus.policy.yamldoc import Document, read
+from bus.wire.delegation import MAX_BLOCKS
 
 CASES_FILE: Final = "cases.yaml"
 Question = Annotated[str, Field(pattern=r"^(produce|consume) [a-z][a-z0-9_-]{0,62}$")]
@@ -42,6 +43,7 @@ class Facts(Strict):
     tenant: str | None = None
     zone: str | None = None
     to: str | None = None
+    delegated_by: Annotated[list[LowerName], Field(max_length=MAX_BLOCKS)] | None = None
     kind: KindText | None = None
     target: str | None = None
     tool: str | None = None

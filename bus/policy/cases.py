@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bus.guardrails.scanner import Scanners, default_scanner
+from bus.policy.acting import record_label
 from bus.policy.casechecks import parse_time
 from bus.policy.casefile import Case, CasesFile, Double, Never
 from bus.policy.decide import Decision, decide, findings
 from bus.policy.guarding import Guarded, Guardrails
 from bus.policy.model import AgentPolicy, DomainPolicy, Policy
 from bus.policy.question import Action, Context
-from bus.policy.rules import record_label
 from bus.policy.yamldoc import Document, Path_
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
@@ -59,6 +59,7 @@ def rules_of(policy: Policy) -> frozenset[str]:
     """Names of the rules that a case can be decided by."""
     names = {f"{domain}.{action}" for domain in policy.domains for action in Action}
     names |= {f"{each.name}.tools" for each in policy.domains.values() if each.tools is not None}
+    names |= {f"{each.name}.delegates" for each in policy.domains.values() if each.delegates}
     names |= {f"{each.name}.kinds" for each in policy.domains.values() if each.kinds is not None}
     names |= {condition.name for each in policy.domains.values() for condition in each.when}
     names |= {rule.name for each in policy.domains.values() for rule in each.guardrails if rule.then == "deny"}
@@ -153,6 +154,7 @@ def _context(facts: Mapping[str, Any]) -> Context:
         labels=tuple(facts.get("labels", ())),
         tenant=facts.get("tenant", ""),
         to=facts.get("to", ""),
+        delegated_by=tuple(map(AgentId, facts.get("delegated_by", ()))),
         time_ms=parse_time(facts["time"]) if facts.get("time") else 0,
         load=facts.get("load", 0.0),
         size=facts.get("size", 0),

@@ -117,7 +117,7 @@ def _indexed(document: Document, path: Path_, domain: Domain) -> Iterator[Policy
 def _narrowing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:
     # A role that inherits an allowed one may be named, too: its holders have the allowed one.
     bound = [each for each in known_roles(law) if set(closure(law, [each])) & set(domain.allowed_roles)]
-    for key in ("allowed_roles", "produce", "consume"):
+    for key in ("allowed_roles", "produce", "consume", "delegates"):
         roles = getattr(domain, key) or []
         for place, role in enumerate(roles):
             where = (*path, key, place)
@@ -127,6 +127,8 @@ def _narrowing(document: Document, path: Path_, domain: Domain, law: SecurityMes
                 message = f"{key}: expected one of allowed_roles {domain.allowed_roles}, found {role!r}"
                 near = difflib.get_close_matches(role, domain.allowed_roles, 1)
                 yield document.error(where, message, nearest=near[0] if near else "")
+            elif key == "delegates" and set(closure(law, [role])) & set(domain.producers):
+                yield document.error(where, f"delegates: {role} may produce by itself")
     for tool, roles in (domain.tools or {}).items():
         yield from _each_known(document, (*path, "tools", tool), tool, roles, bound)
 

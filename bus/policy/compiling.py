@@ -187,6 +187,7 @@ class _Parts:
             guardrails=tuple(self._guardrails[rule] for rule in each.get("guardrails", ())),
             max_token_age_ms=each.get("max_token_age_ms", 0),
             padding=each.get("padding", 0),
+            delegates=frozenset(map(RoleName, each.get("delegates", ()))),
             computation=each.get("computation", "tee"),
             blind_index=tuple(each.get("blind_index", ())),
         )

@@ -3,13 +3,16 @@
 The same function answers the SDK's early check, the enforcer and `bus policy test | explain`. The rules, in order:
 
  1. the domain and the agent exist
- 2. tenants: no record crosses
- 3. zones: only named flows cross
- 4. produce or consume
- 5. kind and tools
- 6. labels: somebody who is cleared may read; the target is one of them
- 7. conditions (`when`) of what is written; those that look at time, load or size last
- 8. the tier can be had and is high enough
+ 2. delegations: who may write only under one shows one
+ 3. tenants: no record crosses
+ 4. zones: only named flows cross
+ 5. produce or consume
+ 6. kind and tools
+ 7. labels: somebody who is cleared may read; the target is one of them
+ 8. conditions (`when`) of what is written; those that look at time, load or size last
+ 9. the tier can be had and is high enough
+
+Under a delegation these are asked of who gave it (``bus.policy.acting``).
 
 Guardrails, rates and breakers follow where the record's bytes are (the enforcer). A decision names its rule and where
 it is written; an error anywhere denies.
@@ -20,9 +23,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bus.codes import Code
+from bus.policy.acting import cases
 from bus.policy.model import Policy
-from bus.policy.question import Action, Case, Context, Finding
-from bus.policy.rules import RULES, moment_conditions, readers, record_label
+from bus.policy.question import Action, Context, Finding
+from bus.policy.rules import RULES, moment_conditions, readers
 from bus.wire.names import AgentId, DomainName, Tier
 
 
@@ -79,12 +83,14 @@ def decide_constant(
     unknown = _unknown(principal, action, resource, policy)
     if unknown is not None:
         return Decision(unknown.refusal or Code.INTERNAL, unknown.rule, unknown.location, why=unknown.why)
-    domain, agent = policy.domains[resource], policy.agents[principal]
-    case = Case(agent, action, domain, context, policy, record_label(agent, action, domain, context, policy))
-    for rule in RULES:
-        for finding in rule(case):
-            if finding.refusal is not None:
-                return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
+    domain = policy.domains[resource]
+    asked = cases(principal, action, domain, context, policy)
+    for each in asked:
+        for rule in RULES:
+            for finding in rule(each):
+                if finding.refusal is not None:
+                    return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
+    case = asked[0]
     return Decision(
         Code.ALLOW,
         f"{resource}.{action}",
@@ -109,11 +115,10 @@ def decide_moment(
     domain = policy.domains.get(resource)
     if domain is None or not domain.moment or not (decision.allowed or decision.rule == f"{resource}.tier"):
         return decision
-    agent = policy.agents[principal]
-    case = Case(agent, action, domain, context, policy, record_label(agent, action, domain, context, policy))
-    for finding in moment_conditions(case):
-        if finding.refusal is not None:
-            return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
+    for case in cases(principal, action, domain, context, policy):
+        for finding in moment_conditions(case):
+            if finding.refusal is not None:
+                return Decision(finding.refusal, finding.rule, finding.location, why=finding.why)
     return decision
 
 
@@ -124,11 +129,12 @@ def findings(
     unknown = _unknown(principal, action, resource, policy)
     if unknown is not None:
         return [unknown]
-    domain, agent = policy.domains[resource], policy.agents[principal]
-    case = Case(agent, action, domain, context, policy, record_label(agent, action, domain, context, policy))
-    found = [finding for rule in RULES[:-1] for finding in rule(case)]
-    found += moment_conditions(case)
-    return found + list(RULES[-1](case))
+    found: list[Finding] = []
+    for case in cases(principal, action, policy.domains[resource], context, policy):
+        found += [finding for rule in RULES[:-1] for finding in rule(case)]
+        found += moment_conditions(case)
+        found += RULES[-1](case)
+    return found
 
 
 def _unknown(principal: AgentId, action: Action, resource: DomainName, policy: Policy) -> Finding | None:

@@ -37,14 +37,15 @@ def access_changes(live: Policy, draft: Policy) -> list[AccessChange]:
 
 
 def _access(live: Policy, draft: Policy) -> Iterator[AccessChange]:
-    for action in ("produce", "consume"):
+    for action in ("produce", "delegates", "consume"):
         for name in sorted({*live.domains, *draft.domains}):
             before, after = _allowed(live, name, action), _allowed(draft, name, action)
             where = draft.domains[name].location(action) if name in draft.domains else ""
+            told = f"produce {name} under a delegation" if action == "delegates" else f"{action} {name}"
             if after - before:
-                yield AccessChange("+", f"may {action} {name}: {', '.join(sorted(after - before))}", where, widens=True)
+                yield AccessChange("+", f"may {told}: {', '.join(sorted(after - before))}", where, widens=True)
             if before - after:
-                text = f"may not {action} {name} any more: {', '.join(sorted(before - after))}"
+                text = f"may not {told} any more: {', '.join(sorted(before - after))}"
                 yield AccessChange("-", text, where, widens=False)
 
 
@@ -52,7 +53,10 @@ def _allowed(policy: Policy, name: DomainName, action: str) -> set[AgentId]:
     domain = policy.domains.get(name)
     if domain is None:
         return set()
-    return set(policy.writers(domain) if action == "produce" else policy.openers(domain))
+    if action == "consume":
+        return set(policy.openers(domain))
+    roles = domain.delegates if action == "delegates" else domain.produce
+    return {agent for agent, each in policy.agents.items() if each.roles & roles}
 
 
 def _domains(live: Policy, draft: Policy) -> Iterator[AccessChange]:

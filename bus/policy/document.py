@@ -140,7 +140,7 @@ class CircuitBreaker(Strict):
 
 
 class Domain(Strict):
-    """One data domain. ``produce`` and ``consume`` may only narrow ``allowed_roles``."""
+    """One data domain. ``produce``, ``delegates`` and ``consume`` may only narrow ``allowed_roles``."""
 
     name: LowerName
     tier: TierText
@@ -150,6 +150,7 @@ class Domain(Strict):
     attestation_required: bool = False
     produce: list[RoleText] | None = None
     consume: list[RoleText] | None = None
+    delegates: Annotated[list[RoleText], Field(max_length=32)] = []
     kinds: Annotated[list[KindText], Field(min_length=1)] | None = None
     tools: Annotated[dict[ToolText, list[RoleText]], Field(max_length=256)] | None = None
     label: Names = []
@@ -162,6 +163,13 @@ class Domain(Strict):
     padding: Annotated[int, Field(ge=256, le=16_384)] | None = None
     computation: Literal["tee", "mpc"] | None = None
     blind_index: Annotated[list[FieldText], Field(min_length=1, max_length=8)] | None = None
+
+    @property
+    def producers(self) -> list[str]:
+        """Roles that may write by themselves."""
+        if self.produce is not None:
+            return self.produce
+        return [role for role in self.allowed_roles if role not in self.delegates]
 
 
 class SecurityMesh(Strict):

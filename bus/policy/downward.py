@@ -100,7 +100,7 @@ def _steps(law: SecurityMesh, path: Path_) -> Iterator[_Step]:
                 low=low.name,
                 at=(*path, "domains", index, "label"),
                 reads=frozenset(high.allowed_roles if high.consume is None else high.consume),
-                writes=frozenset(low.allowed_roles if low.produce is None else low.produce),
+                writes=frozenset({*low.producers, *low.delegates}),
                 lowering=frozenset(_lowering(law, above, below, scheme, low)),
                 above="+".join(scheme.names(above)),
                 below="+".join(scheme.names(below)) or "no label",

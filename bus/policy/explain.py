@@ -67,7 +67,7 @@ def _roles_that_allow(
     if agent is None or domain is None:
         return ()
     found = []
-    for role in sorted((domain.produce | domain.consume | set(policy.clearances)) - agent.roles):
+    for role in sorted((domain.writing | domain.consume | set(policy.clearances)) - agent.roles):
         held = replace(agent, roles=agent.roles | policy.inherited(role))
         other = replace(policy, agents={**policy.agents, principal: held})
         if decide(principal, action, resource, context, other).allowed:

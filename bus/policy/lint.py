@@ -32,7 +32,7 @@ def lint(policy: Policy) -> Iterator[Doubt]:
     """Warnings that the policy alone gives."""
     for _, domain in sorted(policy.domains.items()):
         yield from _domain(policy, domain)
-    used = {role for domain in policy.domains.values() for role in domain.produce | domain.consume}
+    used = {role for domain in policy.domains.values() for role in domain.writing | domain.consume}
     for role in sorted(policy.clearances):
         if not policy.inherited(role) & used:
             yield Doubt(f"role {role} may do nothing anywhere", policy.locations.get(f"roles:{role}", ""))

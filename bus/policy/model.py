@@ -125,6 +125,8 @@ class DomainPolicy:
     """How long a key epoch of this domain is at most; 0 as long as the policy says for all."""
     padding: int = 0
     """Records are filled to a multiple of so many bytes before they are sealed; 0 not at all."""
+    delegates: frozenset[RoleName] = frozenset()
+    """Roles that may write under a delegation alone, from an agent that may produce."""
     computation: str = "tee"
     """How a domain of tier COMPUTATION computes: "tee" or "mpc"."""
     blind_index: tuple[str, ...] = ()
@@ -133,6 +135,11 @@ class DomainPolicy:
     def location(self, rule: str) -> str:
         """file:line of ``produce``, ``consume`` or ``tier`` in the files that were loaded."""
         return self.locations.get(rule, self.locations.get("name", ""))
+
+    @property
+    def writing(self) -> frozenset[RoleName]:
+        """Roles that may write, by themselves or under a delegation."""
+        return self.produce | self.delegates
 
     @property
     def moment(self) -> bool:
@@ -195,8 +202,8 @@ class Policy:
         return self.inherits.get(role, frozenset({role}))
 
     def may_produce(self, agent: AgentId) -> list[DomainPolicy]:
-        """Domains that ``agent`` may write, by name."""
-        return [each for each in self._domains() if each.produce & self._roles(agent)]
+        """Domains that ``agent`` may write, by itself or under a delegation, by name."""
+        return [each for each in self._domains() if each.writing & self._roles(agent)]
 
     def may_consume(self, agent: AgentId) -> list[DomainPolicy]:
         """Domains of which ``agent`` may read what has the domain's own label, by name."""
@@ -204,7 +211,7 @@ class Policy:
 
     def writers(self, domain: DomainPolicy) -> list[AgentId]:
         """Agents that may write ``domain``, by name: ``may_produce`` asked from the other side."""
-        return sorted(name for name, each in self.agents.items() if each.roles & domain.produce)
+        return sorted(name for name, each in self.agents.items() if each.roles & domain.writing)
 
     def openers(self, domain: DomainPolicy) -> list[AgentId]:
         """Agents that may read what has the domain's own label, by name: ``may_consume`` from the other side."""

@@ -19,7 +19,7 @@ from bus.policy.compiling import canonical, compile_policy
 from bus.policy.model import Policy
 from bus.policy.yamldoc import Document
 
-_LISTS: Final = ("produce", "consume", "when", "masks", "guardrails", "label", "kinds")
+_LISTS: Final = ("produce", "consume", "delegates", "when", "masks", "guardrails", "label", "kinds")
 
 
 @dataclass(frozen=True, slots=True)

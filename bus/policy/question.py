@@ -9,7 +9,7 @@ from bus.codes import Code
 from bus.policy.labels import Label
 from bus.policy.model import AgentPolicy, DomainPolicy, Policy
 from bus.wire.envelope import Kind
-from bus.wire.names import Tier
+from bus.wire.names import AgentId, Tier
 
 
 class Action(StrEnum):
@@ -24,7 +24,9 @@ class Context:
     """Environment of an action: what of an envelope, and of the moment, the rules look at.
 
     ``labels`` are the record's own beside the domain's. ``tenant`` and ``to`` say where it goes where that is not the
-    principal's tenant and zone. ``time_ms`` is the broker's append time, ``load`` the enforcer's (1 is all its cores).
+    principal's tenant and zone. ``delegated_by`` passed on the right that the principal acts under, the first has it
+    by itself; empty where the principal acts by its own. ``time_ms`` is the broker's append time, ``load`` the
+    enforcer's (1 is all its cores).
     """
 
     kind: Kind = Kind.MESSAGE
@@ -37,6 +39,7 @@ class Context:
     labels: tuple[str, ...] = ()
     tenant: str = ""
     to: str = ""
+    delegated_by: tuple[AgentId, ...] = ()
     time_ms: int = 0
     load: float = 0.0
     size: int = 0
@@ -54,7 +57,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question, with what the rules look up more than once."""
+    """One question, with what the rules look up more than once.
+
+    ``agent`` is whose right is asked for; ``delegate`` who acts, where that is another one.
+    """
 
     agent: AgentPolicy
     action: Action
@@ -62,6 +68,7 @@ class Case:
     context: Context
     policy: Policy
     label: Label
+    delegate: AgentPolicy | None = None
 
     @property
     def tenant(self) -> str:

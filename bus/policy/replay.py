@@ -20,6 +20,7 @@ from bus.policy.decide import Decision, decide
 from bus.policy.labels import Propagate
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context
+from bus.wire.delegation import parse_told
 from bus.wire.envelope import Kind
 from bus.wire.hop import Hop, Verdict
 from bus.wire.names import AgentId, DomainName, Tier
@@ -112,7 +113,10 @@ def context_of(hop: Hop, draft: Policy) -> Context | None:
     None where it keeps too little, or what this release does not know.
     """
     tail, facts = hop.tail, hop.tail.facts
-    if "roles" not in facts or not tail.kind:
+    if "roles" not in facts or not tail.kind or tail.code is Code.DELEGATION:
+        return None
+    chain = parse_told(tail.delegation)
+    if chain is None and tail.delegation:
         return None
     claimed = tuple(facts["labels"].split(",")) if facts.get("labels") else ()
     try:
@@ -129,6 +133,7 @@ def context_of(hop: Hop, draft: Policy) -> Context | None:
         purpose=tail.purpose,
         user=tail.on_behalf_of.hex(),
         labels=(*claimed, *_built_on(hop, draft)),
+        delegated_by=chain.agents[:-1] if chain is not None else (),
         time_ms=hop.append_time,
         load=load,
         size=hop.size,

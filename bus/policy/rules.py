@@ -11,21 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from bus.codes import Code
+from bus.policy.acting import delegation
 from bus.policy.conditions import prepared
-from bus.policy.labels import BOTTOM, Label
-from bus.policy.model import AgentPolicy, DomainPolicy, FlowRule, Policy, reader_group
-from bus.policy.question import Action, Case, Context, Finding
+from bus.policy.model import AgentPolicy, FlowRule, reader_group
+from bus.policy.question import Action, Case, Finding
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, Tier
 
 AVAILABLE_TIERS: Final = frozenset({Tier.PLAINTEXT, Tier.RETRIEVAL})
 """Tiers that this release can protect for; a domain of another tier is refused, never weakened."""
-
-
-def record_label(agent: AgentPolicy, action: Action, domain: DomainPolicy, context: Context, policy: Policy) -> Label:
-    """The domain's own label, joined with what the record builds on as far as its writer may not lower it."""
-    label = policy.scheme.parse(context.labels) or BOTTOM
-    return domain.label.join(policy.lowered(agent, domain, label) if action is Action.PRODUCE else label)
 
 
 def readers(case: Case) -> tuple[str, ...]:
@@ -237,4 +231,4 @@ def _tier(case: Case) -> Iterator[Finding]:
 
 
 Rule = Callable[[Case], Iterator[Finding]]
-RULES: Final[tuple[Rule, ...]] = (_tenants, _zones, _roles, _kinds, _labels, _constant_conditions, _tier)
+RULES: Final[tuple[Rule, ...]] = (delegation, _tenants, _zones, _roles, _kinds, _labels, _constant_conditions, _tier)

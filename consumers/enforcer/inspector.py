@@ -138,4 +138,4 @@ class Inspector:
             return self._domain.name
         if per == "tenant":
             return held.tenant
-        return agent if per == "agent" else min(held.roles & self._domain.produce, default="")
+        return agent if per == "agent" else min(held.roles & self._domain.writing, default="")

@@ -137,13 +137,21 @@ CASE = "do: produce coordination, expect: ALLOW"
 OF_EXE = "cases: [{name: a, who: exe, do: consume coordination, expect: DENY}]"
 NO_PLACE = "agents: {exe: {role: EXECUTOR, tenant: hr, zone: us}}\n"
 MALFORMED = {
-    "unknown key": (f"cases: [{{name: a, {CASE}, rul: x}}]", "rul", "unknown key 'rul'; expected one of do, expect, "),
+    "unknown key": (
+        f"cases: [{{name: a, {CASE}, rul: x}}]",
+        "rul",
+        "unknown key 'rul'; expected one of delegated_by, do, expect, ",
+    ),
     "unknown key of a double": (
         "agents: {exe: {rol: EXECUTOR}}",
         "rol:",
         "unknown key 'rol'; expected one of attested",
     ),
-    "unknown key of the base": ("base: {wo: exe}", "wo:", "unknown key 'wo'; expected one of kind, labels, "),
+    "unknown key of the base": (
+        "base: {wo: exe}",
+        "wo:",
+        "unknown key 'wo'; expected one of delegated_by, kind, labels, ",
+    ),
     "unknown list": ("case: []", "case:", "unknown key 'case'; expected one of agents, base, cases, matrix, never"),
     "unknown agent": (
         f"{HEAD}cases: [{{name: a, who: nobody, {CASE}}}]",
