@@ -1,8 +1,8 @@
 """An agent's keys of one epoch, as one 0600 file: what the issuer writes and the SDK reads.
 
-``keys/<epoch>`` holds, per domain that the agent may touch, the signed epoch object, its own MAC and seal keys where it
-may produce, and its reading key and the KEKs of its reader groups where it may consume. It never holds a root or
-another agent's key.
+``keys/<epoch>`` holds, per domain that the agent may touch, the signed epoch object, its own MAC and seal keys and the
+one that it delegates with where it may write, and its reading key and the KEKs of its reader groups where it may
+consume. It never holds a root or another agent's key.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ FORMAT: Final = "sealbus.bundle/1"
 
 @dataclass(frozen=True, slots=True)
 class DomainBundle:
-    """One domain and epoch in an agent's hands. ``own`` is None where it may only consume or the epoch has closed."""
+    """One domain and epoch in an agent's hands. ``own`` and ``delegation`` are None where it may only consume or the
+    epoch has closed."""
 
     epoch: Epoch
     own: AgentKeys | None
     reading: tuple[ReadingKey, ...]
+    delegation: Secret | None = None
 
 
 Bundle = Mapping[DomainName, DomainBundle]
@@ -61,6 +63,7 @@ def make_bundle(
         entry: dict[str, Any] = {"epoch": stored.signed.hex()}
         if name in produce and sending:
             entry["own"] = _own(keys.agent_keys(stored.root, agent))
+            entry["delegation"] = keys.delegation_key(stored.root, agent).reveal().hex()
         if name in consume:
             groups = policy.groups(agent, domain)
             entry["reading"] = keys.target_key(stored.root, agent).kek.reveal().hex()
@@ -125,4 +128,5 @@ def _domain(agent: AgentId, name: str, entry: dict[str, Any], anchor: bytes, dep
             notice_key_id=bytes.fromhex(own["notice_key_id"]),
         ),
         reading=tuple(reading),
+        delegation=_secret(entry["delegation"], f"{agent} delegate") if "delegation" in entry else None,
     )

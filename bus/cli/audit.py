@@ -16,6 +16,7 @@ from bus import settings as settings_module
 from bus.authority.local import open_roots
 from bus.authority.trust import read_trust
 from bus.cli.output import EXIT_NO, emit, out
+from bus.codes import Code
 from bus.errors import SettingsError
 from bus.files import Layout
 from bus.ledger.leaf import DayKeys, day_keys
@@ -24,7 +25,8 @@ from bus.ledger.query import Found, LedgerQuery
 from bus.ledger.store import Ledger
 from bus.ledger.verify import verify_ledger
 from bus.settings import Settings
-from bus.wire.hop import Hop, Verdict
+from bus.wire.delegation import parse_told, told
+from bus.wire.hop import Hop, HopTail, Verdict
 
 
 @click.group()
@@ -66,7 +68,15 @@ def hop_document(hop: Hop) -> dict[str, Any]:
     }
     for key, value in tail.items():
         document[key] = value.hex() if isinstance(value, bytes) else value
+    chain = parse_told(hop.tail.delegation)
+    document["delegation"] = list(chain.agents) if chain is not None else []
     return document
+
+
+def acting(tail: HopTail) -> str:
+    """The agent of a hop; under a delegation that held everyone who passed it on, the giver first."""
+    chain = parse_told(tail.delegation) if tail.code is not Code.DELEGATION else None
+    return told(chain.agents) if chain is not None else tail.agent or "?"
 
 
 def show_hops(found: list[Found], *, as_json: bool) -> None:
@@ -79,9 +89,8 @@ def show_hops(found: list[Found], *, as_json: bool) -> None:
         when = dt.datetime.fromtimestamp(hop.decided_at / 1000, dt.UTC).strftime("%H:%M:%S.%f")[:-3]
         colour = {Verdict.ALLOW: "green", Verdict.DENY: "red"}.get(tail.decision, "yellow")
         why = f"{tail.code} by {tail.rule}" if tail.code and tail.rule else str(tail.code) or tail.rule
-        who = tail.agent or "?"
         place = f"{tail.topic}/{hop.partition}@{hop.offset}"
-        line = f"{when} {hop.decision_id} [{colour}]{tail.decision:5}[/] {escape(f'{who} -> {place}  {why}')}"
+        line = f"{when} {hop.decision_id} [{colour}]{tail.decision:5}[/] {escape(f'{acting(tail)} -> {place}  {why}')}"
         out.print(line + (f"  {escape(tail.location)}" if tail.location else ""))
 
 

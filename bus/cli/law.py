@@ -11,7 +11,7 @@ import click
 from rich.markup import escape
 
 from bus import settings as settings_module
-from bus.cli.audit import open_query
+from bus.cli.audit import acting, open_query
 from bus.cli.output import EXIT_NO, emit, out, say
 from bus.codes import Code
 from bus.errors import Refused
@@ -105,6 +105,7 @@ def _rule(result: Result) -> str:
 @click.option("--tool", default="")
 @click.option("--purpose", default="")
 @click.option("--task-type", default="")
+@click.option("--by", "delegated_by", multiple=True, help="Who delegated to it, the first giver first.")
 @click.option("--label", "labels", multiple=True, help="What the record builds on; several times for several.")
 @click.option("--time", "at", default="", help="ISO 8601; now where it is not given.")
 @click.option("--load", type=float, default=0.0, help="The enforcer's, 1 is all its cores.")
@@ -121,6 +122,7 @@ def explain_command(
     tool: str,
     purpose: str,
     task_type: str,
+    delegated_by: tuple[str, ...],
     labels: tuple[str, ...],
     at: str,
     load: float,
@@ -147,6 +149,7 @@ def explain_command(
         task_type=task_type,
         purpose=purpose,
         labels=labels,
+        delegated_by=tuple(map(AgentId, delegated_by)),
         time_ms=_time(at),
         load=load,
         size=size,
@@ -179,7 +182,7 @@ def _explain_past(name: str, policy: Policy, *, as_json: bool) -> None:
     if not as_json:
         place = f" ({tail.location})" if tail.location else ""
         told = f"{tail.decision.value} by {tail.rule or tail.code.value}{place}"
-        out.print(escape(f"then: {told}, snapshot {tail.snapshot}, {tail.agent} -> {tail.domain}"))
+        out.print(escape(f"then: {told}, snapshot {tail.snapshot}, {acting(tail)} -> {tail.domain}"))
         for rule, kind, count in tail.guardrails:
             out.print(escape(f"  {rule} found {kind}, {count} times"))
     context = context_of(hop, policy)
@@ -265,7 +268,8 @@ def who(directory: Path | None, as_json: bool, agent: str, domain: str) -> None:
         {
             "domain": each.name,
             "tier": each.tier.name,
-            "produce": policy.writers(each),
+            "produce": [name for name in policy.writers(each) if policy.agents[name].roles & each.produce],
+            "delegates": [name for name in policy.writers(each) if not policy.agents[name].roles & each.produce],
             "consume": policy.openers(each),
         }
         for _, each in sorted(policy.domains.items())
@@ -273,15 +277,17 @@ def who(directory: Path | None, as_json: bool, agent: str, domain: str) -> None:
     ]
     if agent:
         for row in rows:
-            for key in ("produce", "consume"):
+            for key in ("produce", "delegates", "consume"):
                 row[key] = [name for name in row[key] if name == agent]
-        rows = [row for row in rows if row["produce"] or row["consume"]]
+        rows = [row for row in rows if row["produce"] or row["delegates"] or row["consume"]]
     if as_json:
         emit("policy-who", {"digest": policy.digest.hex(), "domains": rows})
     else:
         for row in rows:
             out.print(f"{row['domain']} ({row['tier']})")
             out.print(f"  may write: {', '.join(row['produce']) or 'nobody'}")
+            if row["delegates"]:
+                out.print(f"  under a delegation: {', '.join(row['delegates'])}")
             out.print(f"  may read:  {', '.join(row['consume']) or 'nobody'}")
     if not rows:
         say("nobody and nothing of that name in the policy")

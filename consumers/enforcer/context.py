@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bus.codes import Code
 from bus.crypto.dek import Dek
@@ -23,6 +23,7 @@ from bus.policy.question import Action, Context
 from bus.policy.rekeying import opening_digest
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
+from bus.wire.delegation import without_mac
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
@@ -30,11 +31,13 @@ from bus.wire.objects import Tombstone
 from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment, Proven
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
+from consumers.enforcer.rights import Right, right
 from consumers.enforcer.shapes import Shape
 
 if TYPE_CHECKING:
     from sealbus_native import Acceptor
 
+_NEVER: Final[tuple[int, DecidedProfile | None]] = (0, None)
 MAX_PROFILES = 4096
 """Decided profiles kept; emptied when full: what matters is the bound, not the order."""
 
@@ -45,6 +48,7 @@ class PartitionState:
     __slots__ = (
         "aad",
         "acceptor",
+        "delegated",
         "domain",
         "events",
         "generation",
@@ -76,6 +80,8 @@ class PartitionState:
         self.profiles: dict[tuple[AgentKey, bytes], DecidedProfile] = {}
         self.proven: dict[tuple[AgentKey, bytes, tuple[str, ...]], DecidedProfile] = {}
         """Like ``profiles``, by the labels that tickets proved."""
+        self.delegated: dict[tuple[AgentKey, bytes, Proven], tuple[int, DecidedProfile]] = {}
+        """Profiles that show a delegation, each with the time (ms) until which it holds."""
         self.shapes: dict[AgentKey, tuple[Shape, DecidedProfile]] = {}
         self.policy: Policy | None = None
         self.generation = 0
@@ -106,6 +112,7 @@ class PartitionState:
         self.hot.clear()
         self.profiles.clear()
         self.proven.clear()
+        self.delegated.clear()
         self.shapes.clear()
         if self.acceptor is not None:
             self.acceptor.clear(self.padding)
@@ -205,7 +212,13 @@ class EnforcerContext:
         return day in self._audit_roots
 
     def decide_proven(
-        self, state: PartitionState, key: AgentKey, prefixed: bytes, session: bytes, tickets: tuple[bytes, ...]
+        self,
+        state: PartitionState,
+        key: AgentKey,
+        prefixed: bytes,
+        at_ms: int,
+        session: bytes,
+        tickets: tuple[bytes, ...],
     ) -> DecidedProfile:
         """A profile with the label of what its message builds on, as ``tickets`` prove it. Raises WireError(decode)."""
         agent = self.policy.agents.get(key.agent)
@@ -213,8 +226,8 @@ class EnforcerContext:
             proven(tickets, self.keyring.epoch, self.deployment, session, self.policy.names(agent)) if agent else None
         )
         if labels is None or self.policy.scheme.parse(labels) is None:
-            return state.profiles.get((key, prefixed)) or self.decide_profile(state, key, prefixed)
-        return state.proven.get((key, prefixed, labels)) or self.decide_profile(state, key, prefixed, labels)
+            return state.profiles.get((key, prefixed)) or self.decide_profile(state, key, prefixed, at_ms)
+        return state.proven.get((key, prefixed, labels)) or self.decide_profile(state, key, prefixed, at_ms, labels)
 
     def ticket(self, key: AgentKey, obligations: Obligations, session: bytes) -> bytes:
         """The ticket of a released record; empty where it would be too long."""
@@ -222,21 +235,26 @@ class EnforcerContext:
         return issue(key.domain_epoch, self.deployment, session, obligations.label, readers)
 
     def decide_profile(
-        self, state: PartitionState, key: AgentKey, prefixed: bytes, labels: Proven = None
+        self, state: PartitionState, key: AgentKey, prefixed: bytes, at_ms: int, labels: Proven = None
     ) -> DecidedProfile:
-        """Decode, decide and mask a profile (behind its length) that was not seen before. Raises WireError(decode).
+        """Decode, decide and mask a profile (behind its length) that was not seen before, or shows a delegation; at the
+        effective time ``at_ms``. Raises WireError(decode).
 
         ``labels`` are those that tickets proved, in place of the highest that the agent could have read.
         """
+        until, delegated = state.delegated.get((key, prefixed, labels), _NEVER)
+        if delegated is not None and at_ms <= until:
+            return delegated
         if labels is None and (known := state.shapes.get(key)) is not None:
             masked = known[0].masked(prefixed)
             if masked is not None:
                 return known[1].with_values(prefixed, masked)
-        if len(state.profiles) + len(state.proven) >= MAX_PROFILES:
+        if len(state.profiles) + len(state.proven) + len(state.delegated) >= MAX_PROFILES:
             state.forget_decisions()
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
-        moments, decision = self._judge(state, key, profile, labels)
+        by = right(profile, key, self.keyring, self.deployment, at_ms)
+        moments, decision = self._judge(state, key, profile, labels, by)
         obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata
         shown = profile
@@ -259,8 +277,12 @@ class EnforcerContext:
             moments=moments,
             findings=findings,
             proven=labels,
+            lasting=not profile.delegation,
         )
-        if len(prefixed) <= MAX_CACHED_PROFILE and labels is not None:
+        if profile.delegation:
+            if len(prefixed) <= MAX_CACHED_PROFILE and not by.fault:
+                state.delegated[key, prefixed, labels] = (by.until, found)
+        elif len(prefixed) <= MAX_CACHED_PROFILE and labels is not None:
             state.proven[key, prefixed, labels] = found
         elif len(prefixed) <= MAX_CACHED_PROFILE:
             state.profiles[key, prefixed] = found
@@ -269,12 +291,14 @@ class EnforcerContext:
         return found
 
     def _judge(
-        self, state: PartitionState, key: AgentKey, profile: Profile, labels: Proven
+        self, state: PartitionState, key: AgentKey, profile: Profile, labels: Proven, by: Right
     ) -> tuple[Moments | None, Decision]:
         if profile.source != key.agent:
             return None, Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
         if profile.domain != state.domain:
             return None, Decision(Code.WRONG_DOMAIN, "domain", "", why="the envelope names another domain")
+        if by.fault:
+            return None, Decision(Code.DELEGATION, f"delegation.{by.fault}", "", why="the delegation does not hold")
         context = Context(
             kind=profile.kind,
             target=profile.target,
@@ -283,6 +307,7 @@ class EnforcerContext:
             task_type=profile.task_type,
             purpose=profile.purpose,
             user=profile.on_behalf_of.hex(),
+            delegated_by=by.givers,
             labels=(*profile.labels, *(self.policy.floor(key.agent) if labels is None else labels)),
         )
         asked = key.agent, Action.PRODUCE, state.domain
@@ -341,7 +366,7 @@ class EnforcerContext:
             labels=_labels(told, obligations),
             metadata_keys=tuple(sorted(told.metadata)) if told else (),
             on_behalf_of=profile.on_behalf_of if profile else b"",
-            delegation=profile.delegation if profile else b"",
+            delegation=without_mac(profile.delegation) if profile and profile.delegation else b"",
             guardrails=findings,
             facts=_facts(agent, told, moment.load, shown),
             breaker=moment.breaker,

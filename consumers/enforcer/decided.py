@@ -31,11 +31,13 @@ class DecidedProfile:
 
     ``profile`` may be that of another record of the same shape: only values of its metadata differ. ``moments`` asks
     the conditions of the moment, where there is something to ask. ``proven``: the labels that tickets proved.
+    ``lasting`` is False where it holds for some time only, under a delegation: nothing but the context remembers it.
     """
 
     __slots__ = (
         "decision",
         "findings",
+        "lasting",
         "masked",
         "moments",
         "policy_digest",
@@ -59,6 +61,8 @@ class DecidedProfile:
         moments: Moments | None = None,
         findings: Findings = (),
         proven: Proven = None,
+        *,
+        lasting: bool = True,
     ) -> None:
         self.prefixed = prefixed
         self.profile = profile
@@ -70,6 +74,7 @@ class DecidedProfile:
         self.moments = moments
         self.findings = findings
         self.proven = proven
+        self.lasting = lasting
         self.variants: dict[object, DecidedProfile] = {}
 
     def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:

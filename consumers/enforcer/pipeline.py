@@ -8,8 +8,8 @@ The steps, in the order in which ``enforce_batch`` runs them for each record:
  4. epoch valid at the broker's append time (`epoch-early`, `epoch-late`)
  5. sequence window: replay, gap (`replay`, `too-many-instances`)
  6. open and step over the envelope (`open`, `decode`, `expired`, `future`)
- 7. decide: identity, domain, policy (`unverified`, `wrong-domain`, rules, `tier-unavailable`, `tier-floor`), then
-    conditions of the moment (`condition`)
+ 7. decide: identity, domain, delegation, policy (`unverified`, `wrong-domain`, `delegation`, rules,
+    `tier-unavailable`, `tier-floor`), then conditions of the moment (`condition`)
  8. guardrails over payload and metadata (`guardrail`)
  9. mask metadata, and fields of the payload (`mask`); rate and circuit breaker (`throttled`, `breaker-open`)
 10. protect for the tier, and
@@ -134,12 +134,13 @@ def enforce_batch(
             # 7. Decide; the same profile of the same agent was decided before.
             if inspector is not None and inspector.by_ticket:
                 ticket_at, ticket_end, shown = envelope.tickets(plain, causes_end)
-                decided = context.decide_proven(state, key, profile, session, shown)
+                decided = context.decide_proven(state, key, profile, highest, session, shown)
             elif last is not None and profile is last.prefixed:
                 decided = last
             else:
-                decided = profiles.get((key, profile)) or context.decide_profile(state, key, profile)
-                hot[key_id] = decided
+                decided = profiles.get((key, profile)) or context.decide_profile(state, key, profile, highest)
+                if decided.lasting:
+                    hot[key_id] = decided
             if int.from_bytes(plain[message + 24 : message + 32], "big") < highest:
                 raise _Refusal(Code.EXPIRED)
             if int.from_bytes(plain[message + 16 : message + 24], "big") > highest + skew:

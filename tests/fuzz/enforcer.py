@@ -147,12 +147,13 @@ def plaintext(**changes: object) -> bytes:
 
 PLAINTEXTS = (
     raw("envelope.frame"),
-    plaintext(kind=envelope.Kind.TOOL_CALL, target="exe-1", tool="search.web"),
+    plaintext(kind=envelope.Kind.TOOL_CALL, target="exe-1", tool="search.web", delegation=b""),
     plaintext(chunk=None, tickets=(), field_protection=(), traceparent="", causation_ids=()),
     plaintext(metadata={}, labels=(), notify=False, tier_floor=None, delegation=b""),
 )
 REFUSED_PLAINTEXTS = (
     plaintext(source=OUTSIDER),
+    plaintext(delegation=generate.DELEGATION["first"]["value"]),
     plaintext(domain="coordination"),
     plaintext(kind=envelope.Kind.RPC_REQUEST),
     plaintext(tier_floor=generate.Tier.FHE),

@@ -69,7 +69,10 @@ DOCUMENT = canonical(
         "global": {"credential_rotation_interval_ms": 600_000},
         "topics": {"partitions": 8, "replication": 1, "retention_ms": 86_400_000, "backlog_horizon_ms": 86_400_000},
         "domains": {DOMAIN: _domain("RETRIEVAL"), OTHER_DOMAIN: _domain("PLAINTEXT")},
-        "agents": {WRITER: {"roles": list(generate.ROLES)}, OUTSIDER: {"roles": ["OUTSIDER"]}},
+        "agents": {
+            **{each: {"roles": list(generate.ROLES)} for each in (WRITER, generate.GIVER, generate.TARGET)},
+            OUTSIDER: {"roles": ["OUTSIDER"]},
+        },
     }
 )
 POLICY = compile_policy(DOCUMENT)

@@ -174,7 +174,7 @@ def tiles(made: Derivation, start: int, end: int) -> None:
 
 def test_hops_that_fill_more_than_one_block_tile_the_interval():
     context, place = WORLD.context(), state()
-    _, made = run(context, place, *many(*[{"delegation": bytes(15_000)}] * 80), first=100)
+    _, made = run(context, place, *many(*[{"purpose": "x" * 15_000}] * 80), first=100)
     assert len(made.blocks) == 3
     assert all(len(value) <= hopblock.MAX_VALUE for value in made.blocks)
     assert [hop.offset for hop in hops_of(made)] == list(range(100, 180))

@@ -309,10 +309,10 @@ def test_one_record_that_fails_unexpectedly_is_refused_and_the_batch_goes_on(mon
     values = [made_by.seal(0, plaintext(task_type=each))[1] for each in ("fine", "bad", "fine")]
     decide = EnforcerContext.decide_profile
 
-    def failing(self: EnforcerContext, where: PartitionState, key: object, prefixed: bytes) -> object:
+    def failing(self: EnforcerContext, where: PartitionState, key: object, prefixed: bytes, at_ms: int) -> object:
         if b"bad" in prefixed:
             raise KeyError("a defect")
-        return decide(self, where, key, prefixed)
+        return decide(self, where, key, prefixed, at_ms)
 
     monkeypatch.setattr(EnforcerContext, "decide_profile", failing)
     with caplog.at_level(logging.ERROR, "bus.enforcer"):
@@ -337,7 +337,7 @@ def test_an_unexpected_failure_before_the_mac_names_no_agent(monkeypatch):
 
 # What goes on.
 def test_an_accepted_record_is_released_with_its_metadata_masked_and_its_payload_untouched():
-    told = {"metadata": {"sender_ip": "10.0.0.1", "locale": "en"}, "delegation": b"token", "tickets": (b"t",)}
+    told = {"metadata": {"sender_ip": "10.0.0.1", "locale": "en"}, "tickets": (b"t",)}
     plain = plaintext(payload=b"\x00payload\xff", cell=512, **told)
     (outcome,) = enforce(WORLD.context(), state(), WORLD.sealer().seal(0, plain)[1])
     content = envelope.unpad(outcome.plaintext)
@@ -349,7 +349,6 @@ def test_an_accepted_record_is_released_with_its_metadata_masked_and_its_payload
     assert released.payload == b"\x00payload\xff"
     assert released.message == given_in.message
     assert released.profile.metadata == {"locale": "en"}
-    assert released.profile.delegation == b""
     assert released.profile.source == WRITER
     assert outcome.message_id == given_in.message.message_id
 
