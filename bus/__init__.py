@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bus.client.bus import Bus
+    from bus.client.delegation import Delegation
     from bus.client.delivery import Delivery
     from bus.client.sent import Sent
     from bus.errors import BusError, CircuitOpen, Denied, Erased, Refused, RetryLater, Throttled
@@ -21,6 +22,7 @@ __all__ = [
     "Bus",
     "BusError",
     "CircuitOpen",
+    "Delegation",
     "Delivery",
     "Denied",
     "Erased",
@@ -35,6 +37,7 @@ _HOMES = {
     "Bus": "bus.client.bus",
     "BusError": "bus.errors",
     "CircuitOpen": "bus.errors",
+    "Delegation": "bus.client.delegation",
     "Delivery": "bus.client.delivery",
     "Denied": "bus.errors",
     "Erased": "bus.errors",

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_type_hints
@@ -18,6 +18,7 @@ from bus.attester.chosen import choose
 from bus.authority.trust import read_trust
 from bus.client.authority import AuthorityClient
 from bus.client.composer import Composer, check_text, session_of
+from bus.client.delegation import Delegating, Delegation, end_of
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.leases import LeaseKeeper
@@ -40,6 +41,7 @@ from bus.policy.model import DomainPolicy, Policy
 from bus.policy.question import Action, Context
 from bus.settings import Issuing, Settings
 from bus.wire import records
+from bus.wire.delegation import Block
 from bus.wire.envelope import Kind
 from bus.wire.hop import Verdict
 from bus.wire.names import DomainName, Tier, agent_id
@@ -117,14 +119,16 @@ class Bus:
         tier_floor: Tier | None = None,
         expires_in: float = DEFAULT_TTL_S,
         partition_key: str = "",
+        delegation: Delegation | None = None,
         confirm: Confirm = "stored",
         timeout: float = 30.0,
     ) -> Sent:
         """Publish one message and return once it is ``queued``, ``stored`` (acks=all, default) or ``decided``.
 
-        Raises Denied before sending where the policy says no, TooLarge, Refused(schema) for a payload that is not
-        JSON or bytes, AccessRefused where the broker says no or keys wait for an attestation that it does not have,
-        RetryLater where it may succeed later. ``decided`` also raises what ``Sent.decision`` raises.
+        With a ``delegation`` it is written by the right of who gave it. Raises Denied before sending where the policy
+        says no, TooLarge, Refused(schema) for a payload that is not JSON or bytes, AccessRefused where the broker says
+        no or keys wait for an attestation that it does not have, RetryLater where it may succeed later. ``decided``
+        also raises what ``Sent.decision`` raises.
         """
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
@@ -134,6 +138,7 @@ class Bus:
         if policy.propagate is Propagate.TICKETS:
             shown = self._sessions.shown(session, causation)
         tickets, proven = shown or ((), None)
+        token, givers = delegation.shown(self._agent, domain, kind, tool) if delegation is not None else (b"", ())
         route = self._composer.route(
             policy,
             domain,
@@ -147,6 +152,8 @@ class Bus:
             content_type,
             metadata,
             proven=proven,
+            delegation=token,
+            delegated_by=givers,
             notify=confirm == "decided",
         )
         if partition_key:
@@ -163,6 +170,30 @@ class Bus:
         if confirm == "decided":
             sent.decision(timeout)
         return sent
+
+    def delegate(
+        self,
+        to: str,
+        *,
+        domains: Iterable[str],
+        kinds: Iterable[Kind] = (),
+        tools: Iterable[str] = (),
+        minutes: float = 5.0,
+        under: Delegation | None = None,
+    ) -> Delegation:
+        """This agent's right to write ``domains``, for ``to`` alone: only some kinds or tools where they are told.
+        ``under`` a delegation that this agent was given it passes that one on, and can only narrow it.
+
+        It ends after ``minutes``, with the key epoch of its domain or with the one that it is under, whichever is first
+        (``Delegation.not_after``). Raises Denied where the policy, or the delegation, gives this agent no such right or
+        ``to`` may not act for others; WireError or Refused(schema); RetryLater where there is no key now.
+        """
+        block = Block(agent_id(to), end_of(minutes), frozenset(kinds), frozenset(tools))
+        settings = self._settings
+        way = Delegating(self._agent, self._policy(), self._keys, settings.deployment_id, settings.grace_ms)
+        if under is None:
+            return Delegation([way.first(block, domain) for domain in domains])
+        return Delegation([way.passed_on(block, domain, under) for domain in domains])
 
     def _sender(self) -> Publisher:
         with self._lock:

@@ -72,15 +72,19 @@ class Composer:
         metadata: Mapping[str, str] | None,
         *,
         proven: tuple[str, ...] | None = None,
+        delegation: bytes = b"",
+        delegated_by: tuple[AgentId, ...] = (),
         notify: bool,
     ) -> Route:
-        """``proven``: labels of what it builds on, where tickets prove them.
+        """``proven``: labels of what it builds on, where tickets prove them; ``delegated_by``: whose right the
+        ``delegation`` passes on.
 
         Raises Denied where ``policy`` says no, Refused(schema) for what is no text, TooLarge or WireError."""
         if policy is not self._policy:
             self._routes, self._policy = {}, policy
         told = tuple(metadata.items()) if metadata else ()
-        name = (domain, kind, target, tool, task_type, *labels, purpose, tier_floor, content_type, notify, proven, told)
+        said = (domain, kind, target, tool, task_type, *labels, purpose, tier_floor, content_type, notify)
+        name = (*said, proven, told, delegation)
         found = self._routes.get(name)
         if found is None:
             check_text("purpose", purpose)
@@ -92,6 +96,7 @@ class Composer:
                 task_type=task_type,
                 purpose=purpose,
                 labels=(*labels, *(policy.floor(self._agent) if proven is None else proven)),
+                delegated_by=delegated_by,
             )
             decision = decide_constant(self._agent, Action.PRODUCE, DomainName(domain), context, policy)
             if not decision.allowed:
@@ -115,6 +120,7 @@ class Composer:
                 notify=notify,
                 content_type=content_type,
                 metadata=dict(told),
+                delegation=delegation,
             )
             prefixed = codec.prefixed(envelope.encode_profile(profile))
             if len(self._routes) >= MAX_ROUTES:

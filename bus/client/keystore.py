@@ -112,6 +112,12 @@ class KeyStore:
             hint="does the issuer run, and is the agent in agents.yaml? `bus doctor`",
         )
 
+    def held(self, domain: DomainName, epoch: int) -> DomainBundle | None:
+        """The keys of one epoch of ``domain``, where they are held."""
+        self.refresh()
+        found = self._bundles.get(epoch)
+        return found[1].get(domain) if found is not None else None
+
     def reading(self, domain: DomainName, epoch: int) -> tuple[ReadingKey, ...] | None:
         """Keys that may open records of ``epoch``; None where there are none any more: newer ones are there.
 
