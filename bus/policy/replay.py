@@ -131,7 +131,6 @@ def context_of(hop: Hop, draft: Policy) -> Context | None:
         tool=tail.tool,
         task_type=facts.get("task_type", ""),
         purpose=tail.purpose,
-        user=tail.on_behalf_of.hex(),
         labels=(*claimed, *_built_on(hop, draft)),
         delegated_by=chain.agents[:-1] if chain is not None else (),
         time_ms=hop.append_time,

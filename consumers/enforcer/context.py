@@ -306,7 +306,6 @@ class EnforcerContext:
             tool=profile.tool,
             task_type=profile.task_type,
             purpose=profile.purpose,
-            user=profile.on_behalf_of.hex(),
             delegated_by=by.givers,
             labels=(*profile.labels, *(self.policy.floor(key.agent) if labels is None else labels)),
         )
