@@ -40,19 +40,16 @@ class Moments:
         self._asked = principal, action, resource
         self._context = context
         self._policy = policy
-        self._looks = domain.looks if domain is not None else frozenset()
+        looks = domain.looks if domain is not None else frozenset()
+        self._looks = None if looks is None else tuple(each in looks for each in (Look.MINUTE, Look.LOAD, Look.SIZE))
         self._known: dict[tuple[int, float, int], Decision] = {}
 
     def at(self, time_ms: int, load: float, size: int) -> Decision:
         """What ``decide_moment`` answers for a record of this profile then."""
-        looks = self._looks
-        if looks is None:
+        if self._looks is None:
             return self._decide(time_ms, load, size)
-        moment = (
-            time_ms // MINUTE_MS if Look.MINUTE in looks else 0,
-            load if Look.LOAD in looks else 0.0,
-            size if Look.SIZE in looks else 0,
-        )
+        minute, loaded, sized = self._looks
+        moment = time_ms // MINUTE_MS if minute else 0, load if loaded else 0.0, size if sized else 0
         found = self._known.get(moment)
         if found is None:
             if len(self._known) >= MAX_MOMENTS:
