@@ -566,6 +566,9 @@ class OneEpoch:
     def __init__(self) -> None:
         self.world = World()
 
+    def check(self, domain: str) -> None:
+        """No key is withheld."""
+
     def sending(self, domain: str, _now_ms: int) -> DomainBundle:
         epoch = replace(self.world.root(domain)[0], not_after=time.time_ns() // 1_000_000 + 60_000)
         return DomainBundle(epoch, self.world.keys(WRITER, domain), ())
