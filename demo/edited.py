@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from bus.cli.audit import open_query
 from bus.client.bus import Bus
 from bus.client.sent import Sent
 from bus.errors import Denied
 from bus.stack.local import BUNDLED_POLICIES, Stack
-from bus.wire.hop import Hop
+from demo.hops import WAIT_S, by_message
 
-WAIT_S = 60.0
 PAUSE_S = 0.01
 
 
@@ -54,18 +52,6 @@ class Writer:
         self._thread.join()
 
 
-def hops_of(stack: Stack, sent: list[Sent]) -> dict[str, Hop]:
-    """Hops by message id, once every one of ``sent`` has its own."""
-    wanted = {str(each.id) for each in sent}
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        found = {each.hop.message_id.hex(): each.hop for each in open_query(stack.settings).search({})}
-        known = {name: found[name.replace("-", "")] for name in wanted if name.replace("-", "") in found}
-        if len(known) == len(wanted) or time.monotonic() > deadline:
-            return known
-        time.sleep(0.1)
-
-
 def switched(stack: Stack, home: Path) -> tuple[bool, str]:
     """Whether nothing was lost or refused over the switch, and the figures."""
     with Bus("orchestrator-1") as me, Writer(me) as writer:
@@ -75,11 +61,11 @@ def switched(stack: Stack, home: Path) -> tuple[bool, str]:
         at = time.time() * 1000
         while True:
             probe = me.publish("coordination", {"probe": True}, confirm="decided")
-            hop = hops_of(stack, [probe])[str(probe.id)]
+            hop = by_message(stack, [probe])[str(probe.id)]
             if hop.tail.snapshot >= number or time.monotonic() - began > WAIT_S:
                 break
         live = max(0, int(hop.decided_at - at))
-    told = hops_of(stack, writer.sent)
+    told = by_message(stack, writer.sent)
     refused = [hop for hop in told.values() if hop.tail.code]
     missing = len(writer.sent) - len(told)
     figure = f"applied in {applied} ms, live {live} ms later, {len(writer.sent)} records, {missing} lost"

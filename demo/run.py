@@ -15,7 +15,6 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from bus.authority.trust import read_trust
-from bus.cli.audit import open_query
 from bus.cli.output import out
 from bus.client.bus import Bus, Subscription
 from bus.client.delivery import Delivery
@@ -28,14 +27,14 @@ from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 from bus.tiers.base import TIERS
 from bus.wire import derived
-from bus.wire.hop import Hop
 from bus.wire.names import AgentId, domain_topics
+from demo.credentials import attested, enrolled, rotated, short_lived
 from demo.edited import redacted, refused, switched
+from demo.hops import WAIT_S, by_place
 from demo.observer import look
 from demo.raw import RawClient, plaintext
 from demo.traces import Say, load_traces
 
-WAIT_S = 60.0
 METADATA = {"sender_ip": "10.20.30.40", "routing_path": "gateway>planner", "internal_id": "n-17", "timestamp": "now"}
 
 
@@ -64,12 +63,13 @@ def run(*, keep: bool = False) -> int:
     home = Path(tempfile.mkdtemp(prefix="sealbus-demo-"))
     secure = control = None
     try:
-        secure = _stack(home / "sealed", BUNDLED_POLICIES)
+        secure = _stack(dataclasses.replace(Settings(), state=home / "sealed", policies=BUNDLED_POLICIES))
         with _configured(secure):
             _secured(secure, narrator, home)
-        control = _stack(home / "plain", _plaintext_policies(home))
+        control = _stack(short_lived(dataclasses.replace(Settings(), state=home / "plain"), _plaintext_policies(home)))
         with _configured(control):
             _control(control, narrator)
+            _credentials(control, narrator, home)
     finally:
         for stack in (secure, control):
             if stack is not None and not keep:
@@ -85,8 +85,7 @@ def run(*, keep: bool = False) -> int:
     return narrator.failed
 
 
-def _stack(state: Path, policies: Path) -> Stack:
-    settings = dataclasses.replace(Settings(), state=state, policies=policies)
+def _stack(settings: Settings) -> Stack:
     stack = Stack(prepare(settings))
     began = time.monotonic()
     stack.up(lambda _: None)
@@ -178,7 +177,7 @@ def _secured(stack: Stack, narrator: Narrator, home: Path) -> None:
     _broker_refuses(stack, narrator)
     _observer(stack, narrator)
     narrator.expect("the law is edited while agents write", *switched(stack, home))
-    narrator.expect("an address in a message, and in a tool's arguments, is redacted", *redacted())
+    narrator.expect("an address in a message and in a tool's arguments", *redacted())
     narrator.expect("a record for another tenant is refused", *refused("analyst-1", "tenants"))
     narrator.expect("a record for another zone without a flow is refused", *refused("executor-2", "zones"))
     _ledger(stack, narrator, len(messages))
@@ -263,26 +262,12 @@ def _refusals(stack: Stack, narrator: Narrator) -> None:
         ("a tier that this release cannot protect for", "pii_inference.in", unavailable, "tier-unavailable"),
     ]
     places = [(topic, raw.produce(topic, value)) for _, topic, value, _ in cases]
-    hops = _wait_hops(stack, places)
+    hops = by_place(stack, places)
     for (what, _, value, code), place in zip(cases, places, strict=True):
         hop = hops.get(place)
         told = f"{hop.tail.code or 'ALLOW'} {hop.tail.rule} {hop.tail.location}" if hop else "no hop"
         right = hop is not None and hop.tail.code == code and hop.origin_digest == hashlib.sha256(value).digest()
         narrator.expect(what, right, told.strip())
-
-
-def _wait_hops(stack: Stack, places: list[tuple[str, int]]) -> dict[tuple[str, int], Hop]:
-    """Hops of partition 0 by (topic, offset), once all of ``places`` are in the ledger."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        found = {
-            (each.hop.tail.topic, each.hop.offset): each.hop
-            for each in open_query(stack.settings).search({})
-            if each.hop.partition == 0
-        }
-        if all(place in found for place in places) or time.monotonic() > deadline:
-            return found
-        time.sleep(0.1)
 
 
 def _broker_refuses(stack: Stack, narrator: Narrator) -> None:
@@ -313,6 +298,15 @@ def _control(stack: Stack, narrator: Narrator) -> None:
     seen = look(stack.layout.state / "kafka" / "data", items)
     figure = f"{len(seen.items)} of {len(items)} in {seen.bytes_read:,} bytes"
     narrator.expect("control: the same traffic in PLAINTEXT", quiet.failed == 0 and seen.items == items, figure)
+
+
+def _credentials(stack: Stack, narrator: Narrator, home: Path) -> None:
+    """On the control's stack, whose keys come from an authority and live for seconds."""
+    narrator.expect("agents enrolled with one-time tokens, on the record", *enrolled(stack))
+    told, stolen = rotated(stack, home)
+    narrator.expect("keys and tokens rotate while an agent writes", *told)
+    narrator.expect("a copy of its folder, after its window", *stolen.refused())
+    narrator.expect("only who attests gets keys of a domain that asks for it", *attested())
 
 
 def _ledger(stack: Stack, narrator: Narrator, published: int) -> None:
