@@ -48,6 +48,7 @@ class Code(StrEnum):
     TENANTS = "tenants"
     ZONES = "zones"
     DELEGATES = "delegates"
+    USER = "user"
     PRODUCE = "produce"
     CONSUME = "consume"
     KINDS = "kinds"

@@ -114,6 +114,7 @@ class Settings:
     tpm_tcti: str = "device:/dev/tpmrm0"
     tpm_chain: Path = UNSET
     tpm_pcr: int = 14
+    user_issuers: Path = UNSET
     instance: str = ""
     http: str = ""
     key_provider: Custody = Custody.FILE

@@ -7,8 +7,6 @@ deployment's own keys. Files and the keys' rotation are elsewhere (``bus.authori
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 import uuid
@@ -21,6 +19,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from bus.codes import Code
+from bus.crypto.jose import json_part
 from bus.errors import Expired, Refused, Unverified
 
 ALGORITHM: Final = "ES256"
@@ -107,7 +106,7 @@ def verify(
     if len(token) > MAX_TOKEN or len(parts) != 3 or not all(_PART.match(part) for part in parts):
         raise refuse("form", f"expected three base64url parts of at most {MAX_TOKEN} bytes, found {len(token)} bytes")
     # 2. Header.
-    header = _object(parts[0])
+    header = json_part(parts[0])
     if header is None or set(header) != {"alg", "typ", "kid"} or header["typ"] != "JWT":
         raise refuse("header", "expected a header of alg, typ and kid alone")
     if header["alg"] != ALGORITHM:
@@ -122,7 +121,7 @@ def verify(
     except (JoseError, ValueError):
         raise refuse("signature", "the signature does not hold") from None
     # 5. Claims.
-    claims = _object(parts[1])
+    claims = json_part(parts[1])
     if (
         claims is None
         or not all(isinstance(claims.get(name), str) for name in _TEXT)
@@ -143,19 +142,3 @@ def verify(
     if ends <= now_ms - skew_ms:
         raise Expired(f"token of {claims['sub']}: expired {now_ms - ends} ms ago")
     return Claims(claims["sub"], claims["jti"], begins, ends)
-
-
-def _object(part: bytes) -> dict[str, Any] | None:
-    """The JSON object in a part of a token, or None. Two values of one name are refused: which counts is a guess."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name twice")
-        return found
-
-    try:
-        value = json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)), object_pairs_hook=once)
-    except (binascii.Error, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -17,7 +17,7 @@ from bus.attester.base import Attester
 from bus.attester.chosen import choose
 from bus.authority.trust import read_trust
 from bus.client.authority import AuthorityClient
-from bus.client.composer import Composer, check_text, session_of
+from bus.client.composer import Composer, check_text, session_of, user_token_bytes
 from bus.client.delegation import Delegating, Delegation, end_of
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
@@ -120,12 +120,14 @@ class Bus:
         expires_in: float = DEFAULT_TTL_S,
         partition_key: str = "",
         delegation: Delegation | None = None,
+        user_token: str = "",
         confirm: Confirm = "stored",
         timeout: float = 30.0,
     ) -> Sent:
         """Publish one message and return once it is ``queued``, ``stored`` (acks=all, default) or ``decided``.
 
-        With a ``delegation`` it is written by the right of who gave it. Raises Denied before sending where the policy
+        With a ``delegation`` it is written by the right of who gave it, with a ``user_token`` (a JWT) on behalf of that
+        user, whom the enforcer verifies; readers get neither. Raises Denied before sending where the policy
         says no, TooLarge, Refused(schema) for a payload that is not JSON or bytes, AccessRefused where the broker says
         no or keys wait for an attestation that it does not have, RetryLater where it may succeed later. ``decided``
         also raises what ``Sent.decision`` raises.
@@ -153,6 +155,7 @@ class Bus:
             metadata,
             proven=proven,
             delegation=token,
+            user_token=user_token_bytes(user_token),
             delegated_by=givers,
             notify=confirm == "decided",
         )

@@ -15,6 +15,7 @@ import uuid_utils
 
 from bus.client.delivery import Delivery
 from bus.codes import Code
+from bus.crypto.users import MAX_TOKEN, claimed
 from bus.errors import Denied, Refused, TooLarge
 from bus.policy.decide import decide_constant
 from bus.policy.model import Policy
@@ -74,17 +75,18 @@ class Composer:
         proven: tuple[str, ...] | None = None,
         delegation: bytes = b"",
         delegated_by: tuple[AgentId, ...] = (),
+        user_token: bytes = b"",
         notify: bool,
     ) -> Route:
         """``proven``: labels of what it builds on, where tickets prove them; ``delegated_by``: whose right the
-        ``delegation`` passes on.
+        ``delegation`` passes on; ``user_token``: of the user on whose behalf it is, whom nobody verified here.
 
         Raises Denied where ``policy`` says no, Refused(schema) for what is no text, TooLarge or WireError."""
         if policy is not self._policy:
             self._routes, self._policy = {}, policy
         told = tuple(metadata.items()) if metadata else ()
         said = (domain, kind, target, tool, task_type, *labels, purpose, tier_floor, content_type, notify)
-        name = (*said, proven, told, delegation)
+        name = (*said, proven, told, delegation, user_token)
         found = self._routes.get(name)
         if found is None:
             check_text("purpose", purpose)
@@ -97,6 +99,7 @@ class Composer:
                 purpose=purpose,
                 labels=(*labels, *(policy.floor(self._agent) if proven is None else proven)),
                 delegated_by=delegated_by,
+                user=claimed(user_token) if user_token else "",
             )
             decision = decide_constant(self._agent, Action.PRODUCE, DomainName(domain), context, policy)
             if not decision.allowed:
@@ -121,6 +124,7 @@ class Composer:
                 content_type=content_type,
                 metadata=dict(told),
                 delegation=delegation,
+                on_behalf_of=user_token,
             )
             prefixed = codec.prefixed(envelope.encode_profile(profile))
             if len(self._routes) >= MAX_ROUTES:
@@ -167,6 +171,14 @@ def check_text(name: str, text: str) -> None:
         text.encode()
     except (UnicodeEncodeError, AttributeError):
         raise Refused(f"{name}: expected text, found {text!r}", code=Code.SCHEMA) from None
+
+
+def user_token_bytes(token: str) -> bytes:
+    """A user's token for an envelope. Raises Refused(schema) for what is none."""
+    data = token.encode("ascii", "replace")
+    if token and (data.count(b".") != 2 or b"?" in data or len(data) > MAX_TOKEN):
+        raise Refused(f"user_token: expected a JWT of at most {MAX_TOKEN} bytes", code=Code.SCHEMA)
+    return data
 
 
 def session_of(correlation: str, causation: Sequence[uuid.UUID | Delivery]) -> str:

@@ -114,6 +114,7 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "padding": domain.padding,
         "computation": domain.computation,
         "blind_index": domain.blind_index,
+        "user_required": domain.user_required,
     }
     optional = {key: value for key, value in optional.items() if value}
     if domain.tools is not None:

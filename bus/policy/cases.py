@@ -60,6 +60,7 @@ def rules_of(policy: Policy) -> frozenset[str]:
     names = {f"{domain}.{action}" for domain in policy.domains for action in Action}
     names |= {f"{each.name}.tools" for each in policy.domains.values() if each.tools is not None}
     names |= {f"{each.name}.delegates" for each in policy.domains.values() if each.delegates}
+    names |= {f"{each.name}.user" for each in policy.domains.values() if each.user_required}
     names |= {f"{each.name}.kinds" for each in policy.domains.values() if each.kinds is not None}
     names |= {condition.name for each in policy.domains.values() for condition in each.when}
     names |= {rule.name for each in policy.domains.values() for rule in each.guardrails if rule.then == "deny"}

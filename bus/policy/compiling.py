@@ -189,5 +189,6 @@ class _Parts:
             padding=each.get("padding", 0),
             delegates=frozenset(map(RoleName, each.get("delegates", ()))),
             computation=each.get("computation", "tee"),
+            user_required=each.get("user_required", False),
             blind_index=tuple(each.get("blind_index", ())),
         )

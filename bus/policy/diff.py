@@ -92,6 +92,7 @@ def _scalars(
         ("rate_limit", _rate(before.rate), _rate(after.rate), _wider(before.rate, after.rate)),
         ("padding", before.padding, after.padding, after.padding < before.padding),
         ("max_token_age_ms", *_ages(name, live, draft)),
+        ("user_required", before.user_required, after.user_required, before.user_required),
         ("blind_index", *_indexed(before, after)),
         ("computation", before.computation, after.computation, True),
         ("circuit_breaker", str(before.breaker), str(after.breaker), before.breaker is not None),

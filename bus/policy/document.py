@@ -162,6 +162,7 @@ class Domain(Strict):
     max_token_age_ms: Annotated[int, Field(ge=1000, le=900_000)] | None = None
     padding: Annotated[int, Field(ge=256, le=16_384)] | None = None
     computation: Literal["tee", "mpc"] | None = None
+    user_required: bool = False
     blind_index: Annotated[list[FieldText], Field(min_length=1, max_length=8)] | None = None
 
     @property

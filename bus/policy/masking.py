@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from bus.guardrails.unpack import once
 from bus.policy.model import MaskRule
-from bus.wire.envelope import Profile
+from bus.wire.envelope import Profile, user_digest
 
 NEVER_KEPT: Final = frozenset({"sender_ip", "routing_path", "internal_id", "timestamp"})
 KEPT: Final = frozenset({"content_encoding", "content_language", "locale", "priority"})
@@ -81,11 +81,12 @@ def _general(value: str) -> str:
 
 
 def mask_profile(profile: Profile, rules: Sequence[MaskRule] = (), key: bytes = b"", *, masked: bool) -> Profile:
-    """``profile`` as readers get it. The delegation token is for the enforcer and never goes on."""
+    """``profile`` as readers get it. The delegation and the user's token are for the enforcer and never go on; of the
+    latter its digest does."""
     metadata: Mapping[str, str] = profile.metadata
     if masked or rules:
         metadata = mask_metadata(metadata, rules, key, allowlist=masked)
-    return replace(profile, metadata=metadata, delegation=b"")
+    return replace(profile, metadata=metadata, delegation=b"", on_behalf_of=user_digest(profile.on_behalf_of))
 
 
 def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes:

@@ -126,6 +126,8 @@ class DomainPolicy:
     padding: int = 0
     """Records are filled to a multiple of so many bytes before they are sealed; 0 not at all."""
     delegates: frozenset[RoleName] = frozenset()
+    user_required: bool = False
+    """Whether records must be on behalf of a verified user."""
     """Roles that may write under a delegation alone, from an agent that may produce."""
     computation: str = "tee"
     """How a domain of tier COMPUTATION computes: "tee" or "mpc"."""

@@ -65,6 +65,10 @@ def _changed(origin: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
                 if not made["domains"][name][key] and key not in ("produce", "consume"):
                     del made["domains"][name][key]
                 yield f"{name}: {key} without {each}", locations.get(key, ""), made
+        if domain.get("user_required"):
+            made = copy.deepcopy(origin)
+            del made["domains"][name]["user_required"]
+            yield f"{name}: no user required", locations.get("user_required", ""), made
         for key in ("produce", "consume"):
             for role in _others(origin, domain[key]):
                 made = copy.deepcopy(origin)

@@ -26,8 +26,8 @@ class Context:
     ``labels`` are the record's own beside the domain's. ``tenant`` and ``to`` say where it goes where that is not the
     principal's tenant and zone. ``delegated_by`` passed on the right that the principal acts under, the first has it
     by itself; empty where the principal acts by its own. ``time_ms`` is the broker's append time, ``load`` the
-    enforcer's (1 is all its cores). ``user`` is a verified one: what an envelope says (``on_behalf_of``) is the agent's
-    word, so that the enforcer leaves it empty.
+    enforcer's (1 is all its cores). ``user`` is the id of the one on whose behalf it is, whose token was verified
+    (``bus.crypto.users``); empty where there is none.
     """
 
     kind: Kind = Kind.MESSAGE

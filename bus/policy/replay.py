@@ -113,7 +113,7 @@ def context_of(hop: Hop, draft: Policy) -> Context | None:
     None where it keeps too little, or what this release does not know.
     """
     tail, facts = hop.tail, hop.tail.facts
-    if "roles" not in facts or not tail.kind or tail.code is Code.DELEGATION:
+    if "roles" not in facts or not tail.kind or tail.code is Code.DELEGATION or tail.rule.startswith("user."):
         return None
     chain = parse_told(tail.delegation)
     if chain is None and tail.delegation:
@@ -131,6 +131,7 @@ def context_of(hop: Hop, draft: Policy) -> Context | None:
         tool=tail.tool,
         task_type=facts.get("task_type", ""),
         purpose=tail.purpose,
+        user=facts.get("user", ""),
         labels=(*claimed, *_built_on(hop, draft)),
         delegated_by=chain.agents[:-1] if chain is not None else (),
         time_ms=hop.append_time,

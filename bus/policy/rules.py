@@ -206,6 +206,13 @@ def _conditions(case: Case, *, moment: bool) -> Iterator[Finding]:
         yield Finding(each.name, text, where, None if holds else Code.CONDITION)
 
 
+def _user(case: Case) -> Iterator[Finding]:
+    domain, user = case.domain, case.context.user
+    if domain.user_required and case.action is Action.PRODUCE:
+        why = f"on behalf of {user}" if user else "expected a verified user, on whose behalf it is written"
+        yield Finding(f"{domain.name}.user", why, domain.location("user_required"), None if user else Code.USER)
+
+
 def _constant_conditions(case: Case) -> Iterator[Finding]:
     return _conditions(case, moment=False)
 
@@ -231,4 +238,14 @@ def _tier(case: Case) -> Iterator[Finding]:
 
 
 Rule = Callable[[Case], Iterator[Finding]]
-RULES: Final[tuple[Rule, ...]] = (delegation, _tenants, _zones, _roles, _kinds, _labels, _constant_conditions, _tier)
+RULES: Final[tuple[Rule, ...]] = (
+    delegation,
+    _tenants,
+    _zones,
+    _roles,
+    _kinds,
+    _labels,
+    _user,
+    _constant_conditions,
+    _tier,
+)

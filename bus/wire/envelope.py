@@ -7,6 +7,7 @@ canonical, because the enforcer copies it on unread. ``decode_envelope`` is the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -63,7 +64,8 @@ class ProtectAt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What stays the same in an agent's messages. ``on_behalf_of`` is a SHA-256 or empty."""
+    """What stays the same in an agent's messages. ``on_behalf_of`` is a user's token towards the enforcer, and its
+    SHA-256 (``user_digest``) behind it; or empty."""
 
     source: AgentId
     domain: DomainName
@@ -153,6 +155,11 @@ def encode_profile(profile: Profile) -> bytes:
     if len(data) > MAX_PROFILE:
         raise WireError(f"profile: expected at most {MAX_PROFILE} bytes, found {len(data)}", code=Code.TOO_LARGE)
     return data
+
+
+def user_digest(token: bytes) -> bytes:
+    """What stands for a user's token once the enforcer verified it."""
+    return hashlib.sha256(token).digest() if token else b""
 
 
 def decode_profile(data: bytes) -> Profile:

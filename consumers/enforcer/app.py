@@ -30,10 +30,11 @@ from bus.kafka.restore import WindowReader
 from bus.kafka.transaction import Place, Staged
 from bus.policy.guarding import Guardrails
 from bus.policy.model import Policy
-from bus.settings import GuardrailEngine, Settings
+from bus.settings import UNSET, GuardrailEngine, Settings
 from bus.wire.names import CONTROL, POLICY
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.context import EnforcerContext
+from consumers.enforcer.issuers import IssuersFile
 from consumers.enforcer.metrics import EnforcerMetrics
 from consumers.enforcer.watch import Round, Watcher
 from consumers.enforcer.worker import EnforcerWorker
@@ -72,7 +73,8 @@ class Enforcer:
         self._snapshot = _first_snapshot(feed, trust, read_applied(self._layout, trust))
         check_detectors(self._snapshot.policy, scanners)
         control = Feed(self._connection, CONTROL, group=ENFORCER_GROUP)
-        self._watcher = Watcher(feed, control, open_roots(settings, self._layout, trust), trust, self._snapshot)
+        users = IssuersFile(settings.user_issuers) if settings.user_issuers != UNSET else None
+        self._watcher = Watcher(feed, control, open_roots(settings, self._layout, trust), trust, self._snapshot, users)
         self._context = EnforcerContext(
             settings.deployment_id,
             Keyring(lead_ms=settings.lead_ms, grace_ms=settings.grace_ms),
@@ -84,6 +86,7 @@ class Enforcer:
         self._context.max_clock_skew_ms = settings.max_clock_skew_ms
         self._context.compiled = settings.compiled
         self._context.scanners = scanners
+        self._context.issuers = users.first if users is not None else {}
 
     def places(self) -> list[Place]:
         """Input partitions that it has now."""
@@ -155,6 +158,8 @@ class Enforcer:
             context.set_policy(each.policy, each.signed.number)
             context.keyring.join(each.policy.agents)
             log.info("policy snapshot %d is live", each.signed.number)
+        if made.issuers is not None:
+            context.issuers = made.issuers
         # Before roots: one that was read in the same round, or comes from elsewhere, is not taken.
         for tombstone in made.erased:
             context.erase(tombstone)

@@ -11,6 +11,7 @@ from bus.crypto.keys import Secret, fresh_instance, purpose_key
 from bus.crypto.seal import CountingAead
 from bus.crypto.signing import Signer
 from bus.crypto.tickets import issue, proven
+from bus.crypto.users import Issuers
 from bus.errors import RetryLater
 from bus.guardrails.scanner import Scanners, default_scanner
 from bus.kafka.windows import PartitionWindows
@@ -24,14 +25,14 @@ from bus.policy.rekeying import opening_digest
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
 from bus.wire.delegation import without_mac
-from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile
+from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile, user_digest
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
 from bus.wire.objects import Tombstone
 from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment, Proven
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
-from consumers.enforcer.rights import Right, right
+from consumers.enforcer.rights import OWN, Right, right
 from consumers.enforcer.shapes import Shape
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class EnforcerContext:
     """Everything an enforcer process holds. Clock readings, set by the shell: ``now_ms`` before each batch,
     ``received_ms`` when the batch was polled, ``refreshed_ms`` when the keys that are held began to be read;
     ``appended_ms`` is the newest append time of the broker's that was seen; ``load`` the machine's (1 is all cores).
-    ``compiled`` permits the compiled steps where they are installed, ``scanners`` find what guardrails look for."""
+    ``compiled`` permits the compiled steps where they are installed, ``scanners`` find what guardrails look for,
+    ``issuers`` vouch for users."""
 
     def __init__(self, deployment: bytes, keyring: Keyring, signer: Signer, policy: Policy, number: int) -> None:
         self.deployment = deployment
@@ -138,6 +140,7 @@ class EnforcerContext:
         self.load = 0.0
         self.compiled = True
         self.scanners: Scanners = default_scanner
+        self.issuers: Issuers = {}
         self._audit_roots: dict[int, Secret] = {}
         self._openers: dict[DomainName, bytes] = {}
         self.reset()
@@ -253,7 +256,7 @@ class EnforcerContext:
             state.forget_decisions()
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
-        by = right(profile, key, self.keyring, self.deployment, at_ms)
+        by = right(profile, key, self.keyring, self.deployment, self.issuers, at_ms, self.max_clock_skew_ms)
         moments, decision = self._judge(state, key, profile, labels, by)
         obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata
@@ -271,16 +274,17 @@ class EnforcerContext:
             profile=profile,
             decision=decision,
             masked=codec.prefixed(encode_profile(told)),
-            tail=encode_tail(self.hop_tail(state, key, profile, decision, findings, shown=labels)),
+            tail=encode_tail(self.hop_tail(state, key, profile, decision, findings, shown=labels, user=by.user)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
             moments=moments,
             findings=findings,
             proven=labels,
-            lasting=not profile.delegation,
+            lasting=by is OWN,
+            user=by.user,
         )
-        if profile.delegation:
-            if len(prefixed) <= MAX_CACHED_PROFILE and not by.fault:
+        if by is not OWN:
+            if len(prefixed) <= MAX_CACHED_PROFILE and by.fault is None:
                 state.delegated[key, prefixed, labels] = (by.until, found)
         elif len(prefixed) <= MAX_CACHED_PROFILE and labels is not None:
             state.proven[key, prefixed, labels] = found
@@ -297,8 +301,9 @@ class EnforcerContext:
             return None, Decision(Code.UNVERIFIED, "source", "", why="the key belongs to another agent")
         if profile.domain != state.domain:
             return None, Decision(Code.WRONG_DOMAIN, "domain", "", why="the envelope names another domain")
-        if by.fault:
-            return None, Decision(Code.DELEGATION, f"delegation.{by.fault}", "", why="the delegation does not hold")
+        if by.fault is not None:
+            code, rule = by.fault
+            return None, Decision(code, rule, "", why=f"the {code} that it shows does not hold")
         context = Context(
             kind=profile.kind,
             target=profile.target,
@@ -306,6 +311,7 @@ class EnforcerContext:
             tool=profile.tool,
             task_type=profile.task_type,
             purpose=profile.purpose,
+            user=by.user,
             delegated_by=by.givers,
             labels=(*profile.labels, *(self.policy.floor(key.agent) if labels is None else labels)),
         )
@@ -325,7 +331,7 @@ class EnforcerContext:
         """``decided`` as it holds for one record: with what conditions of the moment and guardrails say of it."""
 
         def tail(decision: Decision, findings: Findings, moment: Moment) -> bytes:
-            told = self.hop_tail(state, key, decided.profile, decision, findings, moment, decided.proven)
+            told = self.hop_tail(state, key, decided.profile, decision, findings, moment, decided.proven, decided.user)
             return encode_tail(told)
 
         return decided.variant(decision, findings, moment, tail)
@@ -339,6 +345,7 @@ class EnforcerContext:
         findings: Findings = NONE,
         moment: Moment = NO_MOMENT,
         shown: Proven = None,
+        user: str = "",
     ) -> HopTail:
         """The constant part of the hops of a decision; an ALLOW of an OUTPUT_ONLY domain says less."""
         obligations: Obligations | None = decision.obligations
@@ -364,10 +371,10 @@ class EnforcerContext:
             purpose=told.purpose if told else "",
             labels=_labels(told, obligations),
             metadata_keys=tuple(sorted(told.metadata)) if told else (),
-            on_behalf_of=profile.on_behalf_of if profile else b"",
+            on_behalf_of=user_digest(profile.on_behalf_of) if profile else b"",
             delegation=without_mac(profile.delegation) if profile and profile.delegation else b"",
             guardrails=findings,
-            facts=_facts(agent, told, moment.load, shown),
+            facts=_facts(agent, told, moment.load, shown, user),
             breaker=moment.breaker,
             reopens=moment.reopens.to_bytes(8, "big") if moment.breaker else b"",
         )
@@ -380,7 +387,7 @@ def _labels(profile: Profile | None, obligations: Obligations | None) -> tuple[s
     return obligations.label if obligations is not None and obligations.label else profile.labels
 
 
-def _facts(agent: AgentPolicy | None, profile: Profile | None, load: str, proven: Proven) -> dict[str, str]:
+def _facts(agent: AgentPolicy | None, profile: Profile | None, load: str, proven: Proven, user: str) -> dict[str, str]:
     """What the decision looked at and the hop has no field of its own for."""
     if profile is None:
         return {}
@@ -391,5 +398,5 @@ def _facts(agent: AgentPolicy | None, profile: Profile | None, load: str, proven
     }
     claimed = ",".join(profile.labels)
     shown = ",".join(proven or ())
-    optional = {"task_type": profile.task_type, "labels": claimed, "load": load, "tickets": shown}
+    optional = {"task_type": profile.task_type, "labels": claimed, "load": load, "tickets": shown, "user": user}
     return facts | {name: text for name, text in optional.items() if text}

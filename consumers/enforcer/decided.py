@@ -31,7 +31,8 @@ class DecidedProfile:
 
     ``profile`` may be that of another record of the same shape: only values of its metadata differ. ``moments`` asks
     the conditions of the moment, where there is something to ask. ``proven``: the labels that tickets proved.
-    ``lasting`` is False where it holds for some time only, under a delegation: nothing but the context remembers it.
+    ``lasting`` is False where it holds for some time only, under a delegation or on behalf of a ``user``: nothing but
+    the context remembers it.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class DecidedProfile:
         "proven",
         "readers",
         "tail",
+        "user",
         "variants",
     )
 
@@ -63,6 +65,7 @@ class DecidedProfile:
         proven: Proven = None,
         *,
         lasting: bool = True,
+        user: str = "",
     ) -> None:
         self.prefixed = prefixed
         self.profile = profile
@@ -75,6 +78,7 @@ class DecidedProfile:
         self.findings = findings
         self.proven = proven
         self.lasting = lasting
+        self.user = user
         self.variants: dict[object, DecidedProfile] = {}
 
     def with_values(self, prefixed: bytes, masked: bytes) -> DecidedProfile:

@@ -1,34 +1,62 @@
-"""By whose right a record is written: what the delegation that it shows comes to at its effective time. Pure."""
+"""By whose right, and on whose behalf, a record is written: what the delegation and the user's token that it shows come
+to at its effective time. Pure.
+"""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from bus.crypto.delegations import verify
+from bus.codes import Code
+from bus.crypto import delegations, users
 from bus.crypto.keyring import AgentKey, Keyring
+from bus.errors import Unverified
 from bus.wire.envelope import Profile
 from bus.wire.names import AgentId
 
+USER_MS: Final = 60_000
+"""A user's token is verified anew after so long: its issuer may be trusted no more."""
+FOREVER: Final = 2**63
+
 
 class Right(NamedTuple):
-    """That of the first of the ``givers`` of a delegation, ``until`` then (ms since 1970); without givers the agent's
-    own. ``fault`` says what is wrong with the delegation."""
+    """That of the first of the ``givers`` of a delegation, without givers the agent's own; on behalf of the user with
+    the id ``user``. ``until`` then (ms since 1970). ``fault``: code and rule of what does not hold."""
 
     givers: tuple[AgentId, ...] = ()
-    until: int = 0
-    fault: str = ""
+    user: str = ""
+    until: int = FOREVER
+    fault: tuple[Code, str] | None = None
 
 
 OWN: Final = Right()
 
 
-def right(profile: Profile, key: AgentKey, keyring: Keyring, deployment: bytes, at_ms: int) -> Right:
+def right(
+    profile: Profile,
+    key: AgentKey,
+    keyring: Keyring,
+    deployment: bytes,
+    issuers: users.Issuers,
+    at_ms: int,
+    skew_ms: int,
+) -> Right:
     """The right by which the holder of ``key`` writes a record of this profile at ``at_ms``."""
-    data, domain = profile.delegation, key.domain_epoch.domain
-    if not data:
-        return OWN
-    chain, fault = verify(data, keyring.epoch, deployment, domain, key.agent, profile.kind, profile.tool, at_ms)
+    found = _delegated(profile, key, keyring, deployment, at_ms) if profile.delegation else OWN
+    if found.fault is not None or not profile.on_behalf_of:
+        return found
+    try:
+        user = users.verify(profile.on_behalf_of, issuers, at_ms, skew_ms)
+    except Unverified as error:
+        return Right(fault=(Code.USER, f"user.{error.step}"))
+    return found._replace(user=user.id, until=min(found.until, user.until, at_ms + USER_MS))
+
+
+def _delegated(profile: Profile, key: AgentKey, keyring: Keyring, deployment: bytes, at_ms: int) -> Right:
+    domain = key.domain_epoch.domain
+    chain, fault = delegations.verify(
+        profile.delegation, keyring.epoch, deployment, domain, key.agent, profile.kind, profile.tool, at_ms
+    )
     epoch = keyring.epoch(domain, chain.epoch) if chain is not None else None
     if chain is None or epoch is None or fault:
-        return Right(fault=fault)
-    return Right(chain.agents[:-1], min(chain.not_after, epoch.closes))
+        return Right(fault=(Code.DELEGATION, f"delegation.{fault}"))
+    return Right(chain.agents[:-1], until=min(chain.not_after, epoch.closes))

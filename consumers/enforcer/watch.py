@@ -21,11 +21,13 @@ from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.crypto.signing import open_object
+from bus.crypto.users import Issuers
 from bus.errors import BusError, Refused, RetryLater
 from bus.kafka.feed import Feed
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import CONTROL
 from bus.wire.objects import Tombstone
+from consumers.enforcer.issuers import IssuersFile
 
 log = logging.getLogger("bus.enforcer")
 
@@ -42,6 +44,8 @@ class Round:
     epochs: tuple[StoredEpoch, ...]
     audit_roots: tuple[tuple[int, Secret], ...]
     erased: tuple[Tombstone, ...]
+    issuers: Issuers | None = None
+    """Who vouches for users, where that changed."""
     failure: BusError | OSError | None = None
 
 
@@ -49,12 +53,21 @@ class Watcher:
     """A thread of rounds. ``feed`` gives policy snapshots and ``control`` tombstones, which stand beside the roots too;
     ``snapshot`` is the newest one read."""
 
-    def __init__(self, feed: Feed, control: Feed, roots: RootStore, trust: TrustFile, snapshot: LiveSnapshot) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        control: Feed,
+        roots: RootStore,
+        trust: TrustFile,
+        snapshot: LiveSnapshot,
+        users: IssuersFile | None = None,
+    ) -> None:
         self._feed = feed
         self._control = control
         self._roots = roots
         self._trust = trust
         self._snapshot = snapshot
+        self._users = users
         self._rounds: queue.SimpleQueue[Round] = queue.SimpleQueue()
         self._held: dict[int, set[str]] = {}
         self._days: set[int] = set()
@@ -108,6 +121,7 @@ class Watcher:
         days: list[tuple[int, Secret]] = []
         erased: list[Tombstone] = []
         failure: BusError | OSError | None = None
+        issuers = self._users.read() if self._users is not None else None
         try:
             self._read_tombstones(erased)
             self._read_snapshots(snapshots)
@@ -118,7 +132,7 @@ class Watcher:
         except Exception as error:  # whatever a broken file raises: the thread lives on, the rest is taken
             log.exception("policy or keys cannot be read")
             failure = RetryLater(f"policy or keys cannot be read: {type(error).__name__}", code=Code.RETRY)
-        return Round(began, tuple(snapshots), tuple(epochs), tuple(days), tuple(erased), failure)
+        return Round(began, tuple(snapshots), tuple(epochs), tuple(days), tuple(erased), issuers, failure)
 
     def _read_snapshots(self, into: list[LiveSnapshot]) -> None:
         while (value := self._feed.poll(0)) is not None:

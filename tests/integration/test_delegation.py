@@ -1,12 +1,15 @@
-"""Delegation on a real broker: two agents of a chain, their refusals, the chain in the ledger, its end by policy."""
+"""Delegation and users on a real broker: a chain of two agents, refusals, the chain in the ledger, its end by policy."""
 
 import json
+import time
 
 import pytest
 
 from bus import Bus, Delegation, Kind
-from bus.errors import Denied
+from bus.errors import Denied, Refused
+from bus.wire.envelope import user_digest
 from tests.integration.oracle import bus_command, until, verified
+from tests.unit.test_users import ID, document, token
 
 pytestmark = pytest.mark.broker
 
@@ -15,6 +18,8 @@ MESH = """security_mesh:
   domains:
     - {name: tasks, tier: RETRIEVAL, allowed_roles: [PLANNER, WORKER, READER], produce: [PLANNER], consume: [READER],
        delegates: [WORKER], metadata_masking: true, audit_level: FULL_MESH}
+    - {name: orders, tier: RETRIEVAL, allowed_roles: [PLANNER, READER], produce: [PLANNER], consume: [READER],
+       user_required: true, metadata_masking: true, audit_level: FULL_MESH}
 """
 AGENTS = """agents:
   planner-1: {role: PLANNER}
@@ -36,7 +41,9 @@ def policies(tmp_path_factory):
 def tasks(tmp_path_factory, policies):
     from tests.integration.conftest import start_stack
 
-    local = start_stack(tmp_path_factory.mktemp("delegation") / "state", policies=policies)
+    issuers = policies / "users.json"
+    issuers.write_text(json.dumps(document("es")))
+    local = start_stack(tmp_path_factory.mktemp("delegation") / "state", policies=policies, user_issuers=issuers)
     yield local
     local.down(lambda _: None, purge=True)
 
@@ -45,6 +52,27 @@ def shown(stack):
     """The chain of each record that was allowed in `tasks`."""
     done = bus_command(stack, "audit", "search", "--domain", "tasks", "--verdict", "ALLOW", "--json")
     return sorted(each["delegation"] for each in map(json.loads, done.stdout.splitlines()))
+
+
+def user_token(**changes):
+    return token(iat=int(time.time()), exp=int(time.time()) + 300, **changes).decode()
+
+
+def test_records_on_behalf_of_a_user_need_a_token_that_holds(tasks):
+    with Bus("planner-1", settings=tasks.settings) as planner, Bus("reader-1", settings=tasks.settings) as reader:
+        got = reader.subscribe("orders")
+        shown = user_token()
+        planner.publish("orders", {"n": 1}, user_token=shown, confirm="decided")
+        assert got.get(30).profile.on_behalf_of == user_digest(shown.encode())
+        with pytest.raises(Denied) as early:
+            planner.publish("orders", {"n": 2})
+        with pytest.raises(Denied) as late:
+            planner.publish("orders", {"n": 3}, user_token=user_token(aud="other"), confirm="decided")
+        with pytest.raises(Refused, match="user_token: expected a JWT"):
+            planner.publish("orders", {"n": 4}, user_token="not one")
+        assert (early.value.rule, late.value.rule) == ("orders.user", "user.audience")
+    done = bus_command(tasks, "audit", "search", "--domain", "orders", "--verdict", "ALLOW", "--json")
+    assert [json.loads(row)["facts"]["user"] for row in done.stdout.splitlines()] == [ID]
 
 
 def test_a_right_goes_from_hand_to_hand_and_ends_when_the_planner_loses_its_own(tasks, policies):

@@ -201,7 +201,7 @@ def test_events_have_their_hops_before_the_records():
 
 
 def test_a_hop_says_what_was_decided_and_on_what():
-    value = sealed(**TOLD, tool="sql.read", target=READER, on_behalf_of=bytes(32), partition=0)
+    value = sealed(**TOLD, tool="sql.read", target=READER, partition=0)
     (outcome,), made = run(WORLD.context(), state(), value, first=42)
     (hop,) = hops_of(made)
     assert (hop.offset, hop.partition, hop.append_time, hop.decided_at, hop.size) == (42, 0, NOW, NOW, len(value))
@@ -213,7 +213,7 @@ def test_a_hop_says_what_was_decided_and_on_what():
     assert (tail.snapshot, tail.policy_digest) == (1, WORLD.policy.digest)
     assert (tail.kind, tail.tool, tail.target) == ("MESSAGE", "sql.read", READER)
     assert (tail.purpose, tail.labels, tail.metadata_keys) == ("care", ("pii",), ("locale",))
-    assert tail.on_behalf_of == bytes(32)
+    assert tail.on_behalf_of == b""
     assert tail.facts == {"action": "produce", "roles": "WRITER", "tier_floor": "", "labels": "pii"}
 
 

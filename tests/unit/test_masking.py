@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.policy.masking import KEPT, NEVER_KEPT, mask_metadata, mask_profile
-from bus.wire.envelope import Kind
+from bus.wire.envelope import Kind, user_digest
 from bus.wire.names import Tier
 from tests.unit.build import profile_of
 
@@ -19,8 +19,9 @@ TOLD = {
     "purpose": "care",
     "tier_floor": Tier.RETRIEVAL,
     "schema": b"12345678",
-    "on_behalf_of": bytes(32),
+    "on_behalf_of": b"a token",
 }
+BEHIND = {"on_behalf_of": user_digest(b"a token")}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -52,10 +53,10 @@ def test_what_is_left_is_on_the_allowlist_and_unchanged(metadata):
 
 def test_masking_a_profile_takes_metadata_and_delegation_and_nothing_else():
     profile = profile_of(**TOLD, metadata={"sender_ip": "10.0.0.1", "locale": "en"}, delegation=b"token")
-    assert mask_profile(profile, masked=True) == profile_of(**TOLD, metadata={"locale": "en"})
+    assert mask_profile(profile, masked=True) == profile_of(**TOLD | BEHIND, metadata={"locale": "en"})
     assert profile.metadata == {"sender_ip": "10.0.0.1", "locale": "en"}, "the original is not changed"
 
 
 def test_the_delegation_token_goes_where_metadata_is_not_masked_too():
     profile = profile_of(**TOLD, metadata={"sender_ip": "10.0.0.1"}, delegation=b"token")
-    assert mask_profile(profile, masked=False) == profile_of(**TOLD, metadata={"sender_ip": "10.0.0.1"})
+    assert mask_profile(profile, masked=False) == profile_of(**TOLD | BEHIND, metadata={"sender_ip": "10.0.0.1"})

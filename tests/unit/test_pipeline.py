@@ -48,7 +48,6 @@ from tests.unit.build import (
     seal_by_hand,
     state,
 )
-from tests.unit.law_build import domain, loaded
 
 WORLD = World()
 OPENS, CLOSES = NOW - 100_000 - LEAD, NOW - 100_000 + INTERVAL + GRACE
@@ -334,20 +333,6 @@ def test_an_unexpected_failure_before_the_mac_names_no_agent(monkeypatch):
     assert outcome.decision.code is Code.INTERNAL
     assert outcome.key is None
     assert outcome.instance_sequence == NO_INSTANCE + bytes(8)
-
-
-@pytest.mark.parametrize(("asks", "allowed"), [('context.user == ""', True), ('context.user != ""', False)])
-def test_a_user_that_only_the_agent_names_is_none_to_the_policy(asks, allowed):
-    law = loaded(
-        [domain("notes", "WRITER", "READER", when=["user"])],
-        {WRITER: "WRITER", READER: "READER"},
-        conditions={"user": asks},
-    )
-    world = World(law)
-    value = world.sealer(WRITER, NOTES).seal(0, plaintext(domain=NOTES, on_behalf_of=bytes(32)))[1]
-    (outcome,) = enforce(world.context(), state(NOTES), value)
-    assert isinstance(outcome, Accepted) is allowed
-    assert allowed or (outcome.decision.code, outcome.decision.rule) == (Code.CONDITION, "user")
 
 
 # What goes on.

@@ -110,7 +110,7 @@ UPPER = "an upper-case letter, then up to 62 of A-Z, 0-9 or _"
 DOMAIN_KEYS = (
     "allowed_roles, attestation_required, audit_level, blind_index, circuit_breaker, computation, consume, delegates, "
     "guardrails, kinds, label, masks, max_token_age_ms, metadata_masking, name, padding, produce, rate_limit, tier, "
-    "tools, when"
+    "tools, user_required, when"
 )
 KNOWN_ROLES = "ANALYST, EXECUTOR, ORCHESTRATOR, RETRIEVER"
 

@@ -90,6 +90,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         tpm_tcti = "swtpm:port=2321"
         tpm_chain = "/etc/maker.pem"
         tpm_pcr = 11
+        user_issuers = "/etc/sealbus/users.json"
         sasl_mechanism = "SCRAM-SHA-512"
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
@@ -138,6 +139,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         tpm_tcti="swtpm:port=2321",
         tpm_chain=Path("/etc/maker.pem"),
         tpm_pcr=11,
+        user_issuers=Path("/etc/sealbus/users.json"),
         sasl_mechanism=Mechanism.SCRAM,
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
@@ -172,6 +174,7 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_TPM_TCTI": "tabrmd",
         "BUS_TPM_CHAIN": "/etc/maker.pem",
         "BUS_TPM_PCR": "0",
+        "BUS_USER_ISSUERS": "/etc/sealbus/users.json",
         "BUS_BOOTSTRAP": "kafka:9092",
         "BUS_BROKER": "external",
         "BUS_BROKERS": "3",
