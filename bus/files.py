@@ -15,6 +15,10 @@ from pathlib import Path
 from bus.codes import Code
 from bus.errors import Refused
 
+CLIENT = "client.pem"
+ENROLLED = "identity"
+"""Key, client certificate and counter of an agent that the authority knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -31,6 +35,11 @@ class Layout:
     def ca(self) -> Path:
         """The development CA's certificate (public)."""
         return self.state / "pki" / "ca.pem"
+
+    @property
+    def clients_ca(self) -> Path:
+        """The certificate of the CA that brokers check client certificates with (public)."""
+        return self.state / "clients" / "ca.pem"
 
     @property
     def kek(self) -> Path:
@@ -82,16 +91,24 @@ class Layout:
         return self.state / "signers" / f"{name}.key"
 
     def agent(self, name: str) -> Path:
-        """An agent's folder: scram or token, keys/<epoch>."""
+        """An agent's folder: scram or token, client.pem, keys/<epoch>."""
         return self.state / "agents" / name
 
     def service(self, name: str) -> Path:
-        """A service's folder: scram, and an enforcer's signing.key and certificate."""
+        """A service's folder: scram, client.pem, and an enforcer's signing.key and certificate."""
         return self.state / "services" / name
 
     def principal(self, name: str) -> Path:
         """Folder of an agent or, with the reserved prefix, of a service."""
         return self.service(name) if name.startswith("bus-") else self.agent(name)
+
+    def certificate(self, name: str) -> Path:
+        """Private key and client certificate for the broker, in one file."""
+        return self.principal(name) / CLIENT
+
+    def certificates(self) -> list[Path]:
+        """Every agent's client certificate that is there."""
+        return sorted((self.state / "agents").glob(f"*/{CLIENT}"))
 
     @property
     def jwks(self) -> Path:

@@ -146,6 +146,11 @@ class Settings:
         return bytes.fromhex(self.deployment)
 
     @property
+    def client_certificates(self) -> bool:
+        """Whether the broker asks every client for a certificate."""
+        return self.mode is Mode.PRODUCTION
+
+    @property
     def seal_deadline_ms(self) -> int:
         """How long a sealed record may take to reach the broker, resends included: grace less twice the skew."""
         return self.grace_ms - 2 * self.max_clock_skew_ms

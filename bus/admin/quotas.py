@@ -57,6 +57,8 @@ def _check(code: int, message: str | None) -> None:
 def _client(connection: Connection) -> Iterator[Any]:
     context = ssl.create_default_context(cafile=str(connection.ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if connection.certificate is not None:
+        context.load_cert_chain(connection.certificate.path)
     try:
         client = KafkaAdminClient(
             bootstrap_servers=connection.bootstrap.split(","),

@@ -1,7 +1,8 @@
 """The agents' CA: short-lived client certificates that say which agent, in which deployment, and nothing else.
 
 ECDSA P-256; the name is a URI in the subject alternative name, ``spiffe://<deployment>/agent/<id>`` (SPIFFE ID), and is
-read from there alone. Whether an agent gets one is ``bus.authority.register``'s to say. Pure but for keys and serials.
+read from there alone. Services have ``…/service/<name>``, for the broker only: the authority answers agents. Whether an
+agent gets one is ``bus.authority.register``'s to say. Pure but for keys and serials.
 """
 
 from __future__ import annotations
@@ -58,15 +59,19 @@ class AgentCa:
 
         Raises Refused(credential) for what is no request signed by its own P-256 key.
         """
-        key = _requested_key(request_pem)
-        until = now_ms + CERTIFICATE_MS
+        return self._sign(_requested_key(request_pem), agent, "agent", now_ms, now_ms + CERTIFICATE_MS)
+
+    def own(self, kind: str, name: str, now_ms: int, life_ms: int) -> tuple[bytes, ClientCertificate]:
+        """A new private key (PEM) and its certificate for the ``kind`` ("agent", "service") called ``name``."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return private_pem(key), self._sign(key.public_key(), name, kind, now_ms, now_ms + life_ms)
+
+    def _sign(self, key: ec.EllipticCurvePublicKey, name: str, kind: str, now_ms: int, until: int) -> ClientCertificate:
+        uri = _uri(self._deployment, name, kind)
         certificate = (
-            _builder(agent, self._certificate.subject, key, now_ms, until)
+            _builder(name, self._certificate.subject, key, now_ms, until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_uri(self._deployment, agent))]),
-                critical=True,
-            )
+            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
             .sign(self._key, hashes.SHA256())
         )
@@ -137,8 +142,8 @@ def _der(key: CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _uri(deployment: bytes, agent: str) -> str:
-    return f"spiffe://{deployment.hex()}/agent/{agent}"
+def _uri(deployment: bytes, name: str, kind: str = "agent") -> str:
+    return f"spiffe://{deployment.hex()}/{kind}/{name}"
 
 
 def _requested_key(request_pem: bytes) -> ec.EllipticCurvePublicKey:

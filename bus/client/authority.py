@@ -23,7 +23,7 @@ from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.client.evidence import answer
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unavailable
-from bus.files import make_folder, read_secret, write_secret
+from bus.files import ENROLLED, make_folder, read_secret, write_secret
 
 import grpc  # isort: skip  # behind bus.authority.rpc, which says which TLS it may speak
 
@@ -31,7 +31,7 @@ TIMEOUT_S: Final = 10.0
 RENEW_PART: Final = 3
 """A certificate is renewed when a third of its life is left."""
 FORMAT: Final = "sealbus.identity/1"
-IDENTITY: Final = "identity"
+IDENTITY: Final = ENROLLED
 NEXT: Final = "identity.next"
 """A key and its request whose certificate has not come yet: a repeat is answered like the first."""
 

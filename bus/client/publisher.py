@@ -36,6 +36,7 @@ HOPELESS: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_R
 """Answers that the same bytes get again."""
 SWEEP_S: Final = 1.0
 """Past a record's deadline before it is given up here: librdkafka has the same deadline and tells more."""
+FLUSH_S: Final = 5.0
 Key = tuple[bytes, int, int]
 """instance, partition, sequence: what a notice names."""
 
@@ -92,6 +93,7 @@ class Publisher:
         self._thread.start()
 
     def _fresh(self) -> Producer:
+        self._stamp = self._connection.stamp()
         return Producer(
             self._connection.config(
                 acks="all",
@@ -254,6 +256,8 @@ class Publisher:
                         self._finish(outgoing, self._connection.failure)
                 if self._fatal:
                     self._renew()
+                elif self._connection.newer(self._stamp):
+                    self._replace()
                 self._sweep(time.monotonic() - SWEEP_S)
 
     def _renew(self) -> None:
@@ -261,6 +265,14 @@ class Publisher:
         log.warning("producer renewed: %d records are sent again", len(self._waiting()))
         self._fatal = False
         self._producer = self._fresh()
+        for outgoing in self._waiting():
+            self._produce(outgoing)
+
+    def _replace(self) -> None:
+        """A newer client certificate is there, and the next producer shows it. What is under way is answered first."""
+        fresh = self._fresh()
+        self._producer.flush(FLUSH_S)
+        self._producer = fresh
         for outgoing in self._waiting():
             self._produce(outgoing)
 

@@ -107,9 +107,17 @@ class Subscriber:
         self._ended = False
         self.skipped = 0
         self.assigned = threading.Event()
+        self._agent = agent
+        self._observe = observe
+        self._connect()
+        self._thread = threading.Thread(target=self._run, name=f"{agent} {domain}", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> None:
+        self._stamp = self._connection.stamp()
         self._consumer = Consumer(
-            connection.config(
-                group_id=agent,
+            self._connection.config(
+                group_id=self._agent,
                 group_protocol="classic",
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
@@ -119,13 +127,19 @@ class Subscriber:
                 queued_max_messages_kbytes=32 * 1024,
             )
         )
-        self._observe = observe
-        if observe:
+        if self._observe:
             self._assign_all()
         else:
             self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
-        self._thread = threading.Thread(target=self._run, name=f"{agent} {domain}", daemon=True)
-        self._thread.start()
+
+    def _reconnect(self) -> None:
+        """A newer client certificate is there: the next consumer shows it. What was not acknowledged comes again."""
+        self._consumer.close()  # stores the place, where the group is joined
+        if self._observe:
+            with self._lock:
+                self._generation += 1
+        self._paused = False
+        self._connect()
 
     def get(self, timeout: float | None = None) -> Delivery | None:
         """The next delivery, acknowledging the last; None when ``timeout`` s pass or the subscriber is closed.
@@ -177,6 +191,8 @@ class Subscriber:
                 if message is not None:
                     self._take(message)
                 self._connection.check()
+                if self._connection.newer(self._stamp):
+                    self._reconnect()
                 if time.monotonic() - last_commit > COMMIT_S:
                     self._commit()
                     last_commit = time.monotonic()
@@ -265,8 +281,10 @@ class Subscriber:
             partitions = self._consumer.list_topics(self._topic, 10).topics[self._topic].partitions
         except KafkaException as error:
             raise self._connection.typed(error.args[0], "read", self._topic) from error
-        self._places = {number: _Place(0) for number in partitions}
-        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in partitions])
+        self._places = {number: self._places.get(number, _Place(OFFSET_BEGINNING)) for number in partitions}
+        self._seen = {number: dict(place.sequences) for number, place in self._places.items()}
+        self._resume = {number: (place.offset, place.index) for number, place in self._places.items()}
+        self._consumer.assign([TopicPartition(self._topic, n, place.offset) for n, place in self._places.items()])
         self.assigned.set()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

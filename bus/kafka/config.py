@@ -7,22 +7,27 @@ the stdlib logger ``bus.kafka`` and a failed authentication is kept in ``Connect
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, BusError, Refused, Unavailable
-from bus.files import Layout
+from bus.files import ENROLLED, Layout
+from bus.kafka.certificate import NO_STAMP, ClientCertificate, Stamp
 from bus.kafka.identity import Identity, TokenFile, read_identity
-from bus.settings import Mechanism, Settings
+from bus.settings import Issuing, Mechanism, Settings
 from bus.wire.derived import MAX_VALUE
 
 log = logging.getLogger("bus.kafka")
 
+ALERT: Final = re.compile(r"SSL alert number (\d+)")
+CERTIFICATE_ALERTS: Final = frozenset({40, 42, 43, 44, 45, 46, 48, 116})
+"""RFC 8446, section 6: handshake failure, six ways of not liking a certificate, certificate required."""
 FRAMING = 512
 """Bytes that Kafka's record and batch framing may add to the largest value."""
 
@@ -40,6 +45,12 @@ def is_fatal(error: KafkaError) -> bool:
     return bool(error.fatal()) or error.code() == KafkaError._FATAL
 
 
+def _of_certificate(error: KafkaError) -> bool:
+    """Whether a broker ended a connection for its client certificate: librdkafka tells TLS alerts in words alone."""
+    found = ALERT.search(error.str()) if error.code() in (KafkaError._TRANSPORT, KafkaError._SSL) else None
+    return found is not None and int(found[1]) in CERTIFICATE_ALERTS
+
+
 @dataclass(slots=True)
 class Connection:
     """What clients of one identity share; ``failure`` is set by librdkafka's error callback."""
@@ -48,6 +59,8 @@ class Connection:
     ca: Path
     identity: Identity | TokenFile
     failure: BusError | None = None
+    certificate: ClientCertificate | None = None
+    _shown: Stamp = NO_STAMP
 
     @property
     def password(self) -> Secret:
@@ -57,12 +70,19 @@ class Connection:
         return self.identity.password
 
     def config(self, **more: Any) -> dict[str, Any]:
-        """librdkafka settings; keyword ``a_b`` stands for ``a.b``."""
+        """librdkafka settings; keyword ``a_b`` stands for ``a.b``.
+
+        Raises Refused(credential) or Expired where the client certificate is of no use.
+        """
+        certificate = {}
+        if self.certificate is not None:
+            self._shown, certificate = self.certificate.stamp(), self.certificate.settings()
         return {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": "SASL_SSL",
             "ssl.ca.location": str(self.ca),
             **self.identity.sasl(),
+            **certificate,
             "client.id": self.identity.principal,
             "logger": log,
             "error_cb": self.on_error,
@@ -79,7 +99,35 @@ class Connection:
         # A connection that broke while it authenticated has the same code as a refusal; only its text says "Local:".
         if error.code() in CREDENTIAL_ERRORS and "Local:" not in error.str() and self.identity.rejected():
             self.failure = self.credential_error()
+        elif _of_certificate(error) and not self.newer(self._shown):
+            self.failure = self.certificate_error()
         log.debug("%s: %s", self.identity.principal, error)
+
+    def stamp(self) -> Stamp:
+        """Which client certificate a client that is made now shows; for ``newer``."""
+        return self.certificate.stamp() if self.certificate is not None else NO_STAMP
+
+    def newer(self, stamp: Stamp) -> bool:
+        """Whether there is another client certificate than that of ``stamp``, and it is of use."""
+        if self.certificate is None or self.certificate.stamp() in (stamp, NO_STAMP):
+            return False
+        try:
+            self.certificate.settings()
+        except Refused:
+            return False
+        return True
+
+    def certificate_error(self) -> AccessRefused:
+        """The broker refuses this identity's client certificate, or that there is none."""
+        shown = "has none" if self.certificate is None else "showed one that ended or is of another CA"
+        return AccessRefused(
+            f"the broker asks for a client certificate, and {self.identity.principal} {shown}",
+            principal=self.identity.principal,
+            operation="authenticate",
+            resource=self.bootstrap,
+            code=Code.CREDENTIAL,
+            hint='is mode = "production" set on both sides? services: `bus stack up`, then `bus stack restart`',
+        )
 
     def credential_error(self) -> AccessRefused:
         """The broker refuses this identity."""
@@ -120,8 +168,24 @@ def connect(settings: Settings, principal: str) -> Connection:
     Raises Refused(credential) or Expired where it has nothing to show.
     """
     layout = Layout(settings.state)
-    if settings.sasl_mechanism is Mechanism.SCRAM or layout.principal(principal) == layout.service(principal):
-        return Connection(settings.bootstrap, layout.ca, read_identity(layout.principal(principal), principal))
-    token = TokenFile(principal, layout.token(principal))
-    token.read()
-    return Connection(settings.bootstrap, layout.ca, token)
+    service = layout.principal(principal) == layout.service(principal)
+    identity: Identity | TokenFile
+    if service or settings.sasl_mechanism is Mechanism.SCRAM:
+        identity = read_identity(layout.principal(principal), principal)
+    else:
+        identity = TokenFile(principal, layout.token(principal))
+        identity.read()
+    return Connection(settings.bootstrap, layout.ca, identity, certificate=shown_by(settings, principal))
+
+
+def shown_by(settings: Settings, principal: str) -> ClientCertificate | None:
+    """The client certificate of ``principal``, None in development. Raises Refused(credential) or Expired."""
+    if not settings.client_certificates:
+        return None
+    layout = Layout(settings.state)
+    path = layout.certificate(principal)
+    if settings.issuing is Issuing.AUTHORITY and path.parent == layout.agent(principal):
+        path = path.with_name(ENROLLED)
+    certificate = ClientCertificate(principal, path)
+    certificate.settings()
+    return certificate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message, TopicPartition
 
 from bus.errors import Unavailable
 from bus.kafka.config import Connection
@@ -20,17 +20,23 @@ class Feed:
     ) -> None:
         self._connection = connection
         self._topic = topic
+        self._partition = partition
+        self._group = group
+        self._connect(OFFSET_END if from_end else OFFSET_BEGINNING)
+
+    def _connect(self, start: int) -> None:
+        self._next = start
+        self._stamp = self._connection.stamp()
         self._consumer = Consumer(
-            connection.config(
-                group_id=group or connection.identity.principal,
+            self._connection.config(
+                group_id=self._group or self._connection.identity.principal,
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 isolation_level="read_committed",
                 fetch_wait_max_ms=100,
             )
         )
-        start = OFFSET_END if from_end else OFFSET_BEGINNING
-        self._consumer.assign([TopicPartition(topic, partition, start)])
+        self._consumer.assign([TopicPartition(self._topic, self._partition, start)])
 
     def catch_up(self) -> list[bytes]:
         """Values up to the present end. Raises AccessRefused, or Unavailable when the broker does not answer."""
@@ -44,6 +50,7 @@ class Feed:
                     continue
                 raise Unavailable(f"{self._topic} cannot be read", hint="is the broker up? `bus stack status`")
             error = message.error()
+            self._follow(message)
             if error is None:
                 values.append(message.value() or b"")
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -53,15 +60,26 @@ class Feed:
 
     def poll(self, timeout: float) -> bytes | None:
         """The next value within ``timeout`` seconds, or None. Raises AccessRefused."""
+        if self._connection.newer(self._stamp):  # what a client shows at its next connection is what it was made with
+            self._consumer.close()
+            self._connect(self._next)
         message = self._consumer.poll(timeout)
         if message is None:
             return None
+        self._follow(message)
         error = message.error()
         if error is None:
             return message.value() or b""
         if error.code() != KafkaError._PARTITION_EOF and not self._passing(error):
             raise self._connection.typed(error, "read", self._topic)
         return None
+
+    def _follow(self, message: Message) -> None:
+        error, offset = message.error(), message.offset()
+        if error is None:
+            self._next = (offset or 0) + 1
+        elif error.code() == KafkaError._PARTITION_EOF and offset is not None:
+            self._next = offset
 
     def _passing(self, error: KafkaError) -> bool:
         """Whether librdkafka mends ``error`` itself; a refused credential never mends."""

@@ -25,12 +25,22 @@ from bus.admin.users import set_password
 from bus.crypto.keys import Secret
 from bus.errors import StackError
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
+from bus.kafka.certificate import ClientCertificate
 from bus.kafka.config import Connection
 from bus.kafka.identity import Identity, read_identity
 from bus.stack.pki import ensure_pki
 from bus.stack.process import Daemon
 from bus.stack.server import ADMIN as ADMIN
-from bus.stack.server import LOG4J, LOOPBACK, MAIN_CLASS, Node, Ports, Tokens, properties_file, server_properties
+from bus.stack.server import (
+    LOG4J,
+    LOOPBACK,
+    MAIN_CLASS,
+    Node,
+    Ports,
+    Tokens,
+    properties_file,
+    server_properties,
+)
 
 START_TIMEOUT: Final = 60.0
 
@@ -84,8 +94,19 @@ class Broker:
     def _first_password(self) -> Path:
         return self._folder / "first-password"
 
-    def start(self, agents: Sequence[int], retention_minutes: int, session_ms: int, tokens: Tokens) -> Connection:
-        """Format if needed, start what does not run and wait until the admin can speak; returns its connection."""
+    def start(
+        self,
+        agents: Sequence[int],
+        retention_minutes: int,
+        session_ms: int,
+        tokens: Tokens,
+        admin: ClientCertificate | None = None,
+    ) -> Connection:
+        """Format if needed, start what does not run and wait until the admin can speak; returns its connection.
+
+        Where ``admin`` shows a certificate, everybody is asked for one.
+        """
+        clients = self._layout.clients_ca if admin is not None else None
         pki = self._layout.state / "pki"
         ensure_pki(pki)
         make_folder(self._folder)
@@ -95,18 +116,32 @@ class Broker:
         for node in nodes:
             folder = make_folder(self._node_folder(node.number))
             told = server_properties(
-                node, nodes, folder / "data", pki, retention_minutes, session_ms=session_ms, tokens=tokens
+                node,
+                nodes,
+                folder / "data",
+                pki,
+                retention_minutes,
+                session_ms=session_ms,
+                tokens=tokens,
+                clients=clients,
             )
             files.append(folder / "server.properties")
             write_file(files[-1], properties_file(told), 0o600)
         self._ensure_storage(files)
         for daemon, properties in zip(self.daemons, files, strict=True):
             daemon.start(
-                [self._java, *self._options(tokens), "-cp", f"{self._jars}/*", MAIN_CLASS, properties],
+                [
+                    self._java,
+                    *self._options(tokens),
+                    "-cp",
+                    f"{self._jars}/*",
+                    MAIN_CLASS,
+                    properties,
+                ],
                 folder=self._layout.jwks.parent,
             )
         bootstrap = ",".join(f"{LOOPBACK}:{port}" for port in agents)
-        return first_contact(self._layout, bootstrap, self._first_password, self._wait)
+        return first_contact(self._layout, bootstrap, self._first_password, self._wait, admin)
 
     def _ports(self, agents: Sequence[int]) -> list[Ports]:
         """Fresh ports; the recorded ones while a node that knows them still runs."""
@@ -177,18 +212,25 @@ class Broker:
             time.sleep(0.05)
 
 
-def first_contact(layout: Layout, bootstrap: str, first: Path, wait: Callable[[Connection], None]) -> Connection:
+def first_contact(
+    layout: Layout,
+    bootstrap: str,
+    first: Path,
+    wait: Callable[[Connection], None],
+    shown: ClientCertificate | None = None,
+) -> Connection:
     """Replace the admin's password in ``first``, known from formatting, once; returns the admin's connection.
 
     ``wait`` returns when the broker answers.
     """
     folder = layout.service(ADMIN)
     if first.exists():
-        connection = Connection(bootstrap, layout.ca, Identity(ADMIN, Secret(read_secret(first), "first password")))
+        identity = Identity(ADMIN, Secret(read_secret(first), "first password"))
+        connection = Connection(bootstrap, layout.ca, identity, certificate=shown)
         wait(connection)
         set_password(AdminClient(connection.config()), folder, ADMIN)
         first.unlink()
-    connection = Connection(bootstrap, layout.ca, read_identity(folder, ADMIN))
+    connection = Connection(bootstrap, layout.ca, read_identity(folder, ADMIN), certificate=shown)
     wait(connection)
     return connection
 

@@ -12,17 +12,20 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from bus.authority.clientcerts import KEY as CLIENTS_KEY
+from bus.authority.clientcerts import ensure_clients_ca
 from bus.authority.local import now_ms
 from bus.authority.tokenkeys import ensure_token_keys
 from bus.authority.tokens import audience
 from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
+from bus.kafka.config import shown_by
 from bus.settings import BrokerSource, Mechanism, Settings, load
 from bus.stack.broker import cluster_id, first_contact
 from bus.stack.external import reach
 from bus.stack.local import Say, Stack, write_settings
 from bus.stack.pki import ensure_pki
-from bus.stack.server import LOG4J, LOOPBACK, Node, Ports, Tokens, properties_file, server_properties
+from bus.stack.server import ADMIN, LOG4J, LOOPBACK, Node, Ports, Tokens, properties_file, server_properties
 
 PORTS: Final = Ports(agents=9092, internal=9093, controller=9094)
 BROKER_FOLDER: Final = Path("/state/kafka")
@@ -81,6 +84,8 @@ def prepare(settings: Settings, say: Say) -> None:
     # 2. Each node's settings, and what it is formatted with.
     stack = Stack(settings)
     policy = stack.load_policy()
+    if settings.client_certificates:
+        ensure_clients_ca(layout, settings.deployment_id, now_ms())
     minutes = max(policy.backlog_horizon_ms // 60_000, 1)
     tokens = Tokens(JWKS, audience(settings.deployment_id), settings.max_clock_skew_ms)
     for each in members:
@@ -93,12 +98,15 @@ def prepare(settings: Settings, say: Say) -> None:
             minutes,
             session_ms=policy.rotation_interval_ms,
             tokens=tokens,
+            clients=BROKER_FOLDER / "pki" / "clients.pem" if settings.client_certificates else None,
         )
         write_file(folder / "server.properties", properties_file(told), 0o600)
         write_file(folder / "log4j2.properties", LOG4J.encode(), 0o600)
         write_file(folder / "java.options", "\n".join(tokens.options()).encode(), 0o600)
         pki = make_folder(folder / "pki")
         write_file(pki / "ca.pem", layout.ca.read_bytes())
+        if settings.client_certificates:
+            write_file(pki / "clients.pem", layout.clients_ca.read_bytes())
         write_secret(pki / "broker.pem", read_secret(authority / "broker.pem"))
     first = make_folder(first_folder(layout))
     if not (first / "cluster").exists():
@@ -106,7 +114,10 @@ def prepare(settings: Settings, say: Say) -> None:
         write_file(first / "cluster", cluster_id().encode(), 0o600)
     # 3. Signers, the wrapping key, trust. The issuer and the audit get their own signer and no other.
     stack.ensure_identities(policy)
-    for service, signer in (("issuer", "issuer"), ("audit", "ledger")):
+    held_by = [("issuer", "issuer"), ("audit", "ledger")]
+    if settings.client_certificates:
+        held_by.append(("issuer", CLIENTS_KEY))
+    for service, signer in held_by:
         own = make_folder(layout.state / "signers-of" / service)
         write_secret(own / f"{signer}.key", read_secret(layout.signer(signer)))
     ensure_token_keys(layout.state / "signers-of" / "issuer" / "tokens.key", layout.jwks, now_ms())
@@ -116,7 +127,12 @@ def prepare(settings: Settings, say: Say) -> None:
 def apply(settings: Settings, say: Say) -> None:
     """Take the broker over from the password that it was formatted with, and apply the policies."""
     layout = Layout(settings.state)
+    Stack(settings).ensure_clients()
     first_contact(
-        layout, settings.bootstrap, first_folder(layout) / "password", lambda each: reach(each, settings.brokers)
+        layout,
+        settings.bootstrap,
+        first_folder(layout) / "password",
+        lambda each: reach(each, settings.brokers),
+        shown_by(settings, ADMIN),
     )
     Stack(settings).up(say, services=False)

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from bus.admin.actual import read_actual
 from bus.admin.apply import apply_plan
-from bus.admin.desired import enforcer_name
+from bus.admin.desired import AUDITOR, AUTHORITY, enforcer_name
 from bus.admin.plan import Plan, make_plan
 from bus.authority import rpc
+from bus.authority.clientcerts import ensure_clients_ca, ensure_service_certificates
 from bus.authority.enrolment import ensure_authority_files, open_register
 from bus.authority.local import ensure_authority, ensure_enforcer, load_signer, now_ms
 from bus.authority.tokenkeys import ensure_token_keys
@@ -31,8 +32,7 @@ from bus.client.authority import IDENTITY, enrol
 from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, write_file
 from bus.guardrails.engine import known_types
-from bus.kafka.config import Connection
-from bus.kafka.identity import read_identity
+from bus.kafka.config import Connection, connect, shown_by
 from bus.policy.attestation import check_issuing
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
@@ -40,7 +40,7 @@ from bus.settings import BrokerSource, Issuing, Mechanism, Mode, Settings, load
 from bus.stack.broker import Broker, free_ports, is_free, node_names
 from bus.stack.external import reach, require_operator_files
 from bus.stack.jars import fetch_jars, find_java
-from bus.stack.pki import issue_server
+from bus.stack.pki import ensure_pki, issue_server
 from bus.stack.process import Daemon
 from bus.stack.server import ADMIN, LOOPBACK, Tokens
 
@@ -51,6 +51,7 @@ STATE_NAMES = (
     "agents",
     "authority",
     "bus.toml",
+    "clients",
     "jwks",
     "kafka",
     "keys",
@@ -250,6 +251,7 @@ class Stack:
     def start_broker(self, policy: Policy, say: Say) -> Connection:
         """Start the broker, or reach the external one; returns the admin's connection to it."""
         bootstrap = self.settings.bootstrap
+        self.ensure_clients()
         if is_external(self.settings):
             connection = self.admin_connection()
             reach(connection)
@@ -265,25 +267,41 @@ class Stack:
         jwks = self.layout.jwks if plain else Path("/proc/self/cwd") / self.layout.jwks.name
         tokens = Tokens(jwks, audience(self.settings.deployment_id), self.settings.max_clock_skew_ms)
         minutes = max(policy.backlog_horizon_ms // 60_000, 1)
-        connection = broker.start(agent_ports(bootstrap), minutes, policy.rotation_interval_ms, tokens)
-        say(f"broker  {bootstrap} TLS 1.3, SASL, ACLs")
+        shown = shown_by(self.settings, ADMIN)
+        connection = broker.start(agent_ports(bootstrap), minutes, policy.rotation_interval_ms, tokens, shown)
+        asks = ", client certificates" if shown is not None else ""
+        say(f"broker  {bootstrap} TLS 1.3{asks}, SASL, ACLs")
         return connection
+
+    def ensure_clients(self) -> None:
+        """Outside development: the CA of client certificates, and each service's certificate."""
+        settings, layout = self.settings, self.layout
+        if not settings.client_certificates:
+            return
+        authority = [AUTHORITY] if settings.issuing is Issuing.AUTHORITY else []
+        if authority:
+            self._ensure_authority_files()
+        ca = ensure_clients_ca(layout, settings.deployment_id, now_ms())
+        enforcers = [enforcer_name(number) for number in range(1, settings.enforcers + 1)]
+        ensure_service_certificates(layout, ca, [ADMIN, AUDITOR, *authority, *enforcers], now_ms())
 
     def admin_connection(self) -> Connection:
         """The admin's connection to the running broker."""
-        identity = read_identity(self.layout.service(ADMIN), ADMIN)
-        return Connection(self.settings.bootstrap, self.layout.ca, identity)
+        return connect(self.settings, ADMIN)
 
     def ensure_identities(self, policy: Policy) -> TrustFile:
         """Signers, trust and enforcer certificates."""
         trust = ensure_authority(self.layout, self.settings.deployment_id, self.settings.key_provider)
         if self.settings.issuing is Issuing.AUTHORITY:
-            pki = self.layout.ca.parent
-            ensure_authority_files(self.layout, self.settings.deployment_id, lambda: issue_server(pki, rpc.SERVER_NAME))
+            self._ensure_authority_files()
         domains = sorted(policy.domains)
         for number in range(1, self.settings.enforcers + 1):
             trust = ensure_enforcer(self.layout, trust, enforcer_name(number), list(domains), now_ms())
         return trust
+
+    def _ensure_authority_files(self) -> None:
+        pki = ensure_pki(self.layout.ca.parent).parent
+        ensure_authority_files(self.layout, self.settings.deployment_id, lambda: issue_server(pki, rpc.SERVER_NAME))
 
     def plan(
         self,

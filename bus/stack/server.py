@@ -1,8 +1,8 @@
 """What a Kafka node is told: server.properties of one combined KRaft node, or of each of three, and its logging.
 
-Listeners: AGENTS (SASL_SSL: SCRAM-SHA-512 and, with a JWKS, OAUTHBEARER), INTERNAL and CONTROLLER (SSL, client
-certificate required). There is no plaintext listener, TLS is 1.3 only, nobody may do anything without an ACL.
-Pure: the local stack and the containers run the same settings on other addresses.
+Listeners: AGENTS (SASL_SSL: SCRAM-SHA-512 and, with a JWKS, OAUTHBEARER), INTERNAL and CONTROLLER (SSL). The latter ask
+for a client certificate, outside development all do. There is no plaintext listener, TLS is 1.3 only, nobody may do
+anything without an ACL. Pure: the local stack and the containers run the same settings on other addresses.
 """
 
 from __future__ import annotations
@@ -96,10 +96,12 @@ def server_properties(
     *,
     session_ms: int = MAX_SESSION_MS,
     tokens: Tokens | None = None,
+    clients: Path | None = None,
 ) -> dict[str, str]:
     """The settings of ``node`` among ``nodes``: everything is kept once on one node, three times on three.
 
-    Whoever authenticated does so again within ``session_ms``, or is cut off.
+    Whoever authenticated does so again within ``session_ms``, or is cut off. With ``clients``, the certificate of a CA,
+    agents and services show a certificate of it, and of no other, before anything else.
     """
     replicas, in_sync = str(len(nodes)), str(max(1, len(nodes) - 1))
     inside = f"INTERNAL://{node.peer}:{node.ports.internal}"
@@ -152,6 +154,15 @@ def server_properties(
         # connections stop everyone instead.)
         "socket.request.max.bytes": str(MAX_REQUEST),
         **(tokens.properties() if tokens is not None else {}),
+        **(_asked_for(clients) if clients is not None else {}),
+    }
+
+
+def _asked_for(clients: Path) -> dict[str, str]:
+    return {
+        "listener.name.agents.ssl.client.auth": "required",
+        "listener.name.agents.ssl.truststore.type": "PEM",
+        "listener.name.agents.ssl.truststore.location": str(clients),
     }
 
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from bus.authority.clientcerts import CertificateIssuer
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.tokenfiles import TokenIssuer
@@ -18,7 +19,7 @@ from bus.authority.trust import LiveSnapshot, TrustFile, read_trust
 from bus.errors import BusError, StackError
 from bus.files import Layout, make_folder
 from bus.policy.model import Policy
-from bus.settings import Mechanism, Settings
+from bus.settings import Issuing, Mechanism, Settings
 from consumers.endpoint import Endpoint, Vitals
 
 log = logging.getLogger("bus.authority")
@@ -49,13 +50,14 @@ def follow(
     step: Callable[[Policy], int],
     serving: Callable[[bool], None] = lambda _: None,
 ) -> None:
-    """Until ``stop``: whenever something is due, ``step`` under the applied policy, then the agents' broker tokens.
+    """Until ``stop``: whenever something is due, ``step`` under the applied policy, then what agents show the broker.
 
     ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well.
     """
     layout = Layout(settings.state)
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
     tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
+    certificates = _certificates(settings, layout)
     tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
     held: LiveSnapshot | None = None
     while not stop.is_set():
@@ -69,6 +71,8 @@ def follow(
                 at = step(policy)
                 agents = policy.agents if tokens_for_all else ()
                 at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
+                if certificates is not None:
+                    at = min(at, certificates.step(policy.agents, now_ms()))
                 vitals.ready()
                 serving(True)
         except BusError as error:
@@ -78,6 +82,13 @@ def follow(
         left = (at - now_ms()) / 1000
         due.set(max(left, 0))
         stop.wait(max(0.02, min(MAX_WAIT_S, left)))
+
+
+def _certificates(settings: Settings, layout: Layout) -> CertificateIssuer | None:
+    """Who writes the agents' client certificates: nobody in development, nor where agents enrol with an authority."""
+    if not settings.client_certificates or settings.issuing is Issuing.AUTHORITY:
+        return None
+    return CertificateIssuer(layout, settings.deployment_id, settings.owners, now_ms())
 
 
 def only_one(layout: Layout) -> TextIO:

@@ -72,6 +72,8 @@ class Raw:
 
     def __init__(self, connection, client="raw", token=""):
         context = ssl.create_default_context(cafile=str(connection.ca))
+        if connection.certificate is not None:
+            context.load_cert_chain(connection.certificate.path)
         plain = connect(connection.bootstrap)
         self.socket = context.wrap_socket(plain, server_hostname=connection.bootstrap.rpartition(":")[0])
         self._client = client

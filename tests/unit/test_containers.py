@@ -10,7 +10,7 @@ from cryptography import x509
 
 from bus.authority.tokenkeys import TokenKeys
 from bus.errors import SettingsError, StackError
-from bus.settings import BrokerSource, Mechanism, Settings, load
+from bus.settings import BrokerSource, Mechanism, Mode, Settings, load
 from bus.stack.containers import nodes, prepare
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -64,6 +64,16 @@ def test_a_node_takes_tokens_by_the_keys_that_the_issuer_alone_holds(tmp_path):
     held = TokenKeys.parse((tmp_path / "signers-of" / "issuer" / "tokens.key").read_bytes())
     assert (tmp_path / "jwks" / "jwks.json").read_bytes() == held.jwks()
     assert not (tmp_path / "signers" / "tokens.key").exists()
+
+
+def test_outside_development_nodes_ask_for_certificates_of_a_ca_whose_key_the_issuer_has(tmp_path):
+    prepare(dataclasses.replace(Settings(), state=tmp_path, policies=POLICIES, mode=Mode.PRODUCTION), lambda _: None)
+    held = files(tmp_path)
+    assert b"agents.ssl.client.auth=required\n" in held["nodes/1/server.properties"]
+    assert b"agents.ssl.truststore.location=/state/kafka/pki/clients.pem\n" in held["nodes/1/server.properties"]
+    assert held["nodes/1/pki/clients.pem"] == held["clients/ca.pem"]
+    assert held["signers-of/issuer/clients.key"] == held["signers/clients.key"]
+    assert not [path for path in held if path.endswith("client.pem")]  # those are `apply`'s, which has their volumes
 
 
 def test_agents_with_passwords_are_refused(tmp_path):

@@ -51,6 +51,15 @@ def test_no_listener_is_in_the_clear_and_only_agents_come_without_a_certificate(
     assert properties["allow.everyone.if.no.acl.found"] == "false"
 
 
+def test_with_a_ca_of_clients_agents_are_asked_for_its_certificates_and_for_no_others():
+    node, clients = Node(1, Ports(1, 2, 3)), Path("/clients/ca.pem")
+    properties = server_properties(node, [node], DATA, PKI, 60, clients=clients)
+    assert properties["listener.name.agents.ssl.client.auth"] == "required"
+    assert properties["listener.name.agents.ssl.truststore.location"] == "/clients/ca.pem"
+    assert properties["ssl.truststore.location"] == "/pki/ca.pem"
+    assert not [key for key in told(1) if key.startswith("listener.name.agents.ssl")]
+
+
 def test_a_node_listens_for_agents_and_for_its_peers_on_different_addresses():
     node = Node(2, Ports(1, 2, 3), host="broker-2", bind="0.0.0.0", peer="peer-2")
     properties = server_properties(node, [node], DATA, PKI, 60)
