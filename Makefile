@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-compose test-custody test-attestation check setup native lock clean bench chaos fuzz hostile rotation
+.PHONY: demo test test-compose test-custody test-attestation test-kerberos check setup native lock clean bench chaos fuzz hostile rotation
 
 demo: setup
 	$(BIN)/bus demo
@@ -23,6 +23,20 @@ test-attestation: setup
 	  || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends swtpm swtpm-tools tpm2-tools; }
 	$(BIN)/python -m pytest tests/attestation tests/integration/test_swtpm.py
+
+# Agents with tickets of a real KDC (MIT Kerberos) and a Kafka client built with GSSAPI; a minute or two to build it, some five to run.
+# Packages are installed where root may; what is missing is said, and the tests are skipped.
+KERBEROS := krb5-kdc krb5-admin-server krb5-user libsasl2-modules-gssapi-mit gcc g++ make pkg-config \
+  libsasl2-dev libssl-dev zlib1g-dev libzstd-dev libcurl4-openssl-dev
+test-kerberos: setup
+	@if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  dpkg -s $(KERBEROS) >/dev/null 2>&1 || { apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(KERBEROS) >/dev/null; }; \
+	  command -v npm >/dev/null || apt-get install -y -qq --no-install-recommends npm >/dev/null; \
+	  command -v java >/dev/null || apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless >/dev/null; \
+	else echo "not root, or no apt-get: what is missing is not installed ($(KERBEROS), npm, Java 17)"; fi
+	@$(BIN)/python -m tests.kerberos.build_client
+	KERBEROS=1 $(BIN)/python -m pytest tests/kerberos
 
 check: setup
 	$(BIN)/ruff check .

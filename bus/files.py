@@ -91,7 +91,7 @@ class Layout:
         return self.state / "signers" / f"{name}.key"
 
     def agent(self, name: str) -> Path:
-        """An agent's folder: scram or token, client.pem, keys/<epoch>."""
+        """An agent's folder: scram, token or keytab, client.pem, keys/<epoch>."""
         return self.state / "agents" / name
 
     def service(self, name: str) -> Path:
@@ -118,6 +118,10 @@ class Layout:
     def token(self, agent: str) -> Path:
         """An agent's broker token."""
         return self.agent(agent) / "token"
+
+    def keytab(self, agent: str) -> Path:
+        """An agent's Kerberos keytab, which the realm's administrator puts there."""
+        return self.agent(agent) / "keytab"
 
     def tokens(self) -> list[Path]:
         """Every token that is there."""

@@ -38,10 +38,11 @@ class Mode(StrEnum):
 
 
 class Mechanism(StrEnum):
-    """How agents authenticate to the broker: by passwords, or by short tokens of the issuer."""
+    """How agents authenticate to the broker: by passwords, by short tokens of the issuer, or by Kerberos tickets."""
 
     SCRAM = "SCRAM-SHA-512"
     OAUTHBEARER = "OAUTHBEARER"
+    KERBEROS = "GSSAPI"
 
 
 class BrokerSource(StrEnum):
@@ -94,6 +95,9 @@ class Settings:
     broker: BrokerSource = BrokerSource.JARS
     brokers: int = 1
     sasl_mechanism: Mechanism = Mechanism.OAUTHBEARER
+    kerberos_service: str = "kafka"
+    kerberos_realm: str = ""
+    kerberos_keytab: Path = UNSET
     state: Path = Path(".sealbus")
     policies: Path = Path("policies")
     max_clock_skew_ms: int = 30_000

@@ -20,6 +20,7 @@ from bus.errors import AccessRefused, BusError, Refused, Unavailable
 from bus.files import ENROLLED, Layout
 from bus.kafka.certificate import NO_STAMP, ClientCertificate, Stamp
 from bus.kafka.identity import Identity, TokenFile, read_identity
+from bus.kafka.kerberos import Keytab
 from bus.settings import Issuing, Mechanism, Settings
 from bus.wire.derived import MAX_VALUE
 
@@ -57,10 +58,11 @@ class Connection:
 
     bootstrap: str
     ca: Path
-    identity: Identity | TokenFile
+    identity: Identity | TokenFile | Keytab
     failure: BusError | None = None
     certificate: ClientCertificate | None = None
     _shown: Stamp = NO_STAMP
+    _waiting: str = ""
 
     @property
     def password(self) -> Secret:
@@ -97,11 +99,28 @@ class Connection:
     def on_error(self, error: KafkaError) -> None:
         """librdkafka's error callback: keep what is final, log the rest."""
         # A connection that broke while it authenticated has the same code as a refusal; only its text says "Local:".
-        if error.code() in CREDENTIAL_ERRORS and "Local:" not in error.str() and self.identity.rejected():
-            self.failure = self.credential_error()
+        if error.code() in CREDENTIAL_ERRORS and "Local:" not in error.str():
+            if isinstance(self.identity, Keytab):
+                why, final = self.identity.reason(error.str())
+                self._waiting = f"no Kerberos ticket that the broker takes: {why}"
+                if final:
+                    self.failure = self.ticket_error(why)
+            elif self.identity.rejected():
+                self.failure = self.credential_error()
         elif _of_certificate(error) and not self.newer(self._shown):
             self.failure = self.certificate_error()
         log.debug("%s: %s", self.identity.principal, error)
+
+    def ticket_error(self, why: str) -> AccessRefused:
+        """No ticket that lets this identity in; ``why`` is libkrb5's own word."""
+        return AccessRefused(
+            f"{self.identity.principal}: no Kerberos ticket that the broker takes: {why}",
+            principal=self.identity.principal,
+            operation="authenticate",
+            resource=self.bootstrap,
+            code=Code.CREDENTIAL,
+            hint="is the keytab the one of now, and is the principal in the realm and not locked?",
+        )
 
     def stamp(self) -> Stamp:
         """Which client certificate a client that is made now shows; for ``newer``."""
@@ -158,7 +177,13 @@ class Connection:
             )
         if code in CREDENTIAL_ERRORS:
             return self.credential_error()
-        return Unavailable(f"{operation} {resource}: {error.str()}")
+        return self.unavailable(f"{operation} {resource}: {error.str()}")
+
+    def unavailable(self, what: str) -> Unavailable:
+        """``what`` did not go, with the reason that librdkafka told last, where it told one that may pass."""
+        return Unavailable(
+            f"{what}: {self._waiting}" if self._waiting else what, hint="is the broker up? `bus stack status`"
+        )
 
 
 def connect(settings: Settings, principal: str) -> Connection:
@@ -169,9 +194,12 @@ def connect(settings: Settings, principal: str) -> Connection:
     """
     layout = Layout(settings.state)
     service = layout.principal(principal) == layout.service(principal)
-    identity: Identity | TokenFile
+    identity: Identity | TokenFile | Keytab
     if service or settings.sasl_mechanism is Mechanism.SCRAM:
         identity = read_identity(layout.principal(principal), principal)
+    elif settings.sasl_mechanism is Mechanism.KERBEROS:
+        identity = Keytab(principal, layout.keytab(principal), settings.kerberos_service)
+        identity.check()
     else:
         identity = TokenFile(principal, layout.token(principal))
         identity.read()

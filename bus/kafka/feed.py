@@ -6,7 +6,6 @@ import time
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message, TopicPartition
 
-from bus.errors import Unavailable
 from bus.kafka.config import Connection
 
 CATCH_UP_S = 30.0
@@ -48,7 +47,7 @@ class Feed:
                 self._connection.check()
                 if time.monotonic() < deadline:
                     continue
-                raise Unavailable(f"{self._topic} cannot be read", hint="is the broker up? `bus stack status`")
+                raise self._connection.unavailable(f"{self._topic} cannot be read")
             error = message.error()
             self._follow(message)
             if error is None:

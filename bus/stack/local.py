@@ -36,13 +36,13 @@ from bus.kafka.config import Connection, connect, shown_by
 from bus.policy.attestation import check_issuing
 from bus.policy.loader import load_policy
 from bus.policy.model import Policy
-from bus.settings import BrokerSource, Issuing, Mechanism, Mode, Settings, load
+from bus.settings import UNSET, BrokerSource, Issuing, Mechanism, Mode, Settings, load
 from bus.stack.broker import Broker, free_ports, is_free, node_names
 from bus.stack.external import reach, require_operator_files
 from bus.stack.jars import fetch_jars, find_java
 from bus.stack.pki import ensure_pki, issue_server
 from bus.stack.process import Daemon
-from bus.stack.server import ADMIN, LOOPBACK, Tokens
+from bus.stack.server import ADMIN, LOOPBACK, Kerberos, Tokens
 
 Say = Callable[[str], None]
 READY_TIMEOUT = 60.0
@@ -257,7 +257,8 @@ class Stack:
             reach(connection)
             say(f"broker  {bootstrap} is external: used as {connection.identity.principal}")
             return connection
-        broker = Broker(self.layout, find_java(), fetch_jars(), self.settings.brokers)
+        kerberos = self._kerberos()
+        broker = Broker(self.layout, find_java(kerberos=kerberos is not None), fetch_jars(), self.settings.brokers)
         if broker.runs:
             say(f"broker  {bootstrap} runs already")
             return self.admin_connection()
@@ -268,10 +269,21 @@ class Stack:
         tokens = Tokens(jwks, audience(self.settings.deployment_id), self.settings.max_clock_skew_ms)
         minutes = max(policy.backlog_horizon_ms // 60_000, 1)
         shown = shown_by(self.settings, ADMIN)
-        connection = broker.start(agent_ports(bootstrap), minutes, policy.rotation_interval_ms, tokens, shown)
+        connection = broker.start(agent_ports(bootstrap), minutes, policy.rotation_interval_ms, tokens, shown, kerberos)
         asks = ", client certificates" if shown is not None else ""
         say(f"broker  {bootstrap} TLS 1.3{asks}, SASL, ACLs")
         return connection
+
+    def _kerberos(self) -> Kerberos | None:
+        settings = self.settings
+        if settings.sasl_mechanism is not Mechanism.KERBEROS:
+            return None
+        if not settings.kerberos_realm or settings.kerberos_keytab == UNSET:
+            raise SettingsError(
+                "sasl_mechanism: GSSAPI: expected kerberos_realm, and kerberos_keytab with the broker's own key",
+                hint=f"its principal is {settings.kerberos_service}/{LOOPBACK}@<realm>",
+            )
+        return Kerberos(settings.kerberos_keytab.resolve(), settings.kerberos_service, settings.kerberos_realm)
 
     def ensure_clients(self) -> None:
         """Outside development: the CA of client certificates, and each service's certificate."""

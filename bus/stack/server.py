@@ -1,8 +1,9 @@
 """What a Kafka node is told: server.properties of one combined KRaft node, or of each of three, and its logging.
 
-Listeners: AGENTS (SASL_SSL: SCRAM-SHA-512 and, with a JWKS, OAUTHBEARER), INTERNAL and CONTROLLER (SSL). The latter ask
-for a client certificate, outside development all do. There is no plaintext listener, TLS is 1.3 only, nobody may do
-anything without an ACL. Pure: the local stack and the containers run the same settings on other addresses.
+Listeners: AGENTS (SASL_SSL: SCRAM-SHA-512, OAUTHBEARER with a JWKS, GSSAPI with a keytab), INTERNAL and CONTROLLER
+(SSL). The latter ask for a client certificate, outside development all do. There is no plaintext listener, TLS is 1.3
+only, nobody may do anything without an ACL. Pure: the local stack and the containers run the same settings on other
+addresses.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ class Tokens:
         security = "org.apache.kafka.common.security.oauthbearer"
         mechanism = "listener.name.agents.oauthbearer.sasl"
         return {
-            "listener.name.agents.sasl.enabled.mechanisms": "SCRAM-SHA-512,OAUTHBEARER",
             f"{mechanism}.jaas.config": f"{security}.OAuthBearerLoginModule required ;",
             f"{mechanism}.server.callback.handler.class": f"{security}.OAuthBearerValidatorCallbackHandler",
             f"{mechanism}.oauthbearer.jwks.endpoint.url": self.jwks.as_uri(),
@@ -87,6 +87,32 @@ class Tokens:
         return [f"{stem}.urls={self.jwks.as_uri()}", f"{stem}.files={self.jwks}"]
 
 
+@dataclass(frozen=True, slots=True)
+class Kerberos:
+    """Which tickets a node takes: of ``service``/<its host>@``realm``, whose key stands in ``keytab``.
+
+    ``agent/<id>@realm`` is ``User:<id>``; no other principal is anybody. Kafka's rule ``DEFAULT`` must not be there: it
+    takes the first component alone.
+    """
+
+    keytab: Path
+    service: str
+    realm: str
+
+    def properties(self, host: str) -> dict[str, str]:
+        """The settings of the agents' listener of a node that agents know as ``host``."""
+        realm = self.realm.replace(".", "\\.")
+        rule = rf"RULE:[2:$1.$2@$0](agent\.[a-z0-9_-]+@{realm})s/^agent\.(.*)@.*$/$1/"
+        return {
+            "listener.name.agents.sasl.kerberos.service.name": self.service,
+            "listener.name.agents.sasl.kerberos.principal.to.local.rules": rule,
+            "listener.name.agents.gssapi.sasl.jaas.config": (
+                "com.sun.security.auth.module.Krb5LoginModule required useKeyTab=true storeKey=true doNotPrompt=true "
+                f'keyTab="{self.keytab}" principal="{self.service}/{host}@{self.realm}";'
+            ),
+        }
+
+
 def server_properties(
     node: Node,
     nodes: Sequence[Node],
@@ -97,12 +123,15 @@ def server_properties(
     session_ms: int = MAX_SESSION_MS,
     tokens: Tokens | None = None,
     clients: Path | None = None,
+    kerberos: Kerberos | None = None,
 ) -> dict[str, str]:
     """The settings of ``node`` among ``nodes``: everything is kept once on one node, three times on three.
 
     Whoever authenticated does so again within ``session_ms``, or is cut off. With ``clients``, the certificate of a CA,
     agents and services show a certificate of it, and of no other, before anything else.
     """
+    mechanisms = ["SCRAM-SHA-512", *(["OAUTHBEARER"] if tokens is not None else [])]
+    mechanisms += ["GSSAPI"] if kerberos is not None else []
     replicas, in_sync = str(len(nodes)), str(max(1, len(nodes) - 1))
     inside = f"INTERNAL://{node.peer}:{node.ports.internal}"
     return {
@@ -116,7 +145,7 @@ def server_properties(
         "listener.security.protocol.map": "AGENTS:SASL_SSL,INTERNAL:SSL,CONTROLLER:SSL",
         "inter.broker.listener.name": "INTERNAL",
         "controller.listener.names": "CONTROLLER",
-        "listener.name.agents.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.agents.sasl.enabled.mechanisms": ",".join(mechanisms),
         "listener.name.agents.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required ;"
         ),
@@ -154,6 +183,7 @@ def server_properties(
         # connections stop everyone instead.)
         "socket.request.max.bytes": str(MAX_REQUEST),
         **(tokens.properties() if tokens is not None else {}),
+        **(kerberos.properties(node.host) if kerberos is not None else {}),
         **(_asked_for(clients) if clients is not None else {}),
     }
 
@@ -168,4 +198,5 @@ def _asked_for(clients: Path) -> dict[str, str]:
 
 def properties_file(properties: dict[str, str]) -> bytes:
     """``properties`` as the file that Kafka reads."""
-    return "".join(f"{key}={value}\n" for key, value in properties.items()).encode()
+    lines = (f"{key}={value}\n".replace("\\", "\\\\") for key, value in properties.items())
+    return "".join(lines).encode()

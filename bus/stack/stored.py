@@ -21,6 +21,7 @@ from bus.crypto.signing import verify_window
 from bus.errors import Refused, RetryLater, Unverified
 from bus.files import read_secret
 from bus.kafka.identity import TokenFile, read_identity
+from bus.kafka.kerberos import Keytab
 from bus.kafka.restore import WindowReader, snapshot_offset
 from bus.kafka.transaction import Place
 from bus.kafka.windows import restored
@@ -75,7 +76,7 @@ def _enrolled(stack: Stack, policy: Policy) -> None:
 
 
 def credentials(stack: Stack) -> str:
-    """Every agent has its broker credential: a token that holds and has not ended, or a password."""
+    """Every agent has its broker credential: a token that holds and has not ended, a password, or a keytab."""
     settings, layout, policy, now = stack.settings, stack.layout, stack.load_policy(), now_ms()
     mend = "does the issuer run? bus stack up"
     life = token_life(policy.rotation_interval_ms)
@@ -83,6 +84,10 @@ def credentials(stack: Stack) -> str:
         for agent in sorted(policy.agents):
             read_identity(layout.agent(agent), agent)
         return f"{len(policy.agents)} passwords; nothing replaces them"
+    if settings.sasl_mechanism is Mechanism.KERBEROS:
+        for agent in sorted(policy.agents):
+            Keytab(agent, layout.keytab(agent), settings.kerberos_service).check()
+        return f"{len(policy.agents)} keytabs"
     known, ours, left = public_keys(layout.jwks.read_bytes()), audience(settings.deployment_id), life
     for agent in sorted(policy.agents):
         TokenFile(agent, layout.token(agent)).read()

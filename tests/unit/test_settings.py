@@ -92,6 +92,9 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         tpm_pcr = 11
         user_issuers = "/etc/sealbus/users.json"
         sasl_mechanism = "SCRAM-SHA-512"
+        kerberos_service = "broker"
+        kerberos_realm = "EXAMPLE.ORG"
+        kerberos_keytab = "/etc/broker.keytab"
         instance = "bus-enforcer-2"
         http = "127.0.0.1:9464"
         key_provider = "pkcs11"
@@ -141,6 +144,9 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         tpm_pcr=11,
         user_issuers=Path("/etc/sealbus/users.json"),
         sasl_mechanism=Mechanism.SCRAM,
+        kerberos_service="broker",
+        kerberos_realm="EXAMPLE.ORG",
+        kerberos_keytab=Path("/etc/broker.keytab"),
         instance="bus-enforcer-2",
         http="127.0.0.1:9464",
         key_provider=Custody.PKCS11,
@@ -194,6 +200,9 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_AUTHORITY": "127.0.0.1:9443",
         "BUS_ENROLMENT": "127.0.0.1:9444",
         "BUS_SASL_MECHANISM": "SCRAM-SHA-512",
+        "BUS_KERBEROS_SERVICE": "broker",
+        "BUS_KERBEROS_REALM": "EXAMPLE.ORG",
+        "BUS_KERBEROS_KEYTAB": "/etc/broker.keytab",
         "BUS_INSTANCE": "bus-enforcer-2",
         "BUS_HTTP": "127.0.0.1:9464",
         "BUS_KEY_PROVIDER": "vault",
