@@ -72,11 +72,13 @@ fuzz: setup
 hostile: setup
 	$(BIN)/python -m tests.hostile
 
-# Broker tokens replaced every two seconds under load: some 4 minutes; the long form is `make rotation MINUTES=30`.
+# Broker tokens, or passwords (MECHANISM=SCRAM-SHA-512), replaced every two seconds under load: some 4 minutes; the long form is
+# `make rotation MINUTES=30`.
+MECHANISM ?= OAUTHBEARER
 ROTATIONS ?= 100
 MINUTES ?= 0
 rotation: setup
-	$(BIN)/python -m tests.rotation --rotations $(ROTATIONS) --minutes $(MINUTES)
+	$(BIN)/python -m tests.rotation --mechanism $(MECHANISM) --rotations $(ROTATIONS) --minutes $(MINUTES)
 
 setup: $(VENV)/ready
 	@$(BIN)/bus stack fetch

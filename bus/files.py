@@ -11,6 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bus.codes import Code
 from bus.errors import Refused
@@ -161,6 +162,20 @@ def write_file(path: Path, data: bytes, mode: int = 0o644, owner: int | None = N
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+Stamp = tuple[int, int]
+"""Another one when a file was replaced."""
+NO_STAMP: Final[Stamp] = (0, 0)
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Which file is at ``path`` now; NO_STAMP where none is."""
+    try:
+        found = path.stat()
+    except OSError:
+        return NO_STAMP
+    return found.st_ino, found.st_mtime_ns
 
 
 def read_secret(path: Path) -> bytes:

@@ -95,6 +95,7 @@ class Settings:
     broker: BrokerSource = BrokerSource.JARS
     brokers: int = 1
     sasl_mechanism: Mechanism = Mechanism.OAUTHBEARER
+    rotate_passwords: bool = False
     kerberos_service: str = "kafka"
     kerberos_realm: str = ""
     kerberos_keytab: Path = UNSET
@@ -148,6 +149,11 @@ class Settings:
                 hint="start a local stack with `bus stack up`, or name the file in BUS_CONFIG",
             )
         return bytes.fromhex(self.deployment)
+
+    @property
+    def rotates(self) -> bool:
+        """Whether agents have passwords that the rotator replaces."""
+        return self.rotate_passwords and self.sasl_mechanism is Mechanism.SCRAM
 
     @property
     def client_certificates(self) -> bool:

@@ -18,6 +18,8 @@ from bus.wire.derived import MAX_VALUE
 ENFORCER_GROUP: Final = "bus.enforcer"
 AUDITOR: Final = "bus-audit"
 AUTHORITY: Final = "bus-authority"
+ROTATOR: Final = "bus-rotator"
+CLUSTER: Final = "kafka-cluster"
 NOTICE_RETENTION_MS: Final = 3_600_000
 
 
@@ -37,6 +39,8 @@ class Resource(StrEnum):
     TOPIC = "topic"
     GROUP = "group"
     TRANSACTIONAL_ID = "transactional_id"
+    CLUSTER = "broker"
+    """Kafka's client library calls the whole cluster so."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -93,10 +97,13 @@ class Desired:
     quotas: frozenset[Quota] = frozenset()
 
 
-def desired_state(policy: Policy, enforcers: int, brokers: int = 1, *, passwords: bool = True) -> Desired:
+def desired_state(
+    policy: Policy, enforcers: int, brokers: int = 1, *, passwords: bool = True, rotates: bool = False
+) -> Desired:
     """Topics, users and ACLs of ``policy`` with ``enforcers`` enforcer identities on ``brokers`` brokers.
 
-    Without ``passwords`` services alone are users with one: agents come with tokens.
+    Without ``passwords`` services alone are users with one: agents come with tokens. With ``rotates`` a service
+    replaces passwords, which takes Kafka's right to alter the cluster, ACLs included.
     """
     users = set(service_names(enforcers))
     acls: set[Acl] = set()
@@ -108,6 +115,9 @@ def desired_state(policy: Policy, enforcers: int, brokers: int = 1, *, passwords
     replication = max(policy.replication, min(3, brokers))
     # Of agents alone: an enforcer that the broker slows down keeps everyone waiting.
     quotas = {Quota(agent, key, limit) for agent in policy.agents for key, limit in policy.broker_quotas(agent).items()}
+    if rotates:
+        users.add(ROTATOR)
+        acls.add(Acl(f"User:{ROTATOR}", "ALTER", Resource.CLUSTER, CLUSTER))
     if passwords:
         users |= set(policy.agents)
     return Desired(tuple(_topics(policy, replication)), frozenset(users), frozenset(acls), frozenset(quotas))

@@ -112,14 +112,19 @@ def make_plan(
     brokers: int = 1,
     prune: bool = False,
     passwords: bool = True,
+    rotates: bool = False,
 ) -> Plan:
     """Compare. Without ``passwords`` agents have none.
 
     Raises Refused(policy) where Kafka cannot follow (partitions, replication), with the remedy.
     """
-    wanted = desired_state(draft, enforcers, brokers, passwords=passwords)
+    wanted = desired_state(draft, enforcers, brokers, passwords=passwords, rotates=rotates)
     live = actual.snapshot
-    explained = desired_state(live.policy, enforcers) if live is not None else Desired((), frozenset(), frozenset())
+    explained = (
+        desired_state(live.policy, enforcers, rotates=True)
+        if live is not None
+        else Desired((), frozenset(), frozenset())
+    )
     create, alter = _topic_changes(wanted, actual)
     surplus = actual.acls - wanted.acls
     foreign = frozenset() if prune else frozenset(acl for acl in surplus if acl not in explained.acls)

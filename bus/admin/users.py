@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
 )
 
 from bus.files import make_folder, write_secret
+from bus.kafka.identity import CHANGING
 
 ITERATIONS = 8192
 TIMEOUT = 30.0
@@ -40,8 +41,18 @@ def set_password(client: AdminClient, folder: Path, principal: str, owner: int |
     set_passwords(client, {principal: folder}, {} if owner is None else {principal: owner})
 
 
-def set_passwords(client: AdminClient, folders: Mapping[str, Path], owners: Mapping[str, int]) -> None:
-    """Fresh random passwords for several principals in one request."""
+def set_passwords(
+    client: AdminClient, folders: Mapping[str, Path], owners: Mapping[str, int], *, announce: bool = False
+) -> None:
+    """Fresh random passwords for several principals in one request.
+
+    The broker has a password first, then its file. With ``announce`` a file beside it says before that it is being
+    replaced, so that whoever is refused in between waits for it. What stands in an agent's folder is not read: it may
+    be of the agent's making.
+    """
+    if announce:
+        for name, folder in folders.items():
+            write_secret(make_folder(folder, owner=owners.get(name)) / CHANGING, b"", owners.get(name))
     fresh = {principal: secrets.token_urlsafe(32) for principal in folders}
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
     changes: list[UserScramCredentialAlteration] = [
@@ -52,6 +63,7 @@ def set_passwords(client: AdminClient, folders: Mapping[str, Path], owners: Mapp
         owner = owners.get(name)
         document = {"username": name, "password": fresh[name]}
         write_secret(make_folder(folders[name], owner=owner) / "scram", json.dumps(document).encode(), owner)
+        (folders[name] / CHANGING).unlink(missing_ok=True)
 
 
 def delete_users(client: AdminClient, principals: list[str]) -> None:

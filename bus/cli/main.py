@@ -30,6 +30,7 @@ SERVICES = {
     "authority": "consumers.authority.app",
     "enforcer": "consumers.enforcer.app",
     "issuer": "consumers.issuer.app",
+    "rotator": "consumers.rotator.app",
 }
 
 

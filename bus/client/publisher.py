@@ -93,7 +93,7 @@ class Publisher:
         self._thread.start()
 
     def _fresh(self) -> Producer:
-        self._stamp = self._connection.stamp()
+        self._stamp, self._word = self._connection.stamp(), self._connection.word()
         return Producer(
             self._connection.config(
                 acks="all",
@@ -250,6 +250,7 @@ class Publisher:
             except KafkaException as error:  # librdkafka raises a fatal error here
                 log.warning("producer: %s", error)
                 self._fatal = True
+            self._word = self._connection.follow(self._producer, self._word)
             with self._changed:
                 if self._connection.failure is not None:
                     for outgoing in self._waiting():

@@ -114,7 +114,7 @@ class Subscriber:
         self._thread.start()
 
     def _connect(self) -> None:
-        self._stamp = self._connection.stamp()
+        self._stamp, self._word = self._connection.stamp(), self._connection.word()
         self._consumer = Consumer(
             self._connection.config(
                 group_id=self._agent,
@@ -191,6 +191,7 @@ class Subscriber:
                 if message is not None:
                     self._take(message)
                 self._connection.check()
+                self._word = self._connection.follow(self._consumer, self._word)
                 if self._connection.newer(self._stamp):
                     self._reconnect()
                 if time.monotonic() - last_commit > COMMIT_S:

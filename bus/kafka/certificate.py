@@ -11,17 +11,13 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 
 from bus.codes import Code
 from bus.errors import Expired, Refused
-from bus.files import CLIENT, read_secret
-
-Stamp = tuple[int, int]
-"""Another one when the file was replaced."""
-NO_STAMP: Final[Stamp] = (0, 0)
+from bus.files import CLIENT, Stamp, read_secret, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +34,7 @@ class ClientCertificate:
 
     def stamp(self) -> Stamp:
         """Which file is there; NO_STAMP where none is."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return NO_STAMP
-        return found.st_ino, found.st_mtime_ns
+        return stamp_of(self.path)
 
     def _read(self) -> tuple[str, str]:
         try:

@@ -17,9 +17,9 @@ from confluent_kafka import KafkaError
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, BusError, Refused, Unavailable
-from bus.files import ENROLLED, Layout
-from bus.kafka.certificate import NO_STAMP, ClientCertificate, Stamp
-from bus.kafka.identity import Identity, TokenFile, read_identity
+from bus.files import ENROLLED, NO_STAMP, Layout, Stamp
+from bus.kafka.certificate import ClientCertificate
+from bus.kafka.identity import Client, Identity, PasswordFile, TokenFile, read_identity
 from bus.kafka.kerberos import Keytab
 from bus.settings import Issuing, Mechanism, Settings
 from bus.wire.derived import MAX_VALUE
@@ -58,7 +58,7 @@ class Connection:
 
     bootstrap: str
     ca: Path
-    identity: Identity | TokenFile | Keytab
+    identity: Identity | PasswordFile | TokenFile | Keytab
     failure: BusError | None = None
     certificate: ClientCertificate | None = None
     _shown: Stamp = NO_STAMP
@@ -125,6 +125,20 @@ class Connection:
     def stamp(self) -> Stamp:
         """Which client certificate a client that is made now shows; for ``newer``."""
         return self.certificate.stamp() if self.certificate is not None else NO_STAMP
+
+    def word(self) -> Stamp:
+        """Which password a client that is made now shows; for ``follow``."""
+        return self.identity.stamp() if isinstance(self.identity, PasswordFile) else NO_STAMP
+
+    def follow(self, client: Client, word: Stamp) -> Stamp:
+        """Give ``client`` the password of now where it was replaced since ``word``; returns which one it has."""
+        if not isinstance(self.identity, PasswordFile) or (now := self.identity.stamp()) in (word, NO_STAMP):
+            return word
+        try:
+            self.identity.give(client)
+        except Refused:
+            return word
+        return now
 
     def newer(self, stamp: Stamp) -> bool:
         """Whether there is another client certificate than that of ``stamp``, and it is of use."""
@@ -194,8 +208,11 @@ def connect(settings: Settings, principal: str) -> Connection:
     """
     layout = Layout(settings.state)
     service = layout.principal(principal) == layout.service(principal)
-    identity: Identity | TokenFile | Keytab
-    if service or settings.sasl_mechanism is Mechanism.SCRAM:
+    identity: Identity | PasswordFile | TokenFile | Keytab
+    if settings.rotates and not service:
+        identity = PasswordFile(principal, layout.agent(principal))
+        identity.sasl()
+    elif service or settings.sasl_mechanism is Mechanism.SCRAM:
         identity = read_identity(layout.principal(principal), principal)
     elif settings.sasl_mechanism is Mechanism.KERBEROS:
         identity = Keytab(principal, layout.keytab(principal), settings.kerberos_service)

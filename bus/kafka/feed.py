@@ -25,7 +25,7 @@ class Feed:
 
     def _connect(self, start: int) -> None:
         self._next = start
-        self._stamp = self._connection.stamp()
+        self._stamp, self._word = self._connection.stamp(), self._connection.word()
         self._consumer = Consumer(
             self._connection.config(
                 group_id=self._group or self._connection.identity.principal,
@@ -42,6 +42,7 @@ class Feed:
         values = []
         deadline = time.monotonic() + CATCH_UP_S
         while True:
+            self._word = self._connection.follow(self._consumer, self._word)
             message = self._consumer.poll(0.1)
             if message is None:
                 self._connection.check()
@@ -62,6 +63,7 @@ class Feed:
         if self._connection.newer(self._stamp):  # what a client shows at its next connection is what it was made with
             self._consumer.close()
             self._connect(self._next)
+        self._word = self._connection.follow(self._consumer, self._word)
         message = self._consumer.poll(timeout)
         if message is None:
             return None

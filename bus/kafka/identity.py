@@ -9,19 +9,28 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import Expired, Refused
-from bus.files import read_secret
+from bus.files import Stamp, read_secret, stamp_of
 
 RENEW_WAIT_S: Final = 5.0
 """How long a client's request for a token waits for the issuer: where it fails, librdkafka asks again after 10 s."""
 LOOK_S: Final = 0.05
 SETTLE_S: Final = 10.0
 """How long after a credential was replaced a refusal may still be of the one before."""
+CHANGING: Final = "scram.changing"
+"""Is there from before the broker has the next password until the file has it."""
 _stand_still = threading.Event()
+
+
+class Client(Protocol):
+    """Any client of librdkafka."""
+
+    def set_sasl_credentials(self, username: str, password: str, /) -> None:
+        """What it shows at its next authentication."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,40 @@ def read_identity(folder: Path, principal: str) -> Identity:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused(f"{principal}: {path}: not a credential file", code=Code.CREDENTIAL) from None
+
+
+@dataclass(slots=True)
+class PasswordFile:
+    """A principal of the broker by a password in ``folder``/scram that the rotator replaces while clients run."""
+
+    principal: str
+    folder: Path
+    _replaced: float = 0.0
+
+    def sasl(self) -> dict[str, Any]:
+        """librdkafka's settings. Raises Refused(credential)."""
+        return read_identity(self.folder, self.principal).sasl()
+
+    def stamp(self) -> Stamp:
+        """Another one when the file was replaced."""
+        return stamp_of(self.folder / "scram")
+
+    def give(self, client: Client) -> None:
+        """Have ``client`` show the password of now from its next authentication on. Raises Refused(credential)."""
+        identity = read_identity(self.folder, self.principal)
+        self._replaced = time.monotonic()
+        client.set_sasl_credentials(identity.principal, identity.password.reveal().decode())
+
+    def rejected(self) -> bool:
+        """Whether a refusal by the broker is final: not while the password is being replaced, nor shortly after."""
+        if self._replaced and time.monotonic() - self._replaced < SETTLE_S:
+            return False
+        if (self.folder / CHANGING).exists():
+            return False
+        try:
+            return time.time() - (self.folder / "scram").stat().st_mtime > SETTLE_S
+        except OSError:
+            return True
 
 
 @dataclass(slots=True)

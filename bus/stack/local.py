@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bus.admin.actual import read_actual
 from bus.admin.apply import apply_plan
-from bus.admin.desired import AUDITOR, AUTHORITY, enforcer_name
+from bus.admin.desired import AUDITOR, AUTHORITY, ROTATOR, enforcer_name
 from bus.admin.plan import Plan, make_plan
 from bus.authority import rpc
 from bus.authority.clientcerts import ensure_clients_ca, ensure_service_certificates
@@ -84,7 +84,8 @@ def is_external(settings: Settings) -> bool:
 
 def service_names(settings: Settings) -> list[str]:
     """Processes of the stack beside the broker, in starting order."""
-    return [issuing_service(settings), *(enforcer_name(number) for number in range(1, settings.enforcers + 1)), "audit"]
+    enforcers = [enforcer_name(number) for number in range(1, settings.enforcers + 1)]
+    return [issuing_service(settings), *enforcers, "audit", *(["rotator"] if settings.rotates else [])]
 
 
 def issuing_service(settings: Settings) -> str:
@@ -290,12 +291,13 @@ class Stack:
         settings, layout = self.settings, self.layout
         if not settings.client_certificates:
             return
-        authority = [AUTHORITY] if settings.issuing is Issuing.AUTHORITY else []
-        if authority:
+        others = [AUTHORITY] if settings.issuing is Issuing.AUTHORITY else []
+        if others:
             self._ensure_authority_files()
         ca = ensure_clients_ca(layout, settings.deployment_id, now_ms())
+        others += [ROTATOR] if settings.rotates else []
         enforcers = [enforcer_name(number) for number in range(1, settings.enforcers + 1)]
-        ensure_service_certificates(layout, ca, [ADMIN, AUDITOR, *authority, *enforcers], now_ms())
+        ensure_service_certificates(layout, ca, [ADMIN, AUDITOR, *others, *enforcers], now_ms())
 
     def admin_connection(self) -> Connection:
         """The admin's connection to the running broker."""
@@ -330,7 +332,14 @@ class Stack:
         settings = self.settings
         passwords = settings.sasl_mechanism is Mechanism.SCRAM
         return make_plan(
-            policy, actual, settings.enforcers, now_ms(), brokers=settings.brokers, prune=prune, passwords=passwords
+            policy,
+            actual,
+            settings.enforcers,
+            now_ms(),
+            brokers=settings.brokers,
+            prune=prune,
+            passwords=passwords,
+            rotates=settings.rotates,
         )
 
     def _check(self, policy: Policy) -> None:

@@ -83,7 +83,8 @@ def credentials(stack: Stack) -> str:
     if settings.sasl_mechanism is Mechanism.SCRAM:
         for agent in sorted(policy.agents):
             read_identity(layout.agent(agent), agent)
-        return f"{len(policy.agents)} passwords; nothing replaces them"
+        by = "the rotator replaces them" if settings.rotates else "nothing replaces them"
+        return f"{len(policy.agents)} passwords; {by}"
     if settings.sasl_mechanism is Mechanism.KERBEROS:
         for agent in sorted(policy.agents):
             Keytab(agent, layout.keytab(agent), settings.kerberos_service).check()

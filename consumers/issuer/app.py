@@ -91,14 +91,14 @@ def _certificates(settings: Settings, layout: Layout) -> CertificateIssuer | Non
     return CertificateIssuer(layout, settings.deployment_id, settings.owners, now_ms())
 
 
-def only_one(layout: Layout) -> TextIO:
+def only_one(layout: Layout, name: str = "issuer") -> TextIO:
     """Hold the state folder's lock: two issuers would make two roots of one epoch. Raises StackError."""
-    lock = (make_folder(layout.state / "run") / "issuer.lock").open("w")
+    lock = (make_folder(layout.state / "run") / f"{name}.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        raise StackError("another issuer runs on this state folder", hint="bus stack status") from None
+        raise StackError(f"another {name} runs on this state folder", hint="bus stack status") from None
     return lock
 
 

@@ -19,11 +19,11 @@ from bus.authority.tokens import audience, mint, new_key
 from bus.errors import AccessRefused, Expired, Refused
 from bus.files import read_secret, write_secret
 from bus.kafka.config import Connection, connect
-from bus.kafka.identity import TokenFile
+from bus.kafka.identity import TokenFile, read_identity
 from bus.settings import Mechanism
 from tests.hostile.wire import Raw
 from tests.integration.conftest import start_stack
-from tests.rotation.load import SHORT, WRITER, rotate_under_load, short_policies
+from tests.rotation.load import SCRAM, SHORT, WRITER, rotate_under_load, short_policies
 
 pytestmark = pytest.mark.broker
 
@@ -189,3 +189,21 @@ def test_tokens_are_replaced_under_load_and_nothing_fails_or_is_missed(own_stack
     assert told.rotations >= ROTATIONS
     assert told.published > 10 * ROTATIONS
     assert told.kept > 0  # by authenticating again, not by connecting again
+
+
+@pytest.mark.timeout(400)
+def test_passwords_are_replaced_under_load_and_the_one_before_opens_nothing(own_stack, tmp_path):
+    stack = own_stack(policies=short_policies(tmp_path / "short"), **SCRAM)
+    settings, before = stack.settings, read_identity(stack.layout.agent(WRITER), WRITER)
+    told = rotate_under_load(stack, ROTATIONS)
+    assert (told.failed, told.refused, told.missed) == ([], [], 0)
+    assert told.rotations >= ROTATIONS
+    assert told.published > 10 * ROTATIONS
+    with pytest.raises(ConnectionError, match="SASL"), Raw(Connection(settings.bootstrap, stack.layout.ca, before)):
+        pytest.fail("taken")
+    # Who replaces them comes in, and may do nothing but that.
+    rotator, answers = connect(settings, "bus-rotator"), []
+    producer = Producer(rotator.config(message_timeout_ms=20_000))
+    producer.produce("agent_memory.in", b"x", on_delivery=lambda error, _: answers.append(error))
+    producer.flush(30)
+    assert isinstance(rotator.typed(answers[0], "write", "agent_memory.in"), AccessRefused)

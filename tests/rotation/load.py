@@ -1,4 +1,4 @@
-"""An agent publishes and another reads while their broker tokens are replaced again and again; counted."""
+"""An agent publishes and another reads while what they show the broker is replaced again and again; counted."""
 
 import dataclasses
 import threading
@@ -14,13 +14,14 @@ from tests.integration.conftest import POLICIES
 
 WRITER, READER, DOMAIN = "retriever-1", "orchestrator-1", "agent_memory"
 INTERVAL_MS = 8000
-"""Tokens are replaced at a quarter of their life: every two seconds."""
+"""Tokens and passwords are replaced at a quarter of it: every two seconds."""
 SHORT = {
     "lead_ms": 1500,
     "grace_ms": 8000,
     "max_clock_skew_ms": 500,
     "sasl_mechanism": Mechanism.OAUTHBEARER,
 }
+SCRAM = {**SHORT, "sasl_mechanism": Mechanism.SCRAM, "rotate_passwords": True}
 PACE_S = 0.02
 ARRIVAL_S = 60
 
@@ -56,8 +57,15 @@ def connections(stack):
     }
 
 
+def shown(stack):
+    """What the writer shows the broker."""
+    if stack.settings.sasl_mechanism is Mechanism.SCRAM:
+        return stack.layout.agent(WRITER) / "scram"
+    return stack.layout.token(WRITER)
+
+
 def rotate_under_load(stack, rotations, minutes=0.0):
-    """Publish and read until the writer's token was replaced so often, and for so many minutes at least."""
+    """Publish and read until the writer's credential was replaced so often, and for so many minutes at least."""
     told = Figures()
     sent, seen = set(), set()
     began = time.monotonic()
@@ -67,7 +75,7 @@ def rotate_under_load(stack, rotations, minutes=0.0):
         subscription = reader.subscribe(DOMAIN)
         subscription(lambda _payload, delivery: seen.add(str(delivery.id)))
         assert subscription.wait_assigned(60)
-        pace, path = threading.Event(), stack.layout.token(WRITER)
+        pace, path = threading.Event(), shown(stack)
         before, first = None, set()
         while told.rotations < rotations or time.monotonic() - began < minutes * 60:
             try:
@@ -77,10 +85,10 @@ def rotate_under_load(stack, rotations, minutes=0.0):
                 told.failed.append(f"{type(error).__name__}: {error}")
             if not first and seen:
                 first = connections(stack)
-            stamp = path.stat().st_ino, path.stat().st_mtime_ns
-            if stamp != before:
+            found = path.read_bytes()
+            if found != before:
                 told.rotations += before is not None
-                before = stamp
+                before = found
             pace.wait(PACE_S)
         deadline = time.monotonic() + ARRIVAL_S
         while not sent <= seen and time.monotonic() < deadline:

@@ -15,7 +15,7 @@ OWN = {"bus.audit", "bus.issue", "bus.claims", "bus.notice", "bus.control", "bus
 PARTS = ("in", "out", "dead", "windows")
 
 
-def mesh(*, passwords: bool) -> Desired:
+def mesh(*, passwords: bool, rotates: bool = False) -> Desired:
     """Three domains, four agents, two enforcers."""
     domains = {
         "notes": domain(),
@@ -23,7 +23,9 @@ def mesh(*, passwords: bool) -> Desired:
         "vault": domain(tier="FHE", produce=["KEEPER"], consume=["KEEPER"], attested=True),
     }
     agents = {"writer-1": ["WRITER"], "reader-1": ["READER"], "keeper-1": ["KEEPER", "READER"], "idle-1": ["OTHER"]}
-    return desired_state(make_policy(domains, agents, partitions=6, replication=3), 2, passwords=passwords)
+    return desired_state(
+        make_policy(domains, agents, partitions=6, replication=3), 2, passwords=passwords, rotates=rotates
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,14 @@ def test_only_enforcers_have_transactional_ids_and_each_only_its_own(wanted):
 
 def test_nobody_may_alter_delete_create_or_touch_the_cluster(wanted):
     assert {acl.operation for acl in wanted.acls} == {"READ", "WRITE", "DESCRIBE"}
-    assert {acl.resource for acl in wanted.acls} == set(Resource)
+    assert {acl.resource for acl in wanted.acls} == set(Resource) - {Resource.CLUSTER}
+
+
+def test_who_replaces_passwords_may_alter_the_cluster_and_do_nothing_else_and_is_there_only_when_asked_for(wanted):
+    asked = mesh(passwords=True, rotates=True)
+    assert asked.users - wanted.users == {"bus-rotator"}
+    assert asked.acls - wanted.acls == {Acl("User:bus-rotator", "ALTER", Resource.CLUSTER, "kafka-cluster")}
+    assert wanted.acls < asked.acls
 
 
 def test_an_agents_rights_are_those_of_its_roles_and_no_others(wanted):

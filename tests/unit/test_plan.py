@@ -289,3 +289,13 @@ def test_agents_that_come_with_tokens_lose_their_passwords_and_keep_their_rights
     assert (made.create_users, made.grant, made.revoke, made.drift) == ((), (), (), ())
     back = make_plan(policy, replace(held, users=held.users - set(made.delete_users)), 1, NOON)
     assert set(back.create_users) == set(policy.agents)
+
+
+def test_the_right_to_replace_passwords_goes_with_the_setting():
+    policy = make_policy()
+    without = applied(policy)
+    (asked,) = [each for each in make_plan(policy, without, 1, NOON, rotates=True).grant if each not in without.acls]
+    assert str(asked) == "User:bus-rotator ALTER broker kafka-cluster"
+    held = replace(without, acls=without.acls | {asked}, users=without.users | {"bus-rotator"})
+    back = make_plan(policy, held, 1, NOON)
+    assert (back.revoke, back.delete_users, back.drift) == ((asked,), ("bus-rotator",), ())

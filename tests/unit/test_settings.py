@@ -92,6 +92,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         tpm_pcr = 11
         user_issuers = "/etc/sealbus/users.json"
         sasl_mechanism = "SCRAM-SHA-512"
+        rotate_passwords = true
         kerberos_service = "broker"
         kerberos_realm = "EXAMPLE.ORG"
         kerberos_keytab = "/etc/broker.keytab"
@@ -144,6 +145,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         tpm_pcr=11,
         user_issuers=Path("/etc/sealbus/users.json"),
         sasl_mechanism=Mechanism.SCRAM,
+        rotate_passwords=True,
         kerberos_service="broker",
         kerberos_realm="EXAMPLE.ORG",
         kerberos_keytab=Path("/etc/broker.keytab"),
@@ -200,6 +202,7 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_AUTHORITY": "127.0.0.1:9443",
         "BUS_ENROLMENT": "127.0.0.1:9444",
         "BUS_SASL_MECHANISM": "SCRAM-SHA-512",
+        "BUS_ROTATE_PASSWORDS": "true",
         "BUS_KERBEROS_SERVICE": "broker",
         "BUS_KERBEROS_REALM": "EXAMPLE.ORG",
         "BUS_KERBEROS_KEYTAB": "/etc/broker.keytab",

@@ -1,0 +1,1 @@
+"""The rotator: replaces agents' broker passwords."""
