@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError
 
 from bus.codes import Code
 from bus.crypto.keys import Secret
-from bus.errors import AccessRefused, BusError, Refused, Unavailable
+from bus.errors import AccessRefused, BusError, Expired, Refused, Unavailable
 from bus.files import ENROLLED, NO_STAMP, Layout, Stamp
 from bus.kafka.certificate import ClientCertificate
 from bus.kafka.identity import Client, Identity, PasswordFile, TokenFile, read_identity
@@ -107,7 +107,7 @@ class Connection:
                     self.failure = self.ticket_error(why)
             elif self.identity.rejected():
                 self.failure = self.credential_error()
-        elif _of_certificate(error) and not self.newer(self._shown):
+        elif _of_certificate(error) and self._ends_here():
             self.failure = self.certificate_error()
         log.debug("%s: %s", self.identity.principal, error)
 
@@ -149,6 +149,21 @@ class Connection:
         except Refused:
             return False
         return True
+
+    def _ends_here(self) -> bool:
+        """Whether a refused certificate is final. Agents wait for the next one, as for a token, and make new clients
+        then; services make none, and are started again with it.
+        """
+        if self.certificate is None or self.identity.principal.startswith("bus-"):
+            return True
+        try:
+            self.certificate.settings()
+        except Expired:
+            self._waiting = "its client certificate has ended: does the issuer run?"
+            return False
+        except Refused:
+            return True
+        return not self.newer(self._shown)
 
     def certificate_error(self) -> AccessRefused:
         """The broker refuses this identity's client certificate, or that there is none."""

@@ -215,6 +215,26 @@ def test_a_refused_certificate_is_final_unless_a_newer_one_is_there(layout, conn
         without.check()
 
 
+def test_agents_wait_for_the_next_certificate_and_services_end_to_be_started_with_it(layout, connection):
+    ended, alert = now_ms() - 2 * CERTIFICATE_MS, Told(-195, "SSL alert number 45")
+    connection.config()
+    layout.certificate(AGENT).unlink()
+    CertificateIssuer(layout, DEPLOYMENT, {}, ended).step([AGENT], ended)
+    connection.on_error(alert)
+    connection.check()
+    assert "client certificate has ended" in str(connection.unavailable("x"))
+    layout.certificate(AGENT).unlink()  # it left the policy
+    connection.on_error(alert)
+    with pytest.raises(AccessRefused):
+        connection.check()
+    ensure_service_certificates(layout, ensure_clients_ca(layout, DEPLOYMENT, now_ms()), ["bus-audit"], now_ms())
+    service = Connection("x:1", layout.ca, Identity("bus-audit", Secret(b"x", "password")))
+    service.certificate = shown_by(settings(layout), "bus-audit")
+    service.on_error(alert)
+    with pytest.raises(AccessRefused, match="bus-audit showed one that ended"):
+        service.check()
+
+
 def test_python_and_librdkafka_take_key_and_certificate_from_the_same_file(layout, connection):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_cert_chain(layout.certificate(AGENT))
