@@ -15,7 +15,7 @@ from bus.errors import AccessRefused, Expired, Refused
 from bus.files import read_secret, write_secret
 from bus.kafka.certificate import ClientCertificate
 from bus.kafka.config import connect
-from bus.settings import Mechanism, Mode
+from bus.settings import Issuing, Mechanism, Mode
 from tests.hostile.wire import Raw
 from tests.integration.commands import bus
 from tests.integration.conftest import start_stack
@@ -141,3 +141,14 @@ def test_a_missing_and_an_ended_certificate_are_told_without_asking_the_broker(s
         write_secret(path, kept)
         path.with_suffix(".kept").unlink()
     assert connect(stack.settings, "executor-1").certificate is not None
+
+
+@pytest.mark.timeout(400)
+def test_with_an_authority_agents_show_what_they_enrolled_for(own_stack):
+    stack = own_stack(mode=Mode.PRODUCTION, issuing=Issuing.AUTHORITY, sasl_mechanism=Mechanism.OAUTHBEARER)
+    assert connect(stack.settings, WRITER).certificate.path.name == "identity"
+    assert not stack.layout.certificates()
+    with Bus(WRITER, settings=stack.settings) as writer:
+        writer.publish(DOMAIN, {"n": 1}, confirm="decided")
+        with pytest.raises(OSError), Raw(dataclasses.replace(connect(stack.settings, WRITER), certificate=None)):
+            pytest.fail("taken")
