@@ -25,8 +25,15 @@ from bus.files import read_secret
 PRIMARY: Final = "agent"
 """Agents' principals are ``agent/<id>@<realm>``; the broker makes ``User:<id>`` of that and of nothing else."""
 MAGIC: Final = b"\x05\x02"
-MINOR: Final = re.compile(r"GSSAPI Error: [^()]*\(([^()]*)\)")
-AWAY: Final = ("Cannot contact any KDC", "Resource temporarily unavailable", "icket expired")
+TOLD: Final = re.compile(r"GSSAPI Error: ([^()]*?)\s*\(([^()]*)\)")
+"""GSSAPI's major status, and libkrb5's own word, which is `Success` where the major one says it all."""
+AWAY: Final = (
+    "Cannot contact any KDC",
+    "Resource temporarily unavailable",
+    "icket expired",
+    "credential has expired",
+    "context has expired",
+)
 """libkrb5 where no KDC answers: not final, as agents go on once one does. A ticket of a keytab expires only so."""
 
 
@@ -109,8 +116,9 @@ class Keytab:
 
     def reason(self, told: str) -> tuple[str, bool]:
         """Why a failure was that librdkafka ``told`` of, and whether it is final."""
-        minor = MINOR.search(told)
-        why = minor[1] if minor else "the broker took no ticket"
+        found = TOLD.search(told)
+        major, minor = found.groups() if found else ("the broker took no ticket", "Success")
+        why = major if minor == "Success" else minor
         return why, not any(each in told for each in AWAY)
 
 

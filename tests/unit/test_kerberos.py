@@ -100,6 +100,9 @@ def test_a_refusal_is_told_in_libkrb5s_words_and_a_kdc_that_is_away_is_none(tmp_
         connection.on_error(Told(-169, f"{VAGUE}({away}) (after 6ms in state AUTH_REQ)"))
         connection.check()
         assert str(connection.unavailable("x")) == f"x: no Kerberos ticket that the broker takes: {away}"
+    connection.on_error(Told(-169, "GSSAPI Error: The referenced context has expired (Success) (after 6ms)"))
+    connection.check()
+    assert str(connection.unavailable("x")).endswith(": The referenced context has expired")
     connection.on_error(Told(-169, f"{FAILED}(Client's credentials have been revoked) (after 6ms)"))
     with pytest.raises(AccessRefused, match=f"{AGENT}: no Kerberos ticket that the broker takes: Client.* revoked"):
         connection.check()
