@@ -1,4 +1,4 @@
-"""Delegation and users on a real broker: a chain of two agents, refusals, the chain in the ledger, its end by policy."""
+"""Delegation and users on a real broker: a chain of agents, refusals, the chain in the ledger, its end by policy."""
 
 import json
 import time
