@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+# Brokers of tests live for a minute or two: Java's second compiler would take more time than it saves.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment():

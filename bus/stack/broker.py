@@ -29,6 +29,7 @@ from bus.files import Layout, make_folder, read_secret, write_file, write_secret
 from bus.kafka.certificate import ClientCertificate
 from bus.kafka.config import Connection
 from bus.kafka.identity import Identity, read_identity
+from bus.stack.jars import aot_file
 from bus.stack.pki import ensure_pki
 from bus.stack.process import Daemon
 from bus.stack.server import ADMIN as ADMIN
@@ -159,12 +160,18 @@ class Broker:
 
     def _options(self, tokens: Tokens) -> list[str]:
         return [
+            *self._loaded(),
             "-Xms256m",
             "-Xmx1g",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}",
             *tokens.options(),
         ]
+
+    def _loaded(self) -> list[str]:
+        """Classes as they were loaded once (``bus.stack.aot``), where they were."""
+        file = aot_file(self._java)
+        return [f"-XX:AOTCache={file}"] if file is not None and file.exists() else []
 
     def _ensure_storage(self, files: Sequence[Path]) -> None:
         """Format every node's storage, or none: who votes in the quorum is fixed when it is made."""
@@ -185,7 +192,8 @@ class Broker:
         return (self._node_folder(number) / "data" / "meta.properties").is_file()
 
     def _format(self, properties: Path, password: str, cluster: str) -> None:
-        tool = [str(self._java), "-cp", f"{self._jars}/*", "kafka.tools.StorageTool", "format", "-c", str(properties)]
+        run = [str(self._java), *self._loaded(), "-cp", f"{self._jars}/*"]
+        tool = [*run, "kafka.tools.StorageTool", "format", "-c", str(properties)]
         scram = f"SCRAM-SHA-512=[name={ADMIN},password={password}]"
         told = subprocess.run(
             [*tool, "-t", cluster, "--add-scram", scram],

@@ -7,6 +7,7 @@ never becomes part of the cache.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -23,6 +24,8 @@ from bus.errors import StackError, Unavailable
 
 LOCK: Final = Path(__file__).with_name("kafka.lock")
 MIN_JAVA: Final = 17
+AOT_JAVA: Final = 25
+"""Older ones do not make such a file in one run."""
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
@@ -138,6 +141,20 @@ def find_java(*, kerberos: bool = False) -> Path:
 
 def java_version(java: Path) -> int:
     """Major version of a Java runtime."""
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
-    match = re.search(r'version "(\d+)', told)
+    match = re.search(r'version "(\d+)', _told(java))
     return int(match[1]) if match else 0
+
+
+def aot_file(java: Path) -> Path | None:
+    """Where the classes of these jars, as ``java`` loaded them, are kept (``bus.stack.aot``); None for an older one."""
+    if java_version(java) < AOT_JAVA:
+        return None
+    # Options that a runtime was given change what it says of itself, but not what it was built as.
+    builds = re.findall(r"\S+ \(build [^,)]+", _told(java))
+    name = hashlib.sha256(" ".join(builds).encode()).hexdigest()[:12]
+    return cache_folder().with_name(f"{cache_folder().name}-{name}.aot")
+
+
+@functools.cache
+def _told(java: Path) -> str:
+    return subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr

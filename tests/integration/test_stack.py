@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bus.stack.jars import aot_file, find_java
 from tests.integration.commands import bus
 from tests.integration.conftest import POLICIES
 
@@ -191,3 +192,11 @@ def test_down_stops_what_it_started_and_nothing_else(home, up):
     assert stranger.poll() is None
     assert not (home / ".sealbus").exists()
     stranger.communicate()
+
+
+def test_the_broker_starts_with_classes_that_were_loaded_once(stack):
+    file = aot_file(find_java())
+    if file is None or not file.exists():
+        pytest.skip("this Java makes no such file, or `bus stack fetch` was not run")
+    (broker,) = [row for row in stack.status() if row.name == "broker"]
+    assert f"-XX:AOTCache={file}" in psutil.Process(broker.pid).cmdline()

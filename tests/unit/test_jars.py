@@ -11,7 +11,7 @@ import pytest
 
 from bus.errors import StackError, Unavailable
 from bus.stack import jars
-from bus.stack.jars import Jar, cache_folder, fetch_jars, find_java, have_jars, java_version, locked_jars
+from bus.stack.jars import Jar, aot_file, cache_folder, fetch_jars, find_java, have_jars, java_version, locked_jars
 
 CONTENTS = {"alpha-1.0.jar": b"the first jar", "beta-2.1.jar": b"the second", "gamma-3.jar": b"the third one"}
 
@@ -187,3 +187,18 @@ def test_a_runtime_that_is_too_old_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(StackError, match=f"{path}: expected Java 17 or newer, found 11"):
         find_java()
+
+
+def test_loaded_classes_are_named_by_runtime_and_jars_alone(lock, tmp_path):
+    def file(name: str, version: str, mode: str = "mixed mode") -> Path | None:
+        build = f"(build {version}+10-LTS"
+        return aot_file(
+            java(tmp_path / name, f'openjdk version "{version}"\nRuntime {build})\nServer VM {build}, {mode})')
+        )
+
+    one = file("one", "25.0.2")
+    assert one is not None
+    assert (one.parent, one.suffix) == (cache_folder().parent, ".aot")
+    assert one == file("again", "25.0.2", "mixed mode, emulated-client")
+    assert one != file("next", "25.0.3")
+    assert file("old", "24.0.1") is None
