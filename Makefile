@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-compose test-custody test-attestation test-kerberos check setup native lock clean bench chaos fuzz hostile rotation
+.PHONY: demo test test-compose test-custody test-attestation test-kerberos test-postgres check setup native lock clean bench chaos fuzz hostile rotation
 
 demo: setup
 	$(BIN)/bus demo
@@ -37,6 +37,15 @@ test-kerberos: setup
 	else echo "not root, or no apt-get: what is missing is not installed ($(KERBEROS), npm, Java 17)"; fi
 	@$(BIN)/python -m tests.kerberos.build_client
 	KERBEROS=1 $(BIN)/python -m pytest tests/kerberos
+
+# The authority's state on PostgreSQL, by a throw-away cluster; the Debian package is installed where root may, else those
+# tests are skipped with their reason.
+test-postgres: setup
+	@$(BIN)/python -m pip install --quiet -e '.[postgres]'
+	@{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 \
+	  || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
+	$(BIN)/python -m pytest tests/replicas
 
 check: setup
 	$(BIN)/ruff check .

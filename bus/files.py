@@ -7,8 +7,11 @@ only its own folder.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -127,6 +130,17 @@ class Layout:
     def tokens(self) -> list[Path]:
         """Every token that is there."""
         return sorted((self.state / "agents").glob("*/token"))
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time, and one thread of it: whoever else asks for ``folder`` waits."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path, mode: int = 0o700, owner: int | None = None) -> Path:

@@ -113,6 +113,8 @@ class Settings:
     enforcers: int = 1
     issuing: Issuing = Issuing.FILES
     authority: str = ""
+    authority_addresses: str = ""
+    authority_database: str = ""
     enrolment: str = ""
     attester: AttesterKind = AttesterKind.NONE
     attester_code: Path = UNSET
@@ -161,6 +163,11 @@ class Settings:
         return self.mode is Mode.PRODUCTION
 
     @property
+    def authorities(self) -> str:
+        """HOST:PORT of every replica of the authority that agents may ask, separated by commas."""
+        return self.authority_addresses or self.authority
+
+    @property
     def seal_deadline_ms(self) -> int:
         """How long a sealed record may take to reach the broker, resends included: grace less twice the skew."""
         return self.grace_ms - 2 * self.max_clock_skew_ms
@@ -189,6 +196,8 @@ class Settings:
             raise refuse("transaction_ms", "1 to 5000")
         if not 0 <= self.tpm_pcr <= 15:
             raise refuse("tpm_pcr", "0 to 15")
+        if self.authority_database and self.issuing is not Issuing.AUTHORITY:
+            raise SettingsError(f'{self.source}: authority_database: expected issuing = "authority" with it')
         if not 100 <= self.key_timeout_ms <= 30_000:
             raise refuse("key_timeout_ms", "100 to 30000")
         return self

@@ -86,12 +86,7 @@ def plan_erasure(
     again = tuple(each for each in buried(store) if wanted(each.tombstone))
     if again and number is not None:
         return Planned((), again)
-    stored = [
-        store.open(each, name)
-        for each in store.numbers()
-        for name in store.names(each)
-        if name.rpartition(".")[2] == domain
-    ]
+    stored = [store.open(*place) for place in sorted(store.places()) if place[1].rpartition(".")[2] == domain]
     chosen = choose(
         [each.epoch for each in stored],
         domain,

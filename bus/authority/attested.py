@@ -14,12 +14,13 @@ from bus.authority.register import Register
 from bus.wire.measurement import EvidenceKind
 from bus.wire.names import AgentId
 
-_SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS answered (nonce BLOB PRIMARY KEY, until INTEGER NOT NULL)",
-    """CREATE TABLE IF NOT EXISTS attested (
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS answered (nonce BLOB PRIMARY KEY, until INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS attested (
   agent TEXT NOT NULL, serial TEXT NOT NULL, kind TEXT NOT NULL, measurement TEXT NOT NULL, device BLOB NOT NULL,
-  nonce BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (agent, nonce))""",
-)
+  nonce BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (agent, nonce)
+);
+"""
 _READ: Final = "SELECT agent, serial, kind, measurement, device, nonce, since, until FROM attested"
 
 
@@ -41,24 +42,22 @@ class Attested:
 
 
 class Attestations:
-    """Every method is one transaction of the register; raises RetryLater as the register does."""
+    """Every method is one transaction of the register's database; raises RetryLater as the register does."""
 
     def __init__(self, register: Register) -> None:
-        self._register = register
-        with register.transaction() as db:
-            for statement in _SCHEMA:
-                db.execute(statement)
+        self._database = register.database
+        self._database.setup(_SCHEMA)
 
     def take(self, nonce: bytes, until_ms: int, now_ms: int) -> bool:
         """Whether ``nonce``, which ends at ``until_ms``, was not answered before; it is from now on."""
-        with self._register.transaction() as db:
+        with self._database.write() as db:
             db.execute("DELETE FROM answered WHERE until < ?", (now_ms,))
             done = db.execute("INSERT INTO answered VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, until_ms))
             return done.rowcount == 1
 
     def put(self, found: Attested) -> None:
         """Keep ``found``; what its agent attested before goes where it has ended."""
-        with self._register.transaction() as db:
+        with self._database.write() as db:
             db.execute("DELETE FROM attested WHERE agent = ? AND until <= ?", (found.agent, found.since))
             db.execute(
                 "INSERT INTO attested VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -81,6 +80,6 @@ class Attestations:
         return {each.agent: each for each in sorted(self._read("", ()), key=lambda each: each.since)}
 
     def _read(self, which: str, values: tuple[str, ...]) -> list[Attested]:
-        with self._register.transaction() as db:
+        with self._database.read() as db:
             rows = db.execute(_READ + which, values).fetchall()
         return [Attested(AgentId(row[0]), row[1], EvidenceKind(row[2]), *row[3:]) for row in rows]

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bus.authority.ca import AgentCa, make_ca
+from bus.authority.database import open_database
 from bus.authority.local import now_ms
 from bus.authority.register import Register
 from bus.codes import Code
 from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.errors import Refused
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
+from bus.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,13 @@ def ensure_authority_files(layout: Layout, deployment: bytes, issue: Callable[[]
         write_secret(folder / "attestation.key", os.urandom(KEY_LENGTH))
 
 
-def open_authority(layout: Layout, deployment: bytes) -> AuthorityFiles:
+def open_authority(settings: Settings, layout: Layout) -> AuthorityFiles:
     """Raises Refused(stack) where there is no authority in this state folder."""
     folder = _folder(layout)
     try:
         return AuthorityFiles(
-            ca=AgentCa(read_secret(folder / "ca.key"), (folder / "ca.pem").read_bytes(), deployment),
-            register=Register(folder / "register.db"),
+            ca=AgentCa(read_secret(folder / "ca.key"), (folder / "ca.pem").read_bytes(), settings.deployment_id),
+            register=_register(settings, folder),
             server_key=read_secret(folder / "server.key"),
             server_chain=(folder / "server.pem").read_bytes(),
             attestation_key=Secret(read_secret(folder / "attestation.key"), "attestation"),
@@ -67,11 +69,15 @@ def open_authority(layout: Layout, deployment: bytes) -> AuthorityFiles:
         raise Refused(f"no authority here: {error.filename}", code=Code.STACK, hint="bus stack up") from None
 
 
-def open_register(layout: Layout) -> Register:
+def open_register(settings: Settings, layout: Layout) -> Register:
     """The register alone, for who enrols and revokes. Raises Refused(stack) where there is none."""
-    path = _folder(layout) / "register.db"
-    if not path.parent.is_dir():
+    folder = _folder(layout)
+    if not folder.is_dir() and not settings.authority_database:
         raise Refused(
-            f"no authority here: {path.parent}", code=Code.STACK, hint='set issuing = "authority", then bus stack up'
+            f"no authority here: {folder}", code=Code.STACK, hint='set issuing = "authority", then bus stack up'
         )
-    return Register(path)
+    return _register(settings, folder)
+
+
+def _register(settings: Settings, folder: Path) -> Register:
+    return Register(open_database(settings, folder / "register.db"))

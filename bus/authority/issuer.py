@@ -7,18 +7,23 @@ An epoch is of one domain and has a number that rises over all of them; domains 
 share the number. A domain has the next one a lead before the last ends, and a new one at once, in place of those that
 are open or coming, when the policy lets other agents open it: whoever lost it holds no key of what is sealed from then
 on.
+
+Replicas of the authority share one store. A number is claimed with all its roots by who is first; the other reads them
+back, and asks anew what is due.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bus.authority.bundle import make_bundle
+from bus.authority.documents import Place
 from bus.authority.roots import RootStore, StoredEpoch
-from bus.authority.tombstones import Place
+from bus.authority.tombstones import place_of
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, write_secret
@@ -31,6 +36,8 @@ from bus.wire.names import NO_ZONE, AgentId, DomainName
 from bus.wire.objects import Epoch
 
 log = logging.getLogger("bus.authority")
+Epochs = Mapping[int, list[StoredEpoch]]
+"""By number, ascending."""
 
 
 class Issuer:
@@ -59,6 +66,10 @@ class Issuer:
         """By domain, oldest first."""
         self._written: dict[tuple[int, str], tuple[bytes, bool, bool]] = {}
         """Bundles by epoch and agent: under which policy, with sending keys or without, and whether there is one."""
+        self._leased: dict[tuple[int, str, bool, bool], tuple[bytes, int, bytes | None]] = {}
+        """Bundles by epoch, agent, whether they send and whether it attested: under which policy, of how many roots,
+        and what is in them."""
+        self._leasing = threading.Lock()
         self._stripped: set[int] = set()
         self._erased: set[Place] = set()
         """Whose keys were taken back."""
@@ -80,16 +91,10 @@ class Issuer:
             self._digest = policy.digest
             self._openers = {domain: opening_digest(policy, domain) for domain in policy.domains}
         self._take_back()
-        for number in self._store.numbers():
-            if number not in self._epochs:
-                self._take(number, self._store.load(number))
         # 1. The current epoch of each domain and, a lead before it begins, the next one.
-        due: defaultdict[tuple[int, int], list[DomainName]] = defaultdict(list)
-        for domain in sorted(policy.domains):
-            for span in self._due(domain, policy, now_ms):
-                due[span].append(domain)
-        for (begin, end), domains in sorted(due.items()):
-            self._create(domains, begin, end)
+        self._read_new()
+        while not self._create_due(policy, now_ms):
+            self._read_new()  # another replica was first
         # 2. The audit's roots of today and tomorrow.
         for day in {now_ms // DAY_MS, now_ms // DAY_MS + 1} - self._days:
             self._store.audit_root(day, create=True)
@@ -112,19 +117,47 @@ class Issuer:
         ends = [self._chain(domain, now_ms)[-1].epoch.not_after for domain in policy.domains]
         return min(ends) - settings.lead_ms - settings.max_clock_skew_ms
 
-    def leases(self, agent: AgentId, policy: Policy, now_ms: int, *, attested: bool = False) -> dict[int, bytes]:
-        """The bundle of ``agent`` in every epoch that ``step`` holds, without sending keys for closed ones.
+    def held(self) -> Epochs:
+        """The epochs that ``step`` holds, for ``leases``."""
+        return dict(sorted(self._epochs.items()))
+
+    def leases(
+        self, agent: AgentId, policy: Policy, epochs: Epochs, now_ms: int, *, attested: bool = False
+    ) -> dict[int, bytes]:
+        """The bundle of ``agent`` in each of ``epochs``, without sending keys for closed ones. Thread-safe: ``epochs``
+        are those that ``held`` told after a ``step`` under ``policy``; each bundle is made once.
 
         ``attested`` as for ``make_bundle``.
         """
-        self._take_back()  # a tombstone holds from the moment that it is there
         found = {}
-        for number, epochs in sorted(self._epochs.items()):
-            sending = epochs[0].epoch.not_after + self._settings.grace_ms >= now_ms
-            data = make_bundle(agent, policy, epochs, sending=sending, attested=attested)
-            if data is not None:
-                found[number] = data
+        # A tombstone holds from the moment that it is there.
+        erased = self._store.tombstones.places(min(epochs, default=0))
+        closed = {number for number, _ in erased}
+        for number, held in epochs.items():
+            left = [each for each in held if place_of(each.epoch) not in erased] if number in closed else held
+            sending = held[0].epoch.not_after + self._settings.grace_ms >= now_ms
+            name, of = (number, agent, sending, attested), (policy.digest, len(left))
+            made = self._leased.get(name)
+            if made is None or made[:2] != of:
+                made = (*of, make_bundle(agent, policy, left, sending=sending, attested=attested))
+                with self._leasing:
+                    self._leased[name] = made
+            if made[2] is not None:
+                found[number] = made[2]
         return found
+
+    def _read_new(self) -> None:
+        for number in self._store.numbers():
+            if number not in self._epochs and (epochs := self._store.load(number)):
+                self._take(number, epochs)
+
+    def _create_due(self, policy: Policy, now_ms: int) -> bool:
+        """Make what is due; False where a number was claimed by another, so that something else may be due."""
+        due: defaultdict[tuple[int, int], list[DomainName]] = defaultdict(list)
+        for domain in sorted(policy.domains):
+            for span in self._due(domain, policy, now_ms):
+                due[span].append(domain)
+        return all(self._create(domains, begin, end) for (begin, end), domains in sorted(due.items()))
 
     def _due(self, domain: DomainName, policy: Policy, now_ms: int) -> Iterator[tuple[int, int]]:
         """Begin and end (ms) of the epochs that ``domain`` lacks, in their order; none longer than its interval."""
@@ -175,10 +208,14 @@ class Issuer:
             }
         )
 
-    def _create(self, domains: list[DomainName], begin: int, end: int) -> None:
-        number = max(self._epochs, default=0) + 1
-        self._take(number, [self._make(number, domain, begin, end) for domain in domains])
+    def _create(self, domains: list[DomainName], begin: int, end: int) -> bool:
+        number = max([*self._epochs, *(number for number, _ in self._erased)], default=0) + 1
+        made = [self._make(number, domain, begin, end) for domain in domains]
+        if not self._store.claim(made):
+            return False
+        self._take(number, made)
         log.info("epoch %d of %s begins at %d", number, ", ".join(domains), begin)
+        return True
 
     def _take(self, number: int, epochs: list[StoredEpoch]) -> None:
         self._epochs[number] = epochs
@@ -196,7 +233,7 @@ class Issuer:
             domain=domain,
             root_digest=root_digest(root),
         )
-        return self._store.put(sign_object(self._signer, epoch), root, self._openers[domain])
+        return StoredEpoch(epoch, sign_object(self._signer, epoch), root, self._openers[domain])
 
     def _write_bundles(self, number: int, policy: Policy, *, sending: bool) -> None:
         for agent in sorted(policy.agents):
@@ -223,7 +260,7 @@ class Issuer:
         for number, name in sorted(self._store.tombstones.places() - self._erased):
             left = []
             for each in self._epochs.pop(number, []):
-                if f"{each.epoch.zone}.{each.epoch.domain}" == name:
+                if place_of(each.epoch) == (number, name):
                     self._held[each.epoch.domain].remove(each)
                 else:
                     left.append(each)
@@ -248,6 +285,8 @@ class Issuer:
             (folder / "keys" / str(number)).unlink(missing_ok=True)
 
     def _forget(self, number: int) -> None:
-        """What was written of an epoch."""
+        """What was written and leased of an epoch."""
         self._stripped.discard(number)
         self._written = {name: made for name, made in self._written.items() if name[0] != number}
+        with self._leasing:
+            self._leased = {name: made for name, made in self._leased.items() if name[0] != number}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
 
 from bus.authority.custody import Custodian
+from bus.authority.database import Sqlite, open_database
+from bus.authority.documents import Documents, Folder
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
-from bus.authority.tombstones import Tombstones
+from bus.authority.tables import AUDIT_ROOTS, ROOTS, TOMBSTONES, Table, move
+from bus.authority.tombstones import StoneFolder, Stones, Tombstones, copy
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot, read_trust
 from bus.crypto.signing import Signer, sign_object
 from bus.files import Layout, make_folder, read_secret, write_secret
-from bus.settings import Custody, Settings
+from bus.settings import Custody, Issuing, Settings
 from bus.wire.names import NO_ZONE
 from bus.wire.objects import EnforcerCertificate
 
+log = logging.getLogger("bus.authority")
 CERTIFICATE_MS = 90 * 86_400_000
 RENEW_BEFORE_MS = 7 * 86_400_000
 SIGNERS = ("issuer", "policy", "ledger")
@@ -74,9 +79,61 @@ def ensure_enforcer(layout: Layout, trust: TrustFile, name: str, domains: list[s
 
 def open_roots(settings: Settings, layout: Layout, trust: TrustFile) -> RootStore:
     """The root store behind the key provider of the settings. Raises SettingsError where it lacks something."""
-    tombstones = Tombstones(layout.tombstones, settings.deployment_id, trust.anchor)
-    provider = Custodian(settings, layout)
-    return RootStore(layout.roots, layout.audit_roots, tombstones, provider, settings.deployment_id, trust.anchor)
+    roots, audit, stones = _stores(settings, layout)
+    tombstones = Tombstones(stones, settings.deployment_id, trust.anchor)
+    return RootStore(roots, audit, tombstones, Custodian(settings, layout), settings.deployment_id, trust.anchor)
+
+
+def _stores(settings: Settings, layout: Layout) -> tuple[Documents, Documents, Stones]:
+    """Where wrapped roots of domains and of the audit lie, and tombstones."""
+    if settings.issuing is Issuing.FILES:
+        return Folder(layout.roots), Folder(layout.audit_roots), StoneFolder(layout.tombstones)
+    return (
+        _table(settings, layout.roots, ROOTS),
+        _table(settings, layout.audit_roots, AUDIT_ROOTS),
+        _table(settings, layout.tombstones, TOMBSTONES),
+    )
+
+
+def _table(settings: Settings, folder: Path, name: str) -> Table:
+    return Table(open_database(settings, _file(folder)), name)
+
+
+def _file(folder: Path) -> Path:
+    """Each in its own folder: a copy of roots that is put back leaves the tombstones that are there."""
+    return folder / f"{folder.name}.db"
+
+
+def _ensure_tombstones(settings: Settings, layout: Layout) -> None:
+    """They stay where they were, too: a copy of roots from there is closed wherever it is put."""
+    here, file = StoneFolder(layout.tombstones), _file(layout.tombstones)
+    if settings.issuing is Issuing.AUTHORITY:
+        table = _table(settings, layout.tombstones, TOMBSTONES)
+        table.setup()
+        copied = copy(here, table)
+    else:
+        copied = copy(Table(Sqlite(file), TOMBSTONES), here) if file.exists() else 0
+    if copied:
+        log.info("%d tombstones copied to where %s keeps them", copied, settings.issuing)
+
+
+def ensure_roots(settings: Settings, layout: Layout) -> None:
+    """Make the tables of roots where the authority keeps them, and move what the other way of issuing left here.
+
+    Tombstones go first: no root is anywhere without its own.
+    """
+    _ensure_tombstones(settings, layout)
+    for folder, name in ((layout.roots, ROOTS), (layout.audit_roots, AUDIT_ROOTS)):
+        here = Folder(folder)
+        if settings.issuing is Issuing.AUTHORITY:
+            table = _table(settings, folder, name)
+            table.setup()
+            moved = move(here, table)
+        else:
+            file = _file(folder)
+            moved = move(Table(Sqlite(file), name), here) if file.exists() else 0
+        if moved:
+            log.info("%d numbers of %s moved to where %s keeps them", moved, name, settings.issuing)
 
 
 def read_applied(layout: Layout, trust: TrustFile, held: LiveSnapshot | None = None) -> LiveSnapshot | None:

@@ -1,9 +1,12 @@
-"""Who is enrolled: one-time tokens, certificates in force, renewal counters, locks. One SQLite file for all replicas.
+"""Who is enrolled: one-time tokens, certificates in force, renewal counters, locks. One database for all replicas.
 
 An agent begins with a token that an operator made for it, good for one use. Each renewal shows the counter of the last
 one and gets the next: whoever copied an agent's folder and renews makes the other's counter old, and the first old
 counter that is shown locks the agent, for both. A repeat of the last request (same key, same counter) is answered
 again: its answer may have been lost.
+
+A token is used, and a counter goes on, by one statement each that says what must still be so: of two replicas that are
+shown the same, one's changes a row.
 """
 
 from __future__ import annotations
@@ -11,14 +14,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
+from bus.authority.database import Database, Transaction
 from bus.codes import Code
 from bus.errors import Refused, RetryLater
 from bus.wire.names import AgentId
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS agent (
   name TEXT PRIMARY KEY, state TEXT NOT NULL, counter INTEGER NOT NULL, request BLOB NOT NULL, serial TEXT NOT NULL,
   until INTEGER NOT NULL, since INTEGER NOT NULL, why TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS followed (one INTEGER PRIMARY KEY, snapshot INTEGER NOT NULL);
 """
 
 
@@ -55,37 +57,30 @@ class Enrolled:
     why: str = ""
 
 
+_BEGIN: Final = (
+    "INSERT INTO agent VALUES (?, ?, 1, ?, '', 0, ?, '') ON CONFLICT (name) DO UPDATE SET "
+    "state = excluded.state, counter = agent.counter + 1, request = excluded.request, serial = '', "
+    "until = 0, since = excluded.since, why = ''"
+)
+"""An agent begins, or begins anew: its name, state, request and the time (ms)."""
+_NEVER: Final = (1 << 63) - 1
 _READ: Final = "SELECT name, state, counter, serial, until, since, why FROM agent"
 _Agents = list[Enrolled]
 """``Register.list`` hides the type's name inside the class."""
 
 
 class Register:
-    """Every method is one transaction; a second process on the same file waits for it."""
+    """Every method is one transaction. Raises RetryLater where the database cannot be had.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._open() as db:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
+    ``database`` is there for who keeps more in it (``bus.authority.attested``).
+    """
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction that writes. Raises RetryLater where another holds it for too long."""
-        db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
-        try:
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise RetryLater(f"the register of agents: {error}", code=Code.RETRY) from error
-        finally:
-            db.close()
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        database.setup(_SCHEMA)
 
-    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
-        """For who keeps more in the same store (``bus.authority.attested``); raises RetryLater as every method does."""
-        return self._open()
+    def _open(self) -> AbstractContextManager[Transaction]:
+        return self.database.write()
 
     def invite(self, agent: AgentId, now_ms: int, valid_ms: int = TOKEN_MS) -> str:
         """A token that enrols ``agent`` once, until ``now_ms + valid_ms``. Only its digest is kept."""
@@ -100,22 +95,31 @@ class Register:
 
         Raises Refused(credential): unknown, used or too old. The same request may use it again while it is the last.
         """
+        digest = _digest(_decoded(token))
         with self._open() as db:
-            row = db.execute(
-                "SELECT agent, until, used FROM token WHERE digest = ?", (_digest(_decoded(token)),)
+            taken = db.execute(
+                "UPDATE token SET used = 0 WHERE digest = ? AND used IS NULL AND until >= ? RETURNING agent",
+                (digest, now_ms),
             ).fetchone()
-            if row is None or row[1] < now_ms:
-                raise _refused("the token is not one of ours, or its time is over")
-            agent, _, used = row
-            held = db.execute("SELECT counter, request FROM agent WHERE name = ?", (agent,)).fetchone()
-            if used is not None:
-                if held is not None and held[1] == request and held[0] == used:
-                    return AgentId(agent), used
-                raise _refused("the token was used")
-            counter = held[0] + 1 if held is not None else 1
-            db.execute("UPDATE token SET used = ? WHERE digest = ?", (counter, _digest(_decoded(token))))
-            _begin(db, agent, counter, request, now_ms)
-        return AgentId(agent), counter
+            if taken is None:
+                return self._again(db, digest, request, now_ms)
+            (counter,) = db.execute(f"{_BEGIN} RETURNING counter", (taken[0], State.ACTIVE, request, now_ms)).fetchone()
+            db.execute("UPDATE token SET used = ? WHERE digest = ?", (counter, digest))
+        return AgentId(taken[0]), int(counter)
+
+    def _again(self, db: Transaction, digest: bytes, request: bytes, now_ms: int) -> tuple[AgentId, int]:
+        """What a token gave that can no longer be used, to who used it."""
+        row = db.execute(
+            "SELECT token.agent, used, counter, request FROM token LEFT JOIN agent ON name = token.agent "
+            "WHERE digest = ? AND token.until >= ?",
+            (digest, now_ms),
+        ).fetchone()
+        if row is None:
+            raise _refused("the token is not one of ours, or its time is over")
+        agent, used, counter, last = row
+        if counter != used or last is None or bytes(last) != request:
+            raise _refused("the token was used")
+        return AgentId(agent), int(used)
 
     def admit(self, agent: AgentId, request: bytes, now_ms: int, *, same: bool) -> int:
         """The first counter of an agent that attested, for the certificate request with this digest: no token is used.
@@ -124,15 +128,20 @@ class Register:
         certificate is in force. Raises Refused(credential) for it, and for an agent that is locked or revoked.
         """
         with self._open() as db:
-            held = db.execute("SELECT state, counter, request, until FROM agent WHERE name = ?", (agent,)).fetchone()
-            if held is not None and held[0] != State.ACTIVE:
-                raise _refused(f"{agent} is {held[0]}: only a token lets it in again")
-            if held is not None and held[2] == request:
-                return int(held[1])
-            if held is not None and held[3] > now_ms and not same:
-                raise _refused(f"{agent} is enrolled, and another device attests")
-            counter = held[1] + 1 if held is not None else 1
-            _begin(db, agent, counter, request, now_ms)
+            begun = db.execute(
+                f"{_BEGIN} WHERE agent.state = ? AND agent.request <> excluded.request AND agent.until <= ? "
+                "RETURNING counter",
+                (agent, State.ACTIVE, request, now_ms, State.ACTIVE, _NEVER if same else now_ms),
+            ).fetchone()
+            if begun is not None:
+                return int(begun[0])
+            state, counter, last = db.execute(
+                "SELECT state, counter, request FROM agent WHERE name = ?", (agent,)
+            ).fetchone()
+        if state != State.ACTIVE:
+            raise _refused(f"{agent} is {state}: only a token lets it in again")
+        if bytes(last) != request:
+            raise _refused(f"{agent} is enrolled, and another device attests")
         return int(counter)
 
     def renew(self, agent: AgentId, serial: str, counter: int, request: bytes) -> int:
@@ -142,19 +151,21 @@ class Register:
         """
         locked = ""
         with self._open() as db:
-            row = db.execute(
-                "SELECT state, counter, request, serial, why FROM agent WHERE name = ?", (agent,)
+            following = db.execute(
+                "UPDATE agent SET counter = counter + 1, request = ? "
+                "WHERE name = ? AND state = ? AND counter = ? AND serial = ? RETURNING counter",
+                (request, agent, State.ACTIVE, counter, serial),
             ).fetchone()
+            if following is not None:
+                return int(following[0])
+            row = db.execute("SELECT state, counter, request, why FROM agent WHERE name = ?", (agent,)).fetchone()
             if row is None:
                 raise _refused(f"{agent} is not enrolled")
-            state, held, last, held_serial, why = row
+            state, held, last, why = row
             if state != State.ACTIVE:
                 raise _refused(f"{agent} is {state}: {why}")
-            if last == request and counter == held - 1:
+            if bytes(last) == request and counter == held - 1:
                 return int(held)
-            if counter == held and serial == held_serial:
-                db.execute("UPDATE agent SET counter = ?, request = ? WHERE name = ?", (held + 1, request, agent))
-                return int(held) + 1
             locked = f"counter {counter} was shown where {held} is due: there are two of it"
             db.execute("UPDATE agent SET state = ?, why = ? WHERE name = ?", (State.LOCKED, locked, agent))
         raise _refused(f"{agent} is locked: {locked}")
@@ -191,17 +202,25 @@ class Register:
         """Every agent that was ever enrolled, by name."""
         return self._read("ORDER BY name", ())
 
-    def _read(self, which: str, values: tuple[str, ...]) -> _Agents:
+    def follow(self, snapshot: int) -> None:
+        """Say that a replica follows the policy of this number. Raises RetryLater where another follows a newer one."""
+        with self.database.read() as db:
+            row = db.execute("SELECT snapshot FROM followed").fetchone()
+        if row is not None and row[0] == snapshot:
+            return
         with self._open() as db:
+            done = db.execute(
+                "INSERT INTO followed VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET snapshot = excluded.snapshot "
+                "WHERE followed.snapshot <= excluded.snapshot",
+                (snapshot,),
+            )
+            if done.rowcount == 0:
+                raise RetryLater(f"another replica follows a newer policy than snapshot {snapshot}", code=Code.RETRY)
+
+    def _read(self, which: str, values: tuple[str, ...]) -> _Agents:
+        with self.database.read() as db:
             rows = db.execute(f"{_READ} {which}", values).fetchall()
         return [Enrolled(AgentId(row[0]), State(row[1]), *row[2:]) for row in rows]
-
-
-def _begin(db: sqlite3.Connection, agent: str, counter: int, request: bytes, now_ms: int) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO agent VALUES (?, ?, ?, ?, '', 0, ?, '')",
-        (agent, State.ACTIVE, counter, request, now_ms),
-    )
 
 
 def _digest(token: bytes) -> bytes:

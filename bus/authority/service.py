@@ -21,7 +21,7 @@ from typing import Any
 from bus.attestation.evidence import Appraised
 from bus.authority.attesting import Attesting, Holder, digest, row
 from bus.authority.ca import AgentCa, ClientCertificate, certified_agent, certified_key, requested_key
-from bus.authority.issuer import Issuer
+from bus.authority.issuer import Epochs, Issuer
 from bus.authority.register import Register
 from bus.codes import Code
 from bus.errors import Refused, RetryLater
@@ -55,8 +55,17 @@ class Leases:
     """Whether there are keys that were given on an attestation result."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """What leases are made from: epochs, the policy that they fit, and when the next is due (ms)."""
+
+    policy: Policy
+    epochs: Epochs
+    due: int
+
+
 class AuthorityService:
-    """Thread-safe. ``step`` follows the policy and the time; the other methods answer."""
+    """Thread-safe. ``step`` follows the policy and the time; the other methods answer, from what the last one left."""
 
     def __init__(
         self,
@@ -75,16 +84,22 @@ class AuthorityService:
         self._deployment = deployment
         self._record = record
         self._now_ms = now_ms
-        self._policy: Policy | None = None
-        self._due = 0
-        self._lock = threading.Lock()
+        self._serving: _Serving | None = None
+        self._stepping = threading.Lock()
 
-    def step(self, policy: Policy) -> int:
-        """Make the epochs that are due under ``policy``; returns when (ms) something is due next."""
-        with self._lock:
-            self._due = self._issuer.step(policy, self._now_ms())
-            self._policy = policy
-            return self._due
+    def step(self, policy: Policy, number: int = 0) -> int:
+        """Make the epochs that are due under ``policy``; returns when (ms) something is due next.
+
+        ``number`` is its snapshot's. Raises RetryLater where another replica follows a newer one.
+        """
+        with self._stepping:
+            self._register.follow(number)
+            due = self._issuer.step(policy, self._now_ms())
+            # Epochs that a newer policy's replica made meanwhile were read, too: under this policy, whoever it took
+            # them from would get keys of theirs.
+            self._register.follow(number)
+            self._serving = _Serving(policy, self._issuer.held(), due)
+            return due
 
     def enrol(self, token: str, request: bytes) -> Certified:
         """The first certificate, for a one-time token. Raises Refused(credential) or RetryLater."""
@@ -102,8 +117,7 @@ class AuthorityService:
         Raises Refused (attestation, credential), or RetryLater.
         """
         agent, key, now = agent_id(name), requested_key(request), self._now_ms()
-        policy, _ = self._current()
-        held = policy.agents.get(agent)
+        held = self._current().policy.agents.get(agent)
         accepted = frozenset(each for each in held.measurements if each.kind.identifies) if held else frozenset()
         if not accepted:
             raise Refused(
@@ -131,7 +145,7 @@ class AuthorityService:
         Raises Refused (attestation, credential), Unverified or RetryLater.
         """
         holder, now = self._holder(certificate_pem), self._now_ms()
-        policy, _ = self._current()
+        policy = self._current().policy
         agent, serial = holder.agent, holder.serial
         accepted = policy.agents[agent].measurements if agent in policy.agents else frozenset()
         try:
@@ -165,14 +179,15 @@ class AuthorityService:
         holder = self._holder(certificate_pem)
         agent, serial = holder.agent, holder.serial
         attested = self._attesting.kept.of(agent) if result else {}
-        with self._lock:
-            (policy, due), now = self._current(), self._now_ms()
-            if agent not in policy.agents:
-                raise Refused(f"{agent} is not in the policy", code=Code.CREDENTIAL, hint="agents.yaml")
-            gated = needed(policy, agent)
-            accepted = policy.agents[agent].measurements
-            why = self._attesting.refused(result, holder, attested, accepted, now) if gated else ""
-            bundles = self._issuer.leases(agent, policy, now, attested=bool(gated) and not why)
+        # Policy and epochs of one step: an agent that lost a domain gets no key of the epoch that was made without it.
+        serving, now = self._current(), self._now_ms()
+        policy = serving.policy
+        if agent not in policy.agents:
+            raise Refused(f"{agent} is not in the policy", code=Code.CREDENTIAL, hint="agents.yaml")
+        gated = needed(policy, agent)
+        accepted = policy.agents[agent].measurements
+        why = self._attesting.refused(result, holder, attested, accepted, now) if gated else ""
+        bundles = self._issuer.leases(agent, policy, serving.epochs, now, attested=bool(gated) and not why)
         kept = tuple(number for number, data in bundles.items() if held.get(number) == _digest(data))
         new = {number: data for number, data in bundles.items() if number not in kept}
         if new:
@@ -181,12 +196,12 @@ class AuthorityService:
                 "epochs": sorted(new), "policy": policy.digest.hex(),
                 **({"eat": digest(result)} if gated and not why else {}),
             })  # fmt: skip
-        return Leases(new, kept, due, dict.fromkeys(gated, why) if why else {}, bool(gated) and not why)
+        return Leases(new, kept, serving.due, dict.fromkeys(gated, why) if why else {}, bool(gated) and not why)
 
-    def _current(self) -> tuple[Policy, int]:
-        if self._policy is None:
+    def _current(self) -> _Serving:
+        if self._serving is None:
             raise RetryLater("no policy was applied yet", code=Code.RETRY, hint="bus policy apply")
-        return self._policy, self._due
+        return self._serving
 
     def _holder(self, certificate_pem: bytes) -> Holder:
         agent, serial = certified_agent(certificate_pem, self._deployment)

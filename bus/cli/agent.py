@@ -42,14 +42,15 @@ def enroll(name: str, as_json: bool) -> None:
     \b
     bus agent enroll retriever-1 | ssh host 'bus agent join retriever-1'
     """
-    layout = Layout(settings_module.load().state)
+    settings = settings_module.load()
+    layout = Layout(settings.state)
     found = agent_id(name)
     live = read_applied(layout, read_trust(layout.trust))
     if live is not None and found not in live.policy.agents:
         raise Refused(
             f"{name} is not in the policy that was applied", code=Code.CREDENTIAL, hint="agents.yaml, bus policy apply"
         )
-    token = open_register(layout).invite(found, now_ms())
+    token = open_register(settings, layout).invite(found, now_ms())
     if as_json:
         emit("agent-token", {"agent": name, "token": token})
     else:
@@ -128,9 +129,10 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _standings() -> list[Standing]:
-    layout = Layout(settings_module.load().state)
+    settings = settings_module.load()
+    layout = Layout(settings.state)
     live = read_applied(layout, read_trust(layout.trust))
-    return standings(open_register(layout), live.policy if live is not None else None, now_ms())
+    return standings(open_register(settings, layout), live.policy if live is not None else None, now_ms())
 
 
 @agent.command()
@@ -141,7 +143,8 @@ def revoke(name: str, why: str) -> None:
 
     What it holds ends with its epoch; to end that at once take it out of agents.yaml and apply.
     """
-    if not open_register(Layout(settings_module.load().state)).revoke(AgentId(agent_id(name)), why):
+    settings = settings_module.load()
+    if not open_register(settings, Layout(settings.state)).revoke(AgentId(agent_id(name)), why):
         say(f"{name} is not enrolled")
         raise SystemExit(EXIT_NO)
     say(f"{name} is revoked")

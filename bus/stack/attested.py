@@ -17,7 +17,7 @@ def attestation(stack: Stack) -> str:
     check_issuing(policy, files=stack.settings.issuing is Issuing.FILES)
     if stack.settings.issuing is Issuing.FILES:
         return "no domain requires it"
-    waiting = [each for each in standings(open_register(stack.layout), policy, now_ms()) if each.needs]
+    waiting = [each for each in standings(open_register(stack.settings, stack.layout), policy, now_ms()) if each.needs]
     for each in waiting:
         if each.lacks:
             why = f"{each.name} needs attestation for {', '.join(each.needs)}: {each.lacks}"

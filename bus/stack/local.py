@@ -236,7 +236,7 @@ class Stack:
 
     def enrol_here(self, policy: Policy) -> None:
         """Enrol the agents of this machine that are not: what an operator does by hand for those of others."""
-        register = open_register(self.layout)
+        register = open_register(self.settings, self.layout)
         for agent in sorted(policy.agents):
             folder = self.layout.agent(agent)
             if not (folder / IDENTITY).exists():

@@ -67,7 +67,7 @@ def keys(stack: Stack) -> str:
 
 
 def _enrolled(stack: Stack, policy: Policy) -> None:
-    held = {each.name: each for each in open_register(stack.layout).list()}
+    held = {each.name: each for each in open_register(stack.settings, stack.layout).list()}
     for agent in sorted(policy.agents):
         found = held.get(agent)
         if found is None or found.state is not State.ACTIVE:

@@ -1,4 +1,7 @@
-"""Shell of the authority: follows the applied policy, makes epochs, answers agents and records it on `bus.issue`."""
+"""Shell of the authority: follows the applied policy, makes epochs, answers agents and records it on `bus.issue`.
+
+Any number of replicas run on one state; of those in one state folder, one at a time writes broker tokens.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from bus.authority.attesting import Attesting
 from bus.authority.enrolment import open_authority
 from bus.authority.issued import sign_issued
 from bus.authority.issuer import Issuer
-from bus.authority.local import load_signer, now_ms, open_roots
+from bus.authority.local import ensure_roots, load_signer, now_ms, open_roots
 from bus.authority.service import AuthorityService
 from bus.authority.tokens import audience
 from bus.authority.trust import read_trust
@@ -30,7 +33,7 @@ from bus.settings import Mode, Settings
 from bus.wire.names import ISSUE
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import follow, only_one, stop_on_signal
+from consumers.issuer.app import Turn, follow, stop_on_signal
 
 log = logging.getLogger("bus.authority")
 STORED_S: Final = 10.0
@@ -76,7 +79,8 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     registry = CollectorRegistry()
     counted = Counter("sealbus_issued", "Events on bus.issue.", ["event"], registry=registry)
     connection = connect(settings, AUTHORITY)
-    held = open_authority(layout, settings.deployment_id)
+    ensure_roots(settings, layout)
+    held = open_authority(settings, layout)
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners, files=False)
     record = IssueLog(connection, signer, settings.deployment_id, counted)
     development = settings.mode is Mode.DEVELOPMENT
@@ -85,11 +89,21 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     attesting = Attesting(verifiers, held.attestation_key, signer, ours, kept)
     service = AuthorityService(held.ca, held.register, issuer, attesting, settings.deployment_id, record, now_ms)
     identity = Identity(held.server_key, held.server_chain, held.ca.certificate_pem)
-    vitals = Vitals(layout.run / "authority.ready")
+    name = settings.instance or "authority"
+    vitals = Vitals(layout.run / f"{name}.ready")
     with (
-        only_one(layout),
+        Turn(layout) as turn,
         AuthorityServer(service, identity, settings.authority, settings.enrolment) as server,
         vitals,
-        Endpoint("authority", settings.http, layout.run, vitals, registry),
+        Endpoint(name, settings.http, layout.run, vitals, registry),
     ):
-        follow(settings, trust, vitals, registry, stop, service.step, lambda ready: server.serving(ready=ready))
+        follow(
+            settings,
+            trust,
+            vitals,
+            registry,
+            stop,
+            lambda live: service.step(live.policy, live.signed.number),
+            lambda ready: server.serving(ready=ready),
+            turn.mine,
+        )

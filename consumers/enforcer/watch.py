@@ -14,9 +14,10 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from bus.authority.documents import Place
 from bus.authority.local import now_ms
 from bus.authority.roots import RootStore, StoredEpoch
-from bus.authority.tombstones import Place, place_of
+from bus.authority.tombstones import place_of
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
 from bus.codes import Code
 from bus.crypto.keys import Secret
@@ -69,7 +70,7 @@ class Watcher:
         self._snapshot = snapshot
         self._users = users
         self._rounds: queue.SimpleQueue[Round] = queue.SimpleQueue()
-        self._held: dict[int, set[str]] = {}
+        self._held: set[Place] = set()
         self._days: set[int] = set()
         self._buried: set[Place] = set()
         self._failed = False
@@ -169,22 +170,20 @@ class Watcher:
 
     def _read_epochs(self, into: list[StoredEpoch]) -> None:
         """Roots that are new: of a new epoch, or of a domain that joined one. Each is unwrapped once."""
-        numbers = self._roots.numbers()
-        self._held = {number: names for number, names in self._held.items() if number in numbers}
-        for number in reversed(numbers):  # the newest is needed first
-            held = self._held.setdefault(number, set())
-            for name in sorted(self._roots.names(number) - held):
-                began = time.monotonic()
-                held.add(name)
-                try:
-                    into.append(self._roots.open(number, name))
-                except Refused as error:  # final: this root is lost, the others are not
-                    log.error("root %d/%s: %s", number, name, error)  # noqa: TRY400  # the reason is the message
-                    continue
-                except (RetryLater, OSError):
-                    held.discard(name)
-                    raise
-                log.info("epoch %d: root of %s read in %.0f ms", number, name, (time.monotonic() - began) * 1000)
+        places = self._roots.places()
+        self._held &= places
+        for number, name in sorted(places - self._held, reverse=True):  # the newest is needed first
+            began = time.monotonic()
+            self._held.add((number, name))
+            try:
+                into.append(self._roots.open(number, name))
+            except Refused as error:  # final: this root is lost, the others are not
+                log.error("root %d/%s: %s", number, name, error)  # noqa: TRY400  # the reason is the message
+                continue
+            except (RetryLater, OSError):
+                self._held.discard((number, name))
+                raise
+            log.info("epoch %d: root of %s read in %.0f ms", number, name, (time.monotonic() - began) * 1000)
 
     def _read_days(self, today: int, into: list[tuple[int, Secret]]) -> None:
         for day in (today, today + 1):

@@ -7,18 +7,17 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from typing import TextIO
+from typing import Self
 
 from prometheus_client import CollectorRegistry, Gauge
 
 from bus.authority.clientcerts import CertificateIssuer
 from bus.authority.issuer import Issuer
-from bus.authority.local import load_signer, now_ms, open_roots, read_applied
+from bus.authority.local import ensure_roots, load_signer, now_ms, open_roots, read_applied
 from bus.authority.tokenfiles import TokenIssuer
 from bus.authority.trust import LiveSnapshot, TrustFile, read_trust
 from bus.errors import BusError, StackError
 from bus.files import Layout, make_folder
-from bus.policy.model import Policy
 from bus.settings import Issuing, Mechanism, Settings
 from consumers.endpoint import Endpoint, Vitals
 
@@ -35,10 +34,11 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     signer = load_signer(layout.signer("issuer"))
     issuer = Issuer(layout, open_roots(settings, layout, trust), signer, settings, settings.owners)
     alone = only_one(layout)
+    ensure_roots(settings, layout)
     vitals = Vitals(layout.run / "issuer.ready")
     registry = CollectorRegistry()
     with alone, vitals, Endpoint("issuer", settings.http, layout.run, vitals, registry):
-        follow(settings, trust, vitals, registry, stop, lambda policy: issuer.step(policy, now_ms()))
+        follow(settings, trust, vitals, registry, stop, lambda held: issuer.step(held.policy, now_ms()))
 
 
 def follow(
@@ -47,17 +47,19 @@ def follow(
     vitals: Vitals,
     registry: CollectorRegistry,
     stop: threading.Event,
-    step: Callable[[Policy], int],
+    step: Callable[[LiveSnapshot], int],
     serving: Callable[[bool], None] = lambda _: None,
+    mine: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Until ``stop``: whenever something is due, ``step`` under the applied policy, then what agents show the broker.
+    """Until ``stop``: whenever something is due, ``step`` by the applied policy, then what agents show the broker.
 
-    ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well.
+    ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well; tokens and
+    certificates are written from when ``mine`` says yes.
     """
     layout = Layout(settings.state)
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
-    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
-    certificates = _certificates(settings, layout)
+    tokens: TokenIssuer | None = None
+    certificates: CertificateIssuer | None = None
     tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
     held: LiveSnapshot | None = None
     while not stop.is_set():
@@ -68,9 +70,13 @@ def follow(
             if held is not None:
                 held.check_validity(now_ms(), settings.max_clock_skew_ms)
                 policy = held.policy
-                at = step(policy)
-                agents = policy.agents if tokens_for_all else ()
-                at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
+                at = step(held)
+                if tokens is None and mine():
+                    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
+                    certificates = _certificates(settings, layout)
+                if tokens is not None:
+                    agents = policy.agents if tokens_for_all else ()
+                    at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
                 if certificates is not None:
                     at = min(at, certificates.step(policy.agents, now_ms()))
                 vitals.ready()
@@ -91,15 +97,37 @@ def _certificates(settings: Settings, layout: Layout) -> CertificateIssuer | Non
     return CertificateIssuer(layout, settings.deployment_id, settings.owners, now_ms())
 
 
-def only_one(layout: Layout, name: str = "issuer") -> TextIO:
-    """Hold the state folder's lock: two issuers would make two roots of one epoch. Raises StackError."""
-    lock = (make_folder(layout.state / "run") / f"{name}.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise StackError(f"another {name} runs on this state folder", hint="bus stack status") from None
-    return lock
+class Turn:
+    """The state folder's lock. One process at a time holds it, until it ends: it alone writes into agents' folders."""
+
+    def __init__(self, layout: Layout, name: str = "issuer") -> None:
+        self._lock = (make_folder(layout.state / "run") / f"{name}.lock").open("w")
+        self._mine = False
+
+    def mine(self) -> bool:
+        """Whether this process holds it, by now."""
+        if not self._mine:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+            self._mine = True
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+
+def only_one(layout: Layout, name: str = "issuer") -> Turn:
+    """Hold the state folder's lock of this name. Raises StackError where another process has it."""
+    turn = Turn(layout, name)
+    if not turn.mine():
+        turn.__exit__()
+        raise StackError(f"another {name} runs on this state folder", hint="bus stack status")
+    return turn
 
 
 def stop_on_signal() -> threading.Event:

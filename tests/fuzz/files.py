@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus import settings
 from bus.authority.bundle import Bundle, make_bundle, read_bundle
+from bus.authority.documents import Folder
 from bus.authority.providers.base import Wrapped
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore, StoredEpoch
-from bus.authority.tombstones import Tombstones
+from bus.authority.tombstones import StoneFolder, Tombstones
 from bus.authority.trust import TrustFile, read_trust
 from bus.client import payload
 from bus.crypto.keys import KEY_LENGTH, AgentKeys, Secret
@@ -83,8 +84,9 @@ class FixedProvider(FileProvider):
 
 def root_store() -> RootStore:
     provider = FixedProvider(stored("kek", KEK))
-    tombstones = Tombstones(folder() / "tombstones", DEPLOYMENT, ANCHOR.public_key)
-    return RootStore(folder() / "roots", folder() / "audit", tombstones, provider, DEPLOYMENT, ANCHOR.public_key)
+    tombstones = Tombstones(StoneFolder(folder() / "tombstones"), DEPLOYMENT, ANCHOR.public_key)
+    roots, audit = Folder(folder() / "roots"), Folder(folder() / "audit")
+    return RootStore(roots, audit, tombstones, provider, DEPLOYMENT, ANCHOR.public_key)
 
 
 def read_trust_file(data: bytes) -> TrustFile:
@@ -228,7 +230,7 @@ def targets() -> list[Target]:
         StoredEpoch(OTHER_EPOCH, sign_object(ANCHOR, OTHER_EPOCH), OTHER_ROOT, bytes(32)),
     ]
     bundles = tuple(make_bundle(WRITER, POLICY, epochs, sending=each) or b"" for each in (True, False))
-    stores().put(raw("epoch.value"), ROOT, bytes(32))
+    stores().claim(epochs[:1])
     root = (folder() / "roots" / str(EPOCH) / ROOT_NAME).read_bytes()
     note = json.dumps({"title": "a", "ranks": [1, 2], "rest": {"b": 0.5}}).encode()
     mesh, agents = MESH.encode(), AGENTS.encode()

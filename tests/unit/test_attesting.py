@@ -24,6 +24,7 @@ from bus.attestation.tpm import TpmVerifier
 from bus.attester import software
 from bus.authority.attested import Attestations, Attested
 from bus.authority.attesting import Attesting, Holder
+from bus.authority.database import Sqlite
 from bus.authority.register import Register
 from bus.authority.verifiers import open_verifiers
 from bus.codes import Code
@@ -56,7 +57,7 @@ def evidence(nonce: bytes, agent: AgentId = ME, measured: Measurement = CODE) ->
 
 @pytest.fixture
 def attesting(tmp_path) -> Attesting:
-    kept = Attestations(Register(tmp_path / "register.db"))
+    kept = Attestations(Register(Sqlite(tmp_path / "register.db")))
     verifiers = {EvidenceKind.SOFTWARE: SoftwareVerifier()}
     return Attesting(verifiers, MASTER, Signer(bytes(32)), "sealbus:ab", kept)
 
@@ -108,7 +109,7 @@ def test_every_bit_of_a_nonce_counts(bit):
 
 
 def test_a_nonce_is_taken_once_by_all_replicas_and_forgotten_when_it_ended(tmp_path):
-    one, two = (Attestations(Register(tmp_path / "register.db")) for _ in range(2))
+    one, two = (Attestations(Register(Sqlite(tmp_path / "register.db"))) for _ in range(2))
     assert one.take(b"n" * 32, NOON + 10, NOON)
     assert not two.take(b"n" * 32, NOON + 10, NOON)
     assert two.take(b"m" * 32, NOON + 10, NOON)
@@ -184,7 +185,7 @@ def test_a_result_of_somebody_else_is_worth_nothing(attesting, tmp_path):
     assert "for another agent" in refusal(attesting, token, replace(HOLDER, agent=OTHER), ACCEPTED, NOON)
     attest(attesting, NOON + 1)
     assert refusal(attesting, token, HOLDER, ACCEPTED, NOON + 1) == "", "another process of the agent has its own"
-    attesting.kept = Attestations(Register(tmp_path / "other.db"))
+    attesting.kept = Attestations(Register(Sqlite(tmp_path / "other.db")))
     assert "did not attest so" in refusal(attesting, token, HOLDER, ACCEPTED, NOON)
 
 
@@ -230,7 +231,7 @@ def test_a_kind_has_a_verifier_where_its_root_was_given(tmp_path):
 
 
 def test_an_agent_that_attested_is_admitted_and_another_device_is_not_while_it_lasts(tmp_path):
-    register = Register(tmp_path / "register.db")
+    register = Register(Sqlite(tmp_path / "register.db"))
     assert register.admit(ME, b"first", NOON, same=False) == 1
     register.certified(ME, 1, "5e", NOON + 100)
     assert register.admit(ME, b"first", NOON, same=False) == 1, "its answer may have been lost"

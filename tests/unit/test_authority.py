@@ -19,6 +19,7 @@ from bus.authority.attested import Attestations
 from bus.authority.attesting import Attesting
 from bus.authority.bundle import read_bundle
 from bus.authority.ca import CERTIFICATE_MS, AgentCa, certified_agent, make_ca, make_request, private_pem
+from bus.authority.database import Sqlite
 from bus.authority.issued import open_issued, sign_issued
 from bus.authority.issuer import Issuer
 from bus.authority.local import now_ms
@@ -66,7 +67,7 @@ class Site:
         key, certificate = make_ca(DEPLOYMENT, self.now)
         self.ca = AgentCa(key, certificate, DEPLOYMENT)
         self.ca_file = ensure_pki(self.home / "pki").read_bytes()
-        self.register = Register(self.home / "register.db")
+        self.register = Register(Sqlite(self.home / "register.db"))
         self.attesting = make_attesting(self.home, self.register)
         self.service = self.replica()
         self.identity = Identity(*issue_server(self.home / "pki", rpc.SERVER_NAME), certificate)

@@ -154,9 +154,10 @@ def test_agents_lose_the_keys_of_an_erased_epoch_at_the_next_step_and_no_others(
 
 
 def test_no_lease_has_a_key_of_an_erased_epoch_from_the_tombstone_on(authority):
-    before = authority.issuer.leases(AgentId("reader-1"), POLICY, LATE)
+    held = authority.issuer.held()
+    before = authority.issuer.leases(AgentId("reader-1"), POLICY, held, LATE)
     bury(authority, 1, "notes")
-    after = authority.issuer.leases(AgentId("reader-1"), POLICY, LATE)  # no step in between
+    after = authority.issuer.leases(AgentId("reader-1"), POLICY, held, LATE)  # no step in between
     assert set(json.loads(before[1])["domains"]) == {"notes", "plans"}
     assert set(json.loads(after[1])["domains"]) == {"plans"}
     assert {number: data for number, data in after.items() if number != 1} == {
@@ -175,7 +176,8 @@ def test_a_restored_root_file_gives_no_agent_a_key(authority):
             authority.restart()
         authority.issuer.step(POLICY, LATE + 1)
         assert domains(authority, 1, "reader-1") == set()
-        assert 1 not in authority.issuer.leases(AgentId("reader-1"), POLICY, LATE + 1)
+        held = authority.issuer.held()
+        assert 1 not in authority.issuer.leases(AgentId("reader-1"), POLICY, held, LATE + 1)
 
 
 def test_the_number_of_an_erased_epoch_is_not_given_again(authority):

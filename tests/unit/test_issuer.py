@@ -299,8 +299,8 @@ def test_files_for_a_domain_that_waits_for_attestation_are_refused_with_place_an
     assert files(authority, "writer-1") == []
     asked = Issuer(authority.layout, authority.store, authority.issuer._signer, authority.settings, {}, files=False)
     asked.step(policy, NOON)
-    assert b"guarded" not in asked.leases(AgentId("writer-1"), policy, NOON)[1]
-    assert b"guarded" in asked.leases(AgentId("writer-1"), policy, NOON, attested=True)[1]
+    assert b"guarded" not in asked.leases(AgentId("writer-1"), policy, asked.held(), NOON)[1]
+    assert b"guarded" in asked.leases(AgentId("writer-1"), policy, asked.held(), NOON, attested=True)[1]
 
 
 def test_an_agent_without_a_domain_has_no_bundle(authority):

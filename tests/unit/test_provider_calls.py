@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from bus.authority.custody import Custodian
+from bus.authority.documents import Folder
 from bus.authority.issuer import Issuer
 from bus.authority.local import load_signer
 from bus.authority.providers.base import away
@@ -61,7 +62,12 @@ class Site:
         layout, trust = authority.layout, authority.trust
         stores = {
             name: RootStore(
-                layout.roots, layout.audit_roots, authority.store.tombstones, provider, DEPLOYMENT, trust.anchor
+                Folder(layout.roots),
+                Folder(layout.audit_roots),
+                authority.store.tombstones,
+                provider,
+                DEPLOYMENT,
+                trust.anchor,
             )
             for name, provider in self.providers.items()
         }
@@ -124,8 +130,8 @@ def test_a_restarted_issuer_unwraps_each_root_once(site):
     provider = Counting(site.authority)
     layout = site.authority.layout
     store = RootStore(
-        layout.roots,
-        layout.audit_roots,
+        Folder(layout.roots),
+        Folder(layout.audit_roots),
         site.authority.store.tombstones,
         provider,
         DEPLOYMENT,

@@ -7,12 +7,14 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bus.authority.documents import Folder
 from bus.authority.providers.file import FileProvider
-from bus.authority.roots import RootStore
-from bus.authority.tombstones import Tombstones
+from bus.authority.roots import RootStore, StoredEpoch
+from bus.authority.tombstones import StoneFolder, Tombstones
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
 from bus.errors import Refused, RetryLater, Unverified
@@ -25,25 +27,32 @@ OPENERS = bytes(range(32))
 ROOTS = [Secret(bytes([number]) * 32, "root") for number in (1, 2, 3)]
 
 
-def signed(domain: str, number: int, root: Secret, *, signer: Signer = ANCHOR, deployment: bytes = DEPLOYMENT) -> bytes:
+def signed(domain: str, number: int, root: Secret, **told: Any) -> bytes:
+    return new(domain, number, root, **told).signed
+
+
+def new(
+    domain: str, number: int, root: Secret, *, signer: Signer = ANCHOR, deployment: bytes = DEPLOYMENT
+) -> StoredEpoch:
     epoch = Epoch(deployment, number, NOON, NOON + 600_000, NO_ZONE, domain, root_digest(root))
-    return sign_object(signer, epoch)
+    return StoredEpoch(epoch, sign_object(signer, epoch), root, OPENERS)
 
 
 def make_store(folder: Path, kek: str = "kek", deployment: bytes = DEPLOYMENT) -> RootStore:
     provider = FileProvider.create(folder / "keys" / kek)
     for name in ("roots", "audit", "tombstones"):
         make_folder(folder / name)
-    tombstones = Tombstones(folder / "tombstones", deployment, ANCHOR.public_key)
-    return RootStore(folder / "roots", folder / "audit", tombstones, provider, deployment, ANCHOR.public_key)
+    tombstones = Tombstones(StoneFolder(folder / "tombstones"), deployment, ANCHOR.public_key)
+    roots, audit = Folder(folder / "roots"), Folder(folder / "audit")
+    return RootStore(roots, audit, tombstones, provider, deployment, ANCHOR.public_key)
 
 
 @pytest.fixture
 def store(tmp_path) -> RootStore:
     """Two domains in epoch 4, one in epoch 12."""
     made = make_store(tmp_path)
-    for domain, number, root in (("notes", 4, ROOTS[0]), ("plans", 4, ROOTS[1]), ("notes", 12, ROOTS[2])):
-        made.put(signed(domain, number, root), root, OPENERS)
+    assert made.claim([new("notes", 4, ROOTS[0]), new("plans", 4, ROOTS[1])])
+    assert made.claim([new("notes", 12, ROOTS[2])])
     return made
 
 
@@ -68,7 +77,7 @@ def test_a_store_that_is_away_says_so_and_is_not_made_anew(store, tmp_path, name
     (tmp_path / name).rename(tmp_path / "away")
     for asked in (
         store.numbers,
-        lambda: store.put(signed("notes", 13, ROOTS[0]), ROOTS[0], OPENERS),
+        lambda: store.claim([new("notes", 13, ROOTS[0])]),
         lambda: store.audit_root(3, create=True),
     ):
         with pytest.raises(RetryLater, match="the key store is away"):
@@ -86,9 +95,9 @@ def test_roots_are_secret_files_and_do_not_hold_the_root(store, tmp_path):
 
 
 def test_an_epoch_is_stored_only_if_the_anchor_signed_it_for_this_deployment(store):
-    for bad in (signed("x", 5, ROOTS[0], signer=STRANGER), signed("x", 5, ROOTS[0], deployment=OTHER_DEPLOYMENT)):
+    for bad in (new("x", 5, ROOTS[0], signer=STRANGER), new("x", 5, ROOTS[0], deployment=OTHER_DEPLOYMENT)):
         with pytest.raises(Unverified):
-            store.put(bad, ROOTS[0], OPENERS)
+            store.claim([bad])
     assert store.numbers() == [4, 12]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from bus.authority.attested import Attestations, Attested
 from bus.authority.ca import CERTIFICATE_MS
+from bus.authority.database import Sqlite
 from bus.authority.local import ensure_authority, now_ms
 from bus.authority.register import Register
 from bus.authority.standing import standings
@@ -32,7 +33,7 @@ HOUR = 3_600_000
 
 @pytest.fixture
 def register(tmp_path) -> Register:
-    return Register(tmp_path / "register.db")
+    return Register(Sqlite(tmp_path / "register.db"))
 
 
 def enrolled(register: Register, agent: AgentId = ANA, now: int = NOON, serial: str = "5e") -> None:
@@ -103,7 +104,7 @@ def here(tmp_path, monkeypatch) -> Here:
     home = make_folder(settings.state / "authority")
     for key in ("deployment", "state", "policies", "issuing"):
         monkeypatch.setenv(f"BUS_{key.upper()}", str(getattr(settings, key)))
-    return Here(stack, Register(home / "register.db"))
+    return Here(stack, Register(Sqlite(home / "register.db")))
 
 
 def accept(here: Here) -> None:

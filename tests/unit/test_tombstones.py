@@ -8,14 +8,14 @@ import pytest
 
 from bus.authority.providers.file import FileProvider
 from bus.authority.rewrapping import rewrap_all
-from bus.authority.tombstones import Tombstones
+from bus.authority.tombstones import StoneFolder, Tombstones
 from bus.codes import Code
 from bus.crypto.signing import sign_object
 from bus.errors import Refused, RetryLater, Unverified
 from bus.wire.names import NO_ZONE
 from bus.wire.objects import Tombstone
 from tests.unit.ledger_build import ANCHOR, DAY, DEPLOYMENT, NOON, OTHER_DEPLOYMENT, STRANGER
-from tests.unit.test_roots import OPENERS, ROOTS, make_store, signed
+from tests.unit.test_roots import ROOTS, make_store, new
 
 KEY_IDS = (b"a" * 16, b"b" * 16)
 
@@ -28,8 +28,8 @@ def tombstone(number: int = 4, domain: str = "notes", deployment: bytes = DEPLOY
 def store(tmp_path):
     """Two domains in epoch 4, one in epoch 12, and a day of the audit."""
     made = make_store(tmp_path)
-    for domain, number, root in (("notes", 4, ROOTS[0]), ("plans", 4, ROOTS[1]), ("notes", 12, ROOTS[2])):
-        made.put(signed(domain, number, root), root, OPENERS)
+    assert made.claim([new("notes", 4, ROOTS[0]), new("plans", 4, ROOTS[1])])
+    assert made.claim([new("notes", 12, ROOTS[2])])
     made.audit_root(DAY, create=True)
     return made
 
@@ -70,7 +70,7 @@ def test_a_copy_of_roots_beside_the_tombstone_is_refused_and_cleared_away(store,
     with pytest.raises(Refused, match="is erased"):
         again.open(4, ".notes")
     with pytest.raises(Refused, match="is erased"):
-        again.put(signed("notes", 4, ROOTS[0]), ROOTS[0], OPENERS)
+        again.claim([new("notes", 4, ROOTS[0])])
     assert ".notes" not in {each.name for each in again.kept() if each.number == 4}
     assert again.destroy_erased() == [(4, ".notes")]
     assert again.destroy_erased() == []
@@ -176,7 +176,7 @@ def test_a_tombstone_in_the_place_of_another_is_not_believed(store, tmp_path):
 
 
 def test_what_a_crash_left_half_written_is_no_tombstone(tmp_path):
-    made = Tombstones(tmp_path, DEPLOYMENT, ANCHOR.public_key)
+    made = Tombstones(StoneFolder(tmp_path), DEPLOYMENT, ANCHOR.public_key)
     (tmp_path / "4..notes.99.new").write_bytes(b"half")
     assert made.places() == frozenset()
     assert not made.has((4, ".notes"))

@@ -73,14 +73,12 @@ class OwnKeys(Protocol):
         ...
 
 
-def package(module: str, extra: str) -> ModuleType:
+def package(module: str, extra: str, setting: str = "key_provider") -> ModuleType:
     """The optional package ``module``. Raises SettingsError that names the extra to install."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise SettingsError(
-            f"key_provider: {module} is not installed", hint=f"pip install 'sealbus[{extra}]'"
-        ) from None
+        raise SettingsError(f"{setting}: {module} is not installed", hint=f"pip install 'sealbus[{extra}]'") from None
 
 
 def away(provider: str, error: BaseException, hint: str = "") -> RetryLater:
@@ -89,7 +87,7 @@ def away(provider: str, error: BaseException, hint: str = "") -> RetryLater:
         f"key provider {provider}: {type(error).__name__}",
         after=RETRY_S,
         code=Code.RETRY,
-        hint=hint or "roots wait until it answers again; docs/operations/keys.md says what to look at",
+        hint=hint or "roots wait until it answers again; docs/operations.md says what to look at",
     )
 
 
