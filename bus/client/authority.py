@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from bus.authority.ca import make_request, private_pem
 from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.client.evidence import answer
 from bus.codes import Code
-from bus.errors import Refused, RetryLater, Unavailable
+from bus.errors import BusError, Refused, RetryLater, Unavailable
 from bus.files import ENROLLED, make_folder, read_secret, write_secret
 
 import grpc  # isort: skip  # behind bus.authority.rpc, which says which TLS it may speak
@@ -78,14 +79,20 @@ def enrol_attested(folder: Path, address: str, ca: bytes, agent: str, attester: 
 class AuthorityClient:
     """One enrolled agent. Not thread-safe: one keeper uses it.
 
+    ``addresses`` are HOST:PORT, separated by commas: replicas of one authority. The one that answered is asked again;
+    when it does not answer, the next. A request may reach two of them: each is answered alike, however often, but for
+    evidence, whose nonce is good for one answer of all.
+
     An attestation result stays in this process: another one attests what it is itself. ``withheld``: domains whose keys
     wait for one, and why, as the authority said last.
     """
 
-    def __init__(self, folder: Path, address: str, ca: bytes, attester: Attester | None = None) -> None:
+    def __init__(self, folder: Path, addresses: str, ca: bytes, attester: Attester | None = None) -> None:
         self._folder = folder
-        self._address = address
+        self._addresses = [each.strip() for each in addresses.split(",")]
         self._ca = ca
+        self._held: grpc.Channel | None = None
+        self._shown: Identity | None = None
         self._attester = attester
         self._result = ""
         self.attest_at = 0
@@ -104,8 +111,7 @@ class AuthorityClient:
     def renew(self) -> None:
         """The next certificate. Raises Refused(credential) where there are two of this agent, or it is revoked."""
         counter = read_identity(self._folder).counter
-        with self._mutual() as channel:
-            made = _ask(channel, rpc.RENEW, pb.RenewRequest(counter=counter, request=_request(self._folder)))
+        made = self._ask(rpc.RENEW, pb.RenewRequest(counter=counter, request=_request(self._folder)))
         _take(self._folder, made)
         self._result, self.attest_at = "", 0  # it was for the key that this one replaces
 
@@ -117,10 +123,9 @@ class AuthorityClient:
         if self._attester is None or not (self.withheld or (self._gated and now_ms >= self.attest_at)):
             return False
         held = read_identity(self._folder)
-        with self._mutual() as channel:
-            asked = _ask(channel, rpc.CHALLENGE, pb.ChallengeRequest(offer=self._attester.offer()))
-            evidence = answer(self._attester, asked.nonce, asked.challenge, held.agent, held.key)
-            made = _ask(channel, rpc.ATTEST, pb.AttestRequest(nonce=asked.nonce, evidence=evidence))
+        asked = self._ask(rpc.CHALLENGE, pb.ChallengeRequest(offer=self._attester.offer()))
+        evidence = answer(self._attester, asked.nonce, asked.challenge, held.agent, held.key)
+        made = self._ask(rpc.ATTEST, pb.AttestRequest(nonce=asked.nonce, evidence=evidence), once=True)
         self._result = made.result
         self.attest_at = made.not_after - (made.not_after - now_ms) // RENEW_PART
         return True
@@ -130,8 +135,7 @@ class AuthorityClient:
         keys = make_folder(self._folder / "keys")
         held = {int(path.name): read_secret(path) for path in keys.iterdir() if path.name.isdigit()}
         digests = {number: hashlib.sha256(data).digest() for number, data in held.items()}
-        with self._mutual() as channel:
-            made = _ask(channel, rpc.LEASE, pb.LeaseRequest(held=digests, result=self._result))
+        made = self._ask(rpc.LEASE, pb.LeaseRequest(held=digests, result=self._result))
         for number, data in made.bundles.items():
             write_secret(keys / str(number), data)
         for number in set(held) - set(made.bundles) - set(made.kept):
@@ -144,9 +148,35 @@ class AuthorityClient:
         for path in (self._folder / "keys").glob("*"):
             path.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """End the connection that is kept between two calls."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _ask(self, method: rpc.Method, request: Any, *, once: bool = False) -> Any:
+        """Ask each replica once, beginning with the one that answered last, for ``TIMEOUT_S`` in all; ``once``: ask no
+        other, but let the next call begin with it."""
+        until = time.monotonic() + TIMEOUT_S
+        for left in reversed(range(len(self._addresses))):
+            if (shown := read_identity(self._folder)) != self._shown:
+                self.close()
+                self._shown = shown
+            self._held = self._held or self._mutual()
+            try:
+                return _ask(self._held, method, request, max(until - time.monotonic(), 0.0) / (left + 1))
+            except BusError as error:
+                self.close()
+                if not isinstance(error, RetryLater):
+                    raise
+                self._addresses.append(self._addresses.pop(0))
+                if once or not left:
+                    raise
+        raise AssertionError("there is an address")
+
     def _mutual(self) -> grpc.Channel:
         held = read_identity(self._folder)
-        return _channel(self._address, grpc.ssl_channel_credentials(self._ca, held.key, held.certificate))
+        return _channel(self._addresses[0], grpc.ssl_channel_credentials(self._ca, held.key, held.certificate))
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.Channel:
@@ -158,9 +188,9 @@ def _channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.Channel
     return grpc.secure_channel(address, credentials, options)
 
 
-def _ask(channel: grpc.Channel, method: rpc.Method, request: Any) -> Any:
+def _ask(channel: grpc.Channel, method: rpc.Method, request: Any, timeout_s: float = TIMEOUT_S) -> Any:
     try:
-        return rpc.call(channel, method, request, TIMEOUT_S)
+        return rpc.call(channel, method, request, timeout_s)
     except grpc.RpcError as error:
         status, told = error.code(), error.details() or ""
         code, _, why = told.partition(": ")

@@ -84,7 +84,7 @@ class Bus:
         if self._settings.issuing is not Issuing.AUTHORITY:
             return None
         attester = attester or choose(self._settings)
-        client = AuthorityClient(folder, self._settings.authority, layout.ca.read_bytes(), attester)
+        client = AuthorityClient(folder, self._settings.authorities, layout.ca.read_bytes(), attester)
         keeper = LeaseKeeper(client, self._agent)
         keeper.start()
         return keeper

@@ -77,6 +77,7 @@ class LeaseKeeper:
         self._wake.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(30)
+        self._client.close()
         self._client.wipe()
 
     def _run(self) -> None:

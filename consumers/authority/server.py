@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 WORKERS: Final = 8
 GRACE_S: Final = 2.0
+CONNECTION_MS: Final = 600_000
+"""How long a connection is kept: TLS looks at a certificate's end when it begins, and not again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,12 @@ class AuthorityServer:
                 hint="unset GRPC_SSL_CIPHER_SUITES; nothing else that loads gRPC may run in this process",
             )
         self._service = service
-        options = [("grpc.max_receive_message_length", 64 * 1024), ("grpc.so_reuseport", 0)]
+        options = [
+            ("grpc.max_receive_message_length", 64 * 1024),
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", CONNECTION_MS),
+            ("grpc.max_connection_age_grace_ms", int(GRACE_S * 1000)),
+        ]
         pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="authority")
         self._server = grpc.server(pool, options=options, maximum_concurrent_rpcs=4 * WORKERS)
         self._server.add_generic_rpc_handlers(
