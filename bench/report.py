@@ -46,7 +46,7 @@ def show(document: dict[str, Any]) -> None:
         for name, figures in told.items():
             table.add_row(name, f"{figures['records_s']:,.0f}", f"{figures['cpu_us']:.1f}")
         out.print(table)
-    for name in ("recorder", "opening", "policy", "guarded"):
+    for name in ("recorder", "opening", "policy", "guarded", "authority"):
         for stage, figures in document.get(name, {}).items():
             if isinstance(figures, dict):
                 out.print(f"{name} {stage}: {figures['records_s']:,.0f}/s at {figures['cpu_us']:.1f} us CPU")

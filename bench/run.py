@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench import guarded, law, opening, report
+from bench import authority, guarded, law, opening, report
 from bench.latency import latency, rolling
 from bench.load import load, make_target
 from bench.memory import memory
@@ -25,7 +25,7 @@ from bus.errors import Refused
 from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 
-OTHERS: Final = ("policy", "guarded", "latency", "restart", "scaling", "recorder", "opening", "memory")
+OTHERS: Final = ("policy", "guarded", "latency", "restart", "scaling", "recorder", "opening", "memory", "authority")
 NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
@@ -50,7 +50,7 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
     if "guarded" in wanted:
         document["guarded"] = guarded.measure()
     try:
-        if {*wanted} - {"policy", "guarded", "memory"}:
+        if {*wanted} - {"policy", "guarded", "memory", "authority"}:
             with _Site(home / "a", "a") as stack:
                 make_target(stack)
                 for row in (BY_NAME[name] for name in wanted if name in BY_NAME and name != "publish"):
@@ -73,6 +73,9 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
             with _Site(home / "b", "b", EPOCH_MS) as stack:
                 make_target(stack)
                 document["memory"] = memory(stack, 1_000_000, say)
+        if "authority" in wanted:
+            say("bench  starting a broker and an authority")
+            document["authority"] = authority.measure(home / "c")
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if plot is not None:
