@@ -24,8 +24,9 @@ COPY --from=build /opt/sealbus /opt/sealbus
 COPY docker/agent.py /opt/sealbus/agent.py
 # Places for the volumes: a new volume takes the owner of the folder that it covers.
 RUN cd / && for each in \
-      agents/retriever-1 agents/orchestrator-1 ca first keys/roots keys/audit ledger nodes/1 nodes/2 nodes/3 \
-      pki policy run services/bus-admin services/bus-audit services/bus-enforcer-1 \
+      agents/retriever-1 agents/orchestrator-1 authority ca first jwks keys/roots keys/audit keys/tombstones ledger \
+      nodes/1 nodes/2 nodes/3 pki policy run \
+      services/bus-admin services/bus-audit services/bus-authority services/bus-enforcer-1 \
       signers signers-of/issuer signers-of/audit; \
     do mkdir -p state/$each; done \
  && chown -R 10001:10001 /state && chmod -R u=rwx,go=x /state

@@ -111,8 +111,8 @@ def down(purge: bool) -> None:
 
 
 @stack.command(hidden=True)
-@click.argument("step", type=click.Choice(["prepare", "apply"]))
+@click.argument("step", type=click.Choice(["prepare", "apply", "enrol"]))
 def container(step: str) -> None:
     """What the one-shot services of docker-compose.yml run."""
-    steps = {"prepare": containers.prepare, "apply": containers.apply}
+    steps = {"prepare": containers.prepare, "apply": containers.apply, "enrol": containers.enrol}
     steps[step](settings_module.load(), say)

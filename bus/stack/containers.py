@@ -12,22 +12,27 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from bus.authority import rpc
 from bus.authority.clientcerts import KEY as CLIENTS_KEY
 from bus.authority.clientcerts import ensure_clients_ca
+from bus.authority.enrolment import ensure_authority_files
 from bus.authority.local import now_ms
 from bus.authority.tokenkeys import ensure_token_keys
 from bus.authority.tokens import audience
 from bus.errors import SettingsError, StackError
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
 from bus.kafka.config import shown_by
-from bus.settings import BrokerSource, Mechanism, Settings, load
+from bus.settings import BrokerSource, Issuing, Mechanism, Settings, load
 from bus.stack.broker import cluster_id, first_contact
 from bus.stack.external import reach
 from bus.stack.local import Say, Stack, write_settings
-from bus.stack.pki import ensure_pki
+from bus.stack.pki import ensure_pki, issue_server
 from bus.stack.server import ADMIN, LOG4J, LOOPBACK, Node, Ports, Tokens, properties_file, server_properties
 
 PORTS: Final = Ports(agents=9092, internal=9093, controller=9094)
+AUTHORITY_HOST: Final = "authority"
+AUTHORITY_PORTS: Final = (7443, 7444)
+"""Of the authority, where it takes the issuer's place: for who has a certificate, and for who enrols."""
 BROKER_FOLDER: Final = Path("/state/kafka")
 """Where each node's container has its own volume."""
 JWKS: Final = Path("/state/jwks/jwks.json")
@@ -61,6 +66,12 @@ def prepare(settings: Settings, say: Say) -> None:
             "sasl_mechanism: in containers agents come with tokens",
             hint="unset BUS_SASL_MECHANISM",
         )
+    if settings.client_certificates and settings.issuing is Issuing.AUTHORITY:
+        # Whoever applies signs certificates of services, and must not hold the key of the agents' CA.
+        raise SettingsError(
+            "mode: in containers an authority runs in development alone",
+            hint="unset BUS_MODE, or leave docker-compose.authority.yml out",
+        )
     members = nodes(settings.brokers)
     if layout.settings.is_file():
         held = load({"BUS_CONFIG": str(layout.settings)})
@@ -75,6 +86,14 @@ def prepare(settings: Settings, say: Say) -> None:
         broker=BrokerSource.EXTERNAL,
         bootstrap=",".join(f"{each.host}:{PORTS.agents}" for each in members),
     )
+    if settings.issuing is Issuing.AUTHORITY:
+        leases, enrolment = AUTHORITY_PORTS
+        settings = dataclasses.replace(
+            settings,
+            authority=f"0.0.0.0:{leases}",
+            enrolment=f"0.0.0.0:{enrolment}",
+            authority_addresses=f"{AUTHORITY_HOST}:{leases}",
+        )
     write_settings(settings, layout.settings)
     # 1. Certificates: the CA's key stays here, each node gets the broker's, everybody the CA's certificate.
     authority = layout.state / "ca"
@@ -120,6 +139,8 @@ def prepare(settings: Settings, say: Say) -> None:
     for service, signer in held_by:
         own = make_folder(layout.state / "signers-of" / service)
         write_secret(own / f"{signer}.key", read_secret(layout.signer(signer)))
+    if settings.issuing is Issuing.AUTHORITY:
+        ensure_authority_files(layout, settings.deployment_id, lambda: issue_server(authority, rpc.SERVER_NAME))
     ensure_token_keys(layout.state / "signers-of" / "issuer" / "tokens.key", layout.jwks, now_ms())
     say(f"prepared  {settings.bootstrap}")
 
@@ -136,3 +157,11 @@ def apply(settings: Settings, say: Say) -> None:
         shown_by(settings, ADMIN),
     )
     Stack(settings).up(say, services=False)
+
+
+def enrol(settings: Settings, say: Say) -> None:
+    """Enrol the agents of the policies whose folders hold no identity yet."""
+    stack = Stack(settings)
+    policy = stack.load_policy()
+    stack.enrol_here(policy)
+    say(f"enrolled  {len(policy.agents)} agents")

@@ -306,8 +306,6 @@ class Stack:
     def ensure_identities(self, policy: Policy) -> TrustFile:
         """Signers, trust and enforcer certificates."""
         trust = ensure_authority(self.layout, self.settings.deployment_id, self.settings.key_provider)
-        if self.settings.issuing is Issuing.AUTHORITY:
-            self._ensure_authority_files()
         domains = sorted(policy.domains)
         for number in range(1, self.settings.enforcers + 1):
             trust = ensure_enforcer(self.layout, trust, enforcer_name(number), list(domains), now_ms())
@@ -355,6 +353,8 @@ class Stack:
         """Start one service and wait for it."""
         daemon = self._daemon(name)
         if daemon.find() is None:
+            if name == "authority":
+                self._ensure_authority_files()
             self._ready(name).unlink(missing_ok=True)
             daemon.start(*self._command(name))
         daemon.wait_for(self._ready(name), READY_TIMEOUT)

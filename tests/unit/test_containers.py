@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 
 from bus.authority.tokenkeys import TokenKeys
 from bus.errors import SettingsError, StackError
-from bus.settings import BrokerSource, Mechanism, Mode, Settings, load
+from bus.settings import BrokerSource, Issuing, Mechanism, Mode, Settings, load
 from bus.stack.containers import nodes, prepare
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -74,6 +75,75 @@ def test_outside_development_nodes_ask_for_certificates_of_a_ca_whose_key_the_is
     assert held["nodes/1/pki/clients.pem"] == held["clients/ca.pem"]
     assert held["signers-of/issuer/clients.key"] == held["signers/clients.key"]
     assert not [path for path in held if path.endswith("client.pem")]  # those are `apply`'s, which has their volumes
+
+
+def test_an_authority_takes_the_issuers_place_with_a_ca_of_its_own(tmp_path):
+    prepare(
+        dataclasses.replace(Settings(), state=tmp_path, policies=POLICIES, issuing=Issuing.AUTHORITY), lambda _: None
+    )
+    settings = load({"BUS_CONFIG": str(tmp_path / "bus.toml")})
+    assert (settings.issuing, settings.authorities) == (Issuing.AUTHORITY, "authority:7443")
+    assert {path for path in files(tmp_path) if path.startswith("authority/")} == {
+        "authority/attestation.key",
+        "authority/ca.key",
+        "authority/ca.pem",
+        "authority/server.key",
+        "authority/server.pem",
+    }
+    before = files(tmp_path)
+    prepare(dataclasses.replace(settings, policies=POLICIES), lambda _: None)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("override", ["docker-compose.three-brokers.yml", "docker-compose.authority.yml"])
+def test_every_service_is_contained_and_names_volumes_and_networks_that_there_are(override):
+    told = [yaml.safe_load((POLICIES.parent / name).read_text()) for name in ("docker-compose.yml", override)]
+    volumes = {name for each in told for name in each["volumes"]}
+    networks = {name for each in told for name in each.get("networks", {})}
+    services = {name for each in told for name in each["services"]}
+    made = [each["services"] for each in told]
+    image = (POLICIES.parent / "Dockerfile").read_text()
+    for name, service in [pair for each in made for pair in each.items()]:
+        for volume in service.get("volumes", []):
+            source, target, *_ = volume.split(":")
+            assert source.startswith("./") or source in volumes, (name, volume)
+            place = target.removeprefix("/state/")
+            assert source.startswith("./") or target in ("/state", "/state/kafka") or place in image, (name, volume)
+        assert set(service.get("networks", [])) <= networks, name
+        assert set(service.get("depends_on", {})) <= services, name
+        if "image" in service or "command" in service:
+            assert service["read_only"], name
+            assert (service["cap_drop"], service["user"]) == (["ALL"], "10001:10001"), name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_the_authority_sees_what_the_issuer_sees_and_its_own(tmp_path):
+    base, override = (
+        yaml.safe_load((POLICIES.parent / name).read_text())["services"]
+        for name in ("docker-compose.yml", "docker-compose.authority.yml")
+    )
+    own = {"authority:/state/authority", "authority-login:/state/services/bus-authority:ro"}
+    seen, stones = set(base["issuer"]["volumes"]), "tombstones:/state/keys/tombstones"
+    assert set(override["authority"]["volumes"]) == seen - {f"{stones}:ro"} | {stones} | own, "its tables are there"
+    holders = {
+        name
+        for services in (base, override)
+        for name, service in services.items()
+        for volume in service.get("volumes", [])
+        if volume.startswith("authority:")
+    }
+    assert holders == {"prepare", "authority", "enrol"}
+    needed = {need for service in base.values() for need in service.get("depends_on", {})}
+    assert "issuer" not in needed, "the override takes it away"
+
+
+def test_an_authority_is_refused_where_clients_show_certificates(tmp_path):
+    told = dataclasses.replace(
+        Settings(), state=tmp_path, policies=POLICIES, issuing=Issuing.AUTHORITY, mode=Mode.PRODUCTION
+    )
+    with pytest.raises(SettingsError, match="an authority runs in development alone"):
+        prepare(told, lambda _: None)
+    assert files(tmp_path) == {}
 
 
 def test_agents_with_passwords_are_refused(tmp_path):
