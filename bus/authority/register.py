@@ -171,12 +171,17 @@ class Register:
         raise _refused(f"{agent} is locked: {locked}")
 
     def certified(self, agent: AgentId, counter: int, serial: str, until_ms: int) -> None:
-        """Record the certificate of ``counter``."""
+        """Record the certificate of ``counter``, before it is given out.
+
+        Raises RetryLater where a later one was: of a request that two replicas answer, the last answer is in force.
+        """
         with self._open() as db:
-            db.execute(
-                "UPDATE agent SET serial = ?, until = ? WHERE name = ? AND counter = ?",
-                (serial, until_ms, agent, counter),
+            done = db.execute(
+                "UPDATE agent SET serial = ?, until = ? WHERE name = ? AND counter = ? AND until <= ?",
+                (serial, until_ms, agent, counter, until_ms),
             )
+            if done.rowcount == 0:
+                raise RetryLater(f"{agent}: another replica answered meanwhile", code=Code.RETRY)
 
     def check(self, agent: AgentId, serial: str) -> None:
         """Raise Refused(credential) unless ``serial`` is in force for an active agent."""

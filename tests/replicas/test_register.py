@@ -74,6 +74,20 @@ def test_one_renewal_that_reaches_all_replicas_is_one_and_is_answered_alike(regi
     assert registers[0].find(WRITER).counter == counter + 1
 
 
+def test_of_two_answers_to_one_request_the_later_is_in_force_and_the_earlier_is_not_given(registers):
+    slow, quick, *_ = registers
+    counter = joined(slow)
+    for each in (slow, quick):
+        following = each.renew(WRITER, "a1", counter, b"next")
+    quick.certified(WRITER, following, "b2", NOW + 3000)
+    with pytest.raises(RetryLater, match="another replica answered meanwhile"):
+        slow.certified(WRITER, following, "c3", NOW + 2000)
+    slow.check(WRITER, "b2")
+    assert quick.renew(WRITER, "b2", following, b"third") == following + 1
+    with pytest.raises(RetryLater, match="another replica"):
+        slow.certified(WRITER, following, "c3", NOW + 4000)
+
+
 @pytest.mark.parametrize("turn", range(5))
 def test_of_clones_that_renew_at_once_one_goes_on_and_the_agent_is_locked(registers, turn):
     counter = joined(registers[0])
