@@ -8,9 +8,11 @@ import json
 import pytest
 
 import bus.authority.issuer as issuer_module
+from bus.attester.software import SoftwareAttester
+from bus.authority import rpc
 from bus.authority.issuer import Issuer
 from bus.authority.local import ensure_roots, load_signer, open_roots
-from bus.client.authority import AuthorityClient
+from bus.client.authority import TIMEOUT_S, AuthorityClient
 from bus.crypto.signing import Signer
 from bus.errors import Refused, RetryLater, StackError, Unavailable
 from bus.settings import Issuing
@@ -19,6 +21,7 @@ from consumers.authority.server import AuthorityServer
 from consumers.issuer.app import Turn, only_one
 from tests.unit.ledger_build import DAY, NOON, domain, make_authority, make_policy
 from tests.unit.test_authority import LOCAL, READER, WRITER, Site
+from tests.unit.test_authority_attested import CODE, law
 
 NOBODY = "127.0.0.1:1"
 NARROWED = {"notes": domain(consume=["WRITER"]), "plans": domain(produce=["READER"])}
@@ -186,3 +189,51 @@ def test_a_deployment_that_changes_how_it_issues_keeps_its_roots(tmp_path):
     again.step(make_policy(), NOON + 1)
     assert list(again.held()) == [1], "nothing was due"
     assert set(again.leases(AgentId("writer-1"), make_policy(), again.held(), NOON + 1)) == {1}
+
+
+# Attestation: a nonce is good for one answer of all replicas.
+def test_evidence_whose_answer_was_lost_is_not_shown_to_the_next_replica(tmp_path, monkeypatch):
+    site = Site(tmp_path)
+    site.service.step(law())
+    other, shown, call = site.replica(), [], rpc.call
+    other.step(law())
+
+    def lost(channel, method, request, timeout_s):
+        answer = call(channel, method, request, timeout_s)
+        if method == rpc.ATTEST:
+            shown.append(request.nonce)
+            if len(shown) == 1:
+                raise Unavailable("the connection broke")
+        return answer
+
+    with site.server, AuthorityServer(other, site.identity, LOCAL, LOCAL) as second:
+        site.join(WRITER)
+        addresses = f"{site.address},127.0.0.1:{second.port}"
+        client = AuthorityClient(site.folder(WRITER), addresses, site.ca_file, SoftwareAttester(CODE))
+        client.lease()
+        assert list(client.withheld) == ["notes"]
+        monkeypatch.setattr(rpc, "call", lost)
+        with pytest.raises(Unavailable, match="broke"):
+            client.attest_if_due(site.now)
+        assert client.attest_if_due(site.now)
+        client.lease()
+        client.close()
+    assert len(set(shown)) == len(shown) == 2, "another nonce, at the other replica"
+    assert site.bundles(WRITER) == {1: {"notes", "plans"}}
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_replicas_that_hang_share_the_time_that_one_has(site, monkeypatch, replicas):
+    clock, waited = [0.0], []
+
+    def hang(channel, method, request, timeout_s):
+        clock[0] += timeout_s
+        waited.append(timeout_s)
+        raise Unavailable("it hangs")
+
+    site.join(WRITER)
+    monkeypatch.setattr(rpc, "call", hang)
+    monkeypatch.setattr("bus.client.authority.time.monotonic", lambda: clock[0])
+    with pytest.raises(Unavailable, match="hangs"):
+        AuthorityClient(site.folder(WRITER), ",".join([site.address] * replicas), site.ca_file).lease()
+    assert (len(waited), sum(waited)) == (replicas, pytest.approx(TIMEOUT_S))
