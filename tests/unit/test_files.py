@@ -152,7 +152,7 @@ def test_files_can_be_handed_to_an_owner(tmp_path):
 def test_every_path_lies_under_the_state_folder_and_services_apart_from_agents():
     layout = Layout(Path("/state"))
     fixed = [getattr(layout, name) for name, each in vars(Layout).items() if isinstance(each, property)]
-    assert len(fixed) == 12
+    assert len(fixed) == 13
     named = [layout.signer("issuer"), layout.agent("a"), layout.service("bus-audit")]
     assert all(path.is_relative_to("/state") for path in fixed + named)
     assert len(set(fixed + named)) == 15
