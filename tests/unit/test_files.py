@@ -155,7 +155,7 @@ def test_every_path_lies_under_the_state_folder_and_services_apart_from_agents()
     assert len(fixed) == 13
     named = [layout.signer("issuer"), layout.agent("a"), layout.service("bus-audit")]
     assert all(path.is_relative_to("/state") for path in fixed + named)
-    assert len(set(fixed + named)) == 15
+    assert len(set(fixed + named)) == 16
     assert layout.principal("writer-1") == layout.agent("writer-1")
     assert layout.principal("bus-enforcer-1") == layout.service("bus-enforcer-1")
     assert layout.agent("busy") == layout.principal("busy")
