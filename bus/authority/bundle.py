@@ -1,8 +1,8 @@
 """An agent's keys of one epoch, as one 0600 file: what the issuer writes and the SDK reads.
 
-``keys/<epoch>`` holds, per domain that the agent may touch, the signed epoch object, its own MAC and seal keys and the
-one that it delegates with where it may write, and its reading key and the KEKs of its reader groups where it may
-consume. It never holds a root or another agent's key.
+``keys/<epoch>`` holds, per domain that the agent may touch, the signed epoch object, the key of its data at rest, its
+own MAC and seal keys and the one that it delegates with where it may write, and its reading key and the KEKs of its
+reader groups where it may consume. It never holds a root or another agent's key.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class DomainBundle:
     epoch: Epoch
     own: AgentKeys | None
     reading: tuple[ReadingKey, ...]
+    store: Secret
     delegation: Secret | None = None
 
 
@@ -60,7 +61,8 @@ def make_bundle(
             continue
         if domain.tier not in AVAILABLE_TIERS or (domain.attestation_required and not attested):
             continue
-        entry: dict[str, Any] = {"epoch": stored.signed.hex()}
+        store = keys.store_key(stored.root, agent)
+        entry: dict[str, Any] = {"epoch": stored.signed.hex(), "store": store.reveal().hex()}
         if name in produce and sending:
             entry["own"] = _own(keys.agent_keys(stored.root, agent))
             entry["delegation"] = keys.delegation_key(stored.root, agent).reveal().hex()
@@ -128,5 +130,6 @@ def _domain(agent: AgentId, name: str, entry: dict[str, Any], anchor: bytes, dep
             notice_key_id=bytes.fromhex(own["notice_key_id"]),
         ),
         reading=tuple(reading),
+        store=_secret(entry["store"], f"{agent} store"),
         delegation=_secret(entry["delegation"], f"{agent} delegate") if "delegation" in entry else None,
     )

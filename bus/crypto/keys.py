@@ -92,6 +92,11 @@ def delegation_key(root: Secret, agent: str) -> Secret:
     return expand(root, preimage.agent_info(agent, "delegate"), f"{agent} delegate")
 
 
+def store_key(root: Secret, agent: str) -> Secret:
+    """What ``agent`` seals its own data at rest with (``bus.crypto.entries``), under root(zone, domain, epoch)."""
+    return expand(root, preimage.agent_info(agent, "store"), f"{agent} store")
+
+
 @dataclass(frozen=True, slots=True)
 class ReadingKey:
     """A key that wraps DEKs: of a role (with tenant) or of one target. ``key_id`` (8 bytes) stands in key tables."""

@@ -141,7 +141,7 @@ def audit_position(topic: str, partition: int, offset: int, index: int) -> bytes
 
 # Key derivation: the `info` of HKDF-Expand (RFC 5869).
 def agent_info(agent: str, purpose: str) -> bytes:
-    """Keys of an agent from root(zone, domain, epoch): purpose is mac, seal, notice, key-id or delegate."""
+    """Keys of an agent from root(zone, domain, epoch): purpose is mac, seal, notice, key-id, delegate or store."""
     return label("key/agent") + part(agent.encode()) + part(purpose.encode())
 
 
@@ -173,6 +173,33 @@ def purpose_info(purpose: str) -> bytes:
 def index_info(field: str) -> bytes:
     """Key of the blind index for one field of payloads, from the reading key of who may search."""
     return label("key/index") + part(field.encode())
+
+
+# An agent's data at rest (bus.crypto.entries).
+def store_names_info() -> bytes:
+    """Key of the tokens that stand for names, from an agent's store key."""
+    return label("key/store/names")
+
+
+def store_entry_info(salt: bytes) -> bytes:
+    """Key of one sealed entry, from an agent's store key; the salt is 16 random bytes."""
+    return label("key/store/entry") + salt
+
+
+def store_shelf(store: str) -> bytes:
+    """Message of the HMAC that stands for the name of a store."""
+    return label("store/shelf") + part(store.encode())
+
+
+def store_name(store: str, name: str) -> bytes:
+    """Message of the HMAC that stands for the name of an entry."""
+    return label("store/name") + part(store.encode()) + part(name.encode())
+
+
+def store_aad(deployment: bytes, domain: str, epoch: int, token: bytes, expires_ms: int) -> bytes:
+    """AAD of an entry: domain and epoch of its key, the token of its name (32 bytes), its end (ms; 0: none)."""
+    told = epoch.to_bytes(8, "big") + token + expires_ms.to_bytes(8, "big")
+    return label("store/aad") + deployment + part(domain.encode()) + told
 
 
 # Attestation.

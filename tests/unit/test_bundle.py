@@ -80,6 +80,27 @@ def test_a_closed_epoch_has_no_sending_keys(tmp_path):
     assert own.mac.reveal().hex() not in (tmp_path / "5").read_text()
 
 
+@pytest.mark.parametrize("sending", [True, False])
+def test_every_agent_has_its_own_key_for_data_at_rest_in_closed_epochs_too(tmp_path, sending):
+    held = {}
+    for agent in (WRITER, READER):
+        data = make_bundle(agent, POLICY, EPOCHS, sending=sending) or b""
+        assert b"store" in data
+        for name, each in read(tmp_path, data, agent).items():
+            held[agent, name] = each.store.reveal()
+    roots = {each.epoch.domain: each.root for each in EPOCHS}
+    assert held == {place: keys.store_key(roots[place[1]], place[0]).reveal() for place in held}
+    assert all(held[WRITER, name] != held[READER, name] for name in (NOTES, PLANS))
+
+
+def test_a_bundle_without_a_store_key_or_with_a_short_one_is_refused(tmp_path):
+    for change in (lambda entry: entry.pop("store"), lambda entry: entry.update(store="00" * 31)):
+        changed = document()
+        change(changed["domains"]["notes"])
+        with pytest.raises(WireError):
+            read(tmp_path, changed)
+
+
 @pytest.mark.parametrize(
     ("agent", "domains"),
     [

@@ -571,7 +571,7 @@ class OneEpoch:
 
     def sending(self, domain: str, _now_ms: int) -> DomainBundle:
         epoch = replace(self.world.root(domain)[0], not_after=time.time_ns() // 1_000_000 + 60_000)
-        return DomainBundle(epoch, self.world.keys(WRITER, domain), ())
+        return DomainBundle(epoch, self.world.keys(WRITER, domain), (), Secret.random("store"))
 
 
 @pytest.fixture
