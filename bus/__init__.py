@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bus.client.delegation import Delegation
     from bus.client.delivery import Delivery
     from bus.client.sent import Sent
+    from bus.client.store import Store
     from bus.errors import BusError, CircuitOpen, Denied, Erased, Refused, RetryLater, Throttled
     from bus.wire.envelope import Kind
 
@@ -30,6 +31,7 @@ __all__ = [
     "Refused",
     "RetryLater",
     "Sent",
+    "Store",
     "Throttled",
 ]
 
@@ -45,6 +47,7 @@ _HOMES = {
     "Refused": "bus.errors",
     "RetryLater": "bus.errors",
     "Sent": "bus.client.sent",
+    "Store": "bus.client.store",
     "Throttled": "bus.errors",
 }
 

@@ -66,5 +66,6 @@ class Code(StrEnum):
     SETTINGS = "settings"
     STACK = "stack"
     LEDGER = "ledger"
+    STORE = "store"
     UNKNOWN = "unknown"
     CLOSED = "closed"

@@ -98,6 +98,10 @@ class Layout:
         """An agent's folder: scram, token or keytab, client.pem, keys/<epoch>."""
         return self.state / "agents" / name
 
+    def store(self, agent: str) -> Path:
+        """What an agent keeps for itself, sealed (``bus.client.storefile``)."""
+        return self.agent(agent) / "store.db"
+
     def service(self, name: str) -> Path:
         """A service's folder: scram, client.pem, and an enforcer's signing.key and certificate."""
         return self.state / "services" / name

@@ -21,6 +21,7 @@ from bus.client.composer import Composer, check_text, session_of, user_token_byt
 from bus.client.delegation import Delegating, Delegation, end_of
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
+from bus.client.law import Law
 from bus.client.leases import LeaseKeeper
 from bus.client.notices import Follower
 from bus.client.payload import encode_payload
@@ -29,6 +30,8 @@ from bus.client.refusal import refusal
 from bus.client.search import Search
 from bus.client.sent import Sent, Verdicts
 from bus.client.sessions import Sessions
+from bus.client.shelves import Shelves
+from bus.client.store import Store
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
 from bus.crypto.blind import Value
@@ -77,8 +80,11 @@ class Bus:
         self._subscribers: list[Subscriber] = []
         self._handlers: list[threading.Thread] = []
         self._publisher: Publisher | None = None
+        self._store_path = layout.store(agent)
+        self._shelves: Shelves | None = None
         self._closed = False
         self._follower = Follower(self._connection, self._keys, self._agent, trust, self._on_verdict)
+        self._law = Law(layout.snapshot, trust, lambda: self._follower.snapshot)
 
     def _lease(self, folder: Path, layout: Layout, attester: Attester | None) -> LeaseKeeper | None:
         if self._settings.issuing is not Issuing.AUTHORITY:
@@ -219,7 +225,7 @@ class Bus:
 
     def on_refused(self, handler: Callable[[BusError], None]) -> Callable[[BusError], None]:
         """Register a handler for refusals of own records (Denied, Throttled, CircuitOpen) and of deliveries
-        (Unverified, Erased); usable as a decorator. Never gets a payload."""
+        (Unverified, Erased) and of what a store lost (Erased); usable as a decorator. Never gets a payload."""
         self._on_refused.append(handler)
         return handler
 
@@ -252,6 +258,29 @@ class Bus:
         )
         self._subscribers.append(subscriber)
         return Subscription(self, subscriber)
+
+    def store(self, name: str, domain: str) -> Store:
+        """This agent's store ``name`` (a checkpoint, a cache): sealed in its folder under its keys of ``domain``, and
+        wiped where it loses them (docs/store.md).
+
+        Raises Denied where the policy gives this agent neither reading nor writing in ``domain``, and what every call
+        of ``Store`` raises.
+        """
+        if self._closed:
+            raise Refused("this Bus is closed", code=Code.CLOSED)
+        with self._lock:
+            if self._shelves is None:
+                self._shelves = Shelves(
+                    self._store_path,
+                    self._keys,
+                    self._agent,
+                    self._settings.deployment_id,
+                    (self._settings.grace_ms, self._settings.max_clock_skew_ms),
+                    self._law,
+                    self._leases.last_word if self._leases is not None else lambda: None,
+                    self._tell,
+                )
+        return Store(self._shelves, name, DomainName(domain))
 
     def search(self, domain: str, *, timeout: float = 30.0, **values: Value) -> list[Delivery]:
         """What ``domain`` holds whose payload has all of ``values`` in fields of its blind index, oldest first.
@@ -306,6 +335,8 @@ class Bus:
                 subscriber.close()
             if self._publisher is not None:
                 self._publisher.close(timeout)
+            if self._shelves is not None:
+                self._shelves.close()
         finally:
             self._follower.close()
             if self._leases is not None:

@@ -78,10 +78,25 @@ class KeyStore:
             return  # taken away since it was listed
         self._bundles[number] = (stamp, bundle)
 
+    def withheld(self, domain: DomainName) -> BusError | None:
+        """Why the keys of ``domain`` do not come, or None."""
+        return self._withheld(domain)
+
     def check(self, domain: DomainName) -> None:
         """Raise AccessRefused(attestation) where the keys of ``domain`` are withheld: those that are held end, too."""
         if (why := self._withheld(domain)) is not None:
             raise why
+
+    def begun(self, domain: DomainName, now_ms: int) -> dict[int, DomainBundle]:
+        """The epochs of ``domain`` that have begun, by number, whether they may be sent under or not. Does not wait."""
+        self.refresh()
+        held = {number: each[domain] for number, (_, each) in list(self._bundles.items()) if domain in each}
+        return {number: each for number, each in held.items() if each.epoch.not_before <= now_ms}
+
+    def ask(self) -> None:
+        """Say that a key is missing, to who brings them."""
+        if self._missing is not None:
+            self._missing()
 
     def sending(self, domain: DomainName, now_ms: int) -> DomainBundle:
         """The newest epoch that has begun. Raises RetryLater when there is none yet, AccessRefused when never."""
@@ -99,7 +114,7 @@ class KeyStore:
                     return newest
             if time.monotonic() > deadline:
                 break
-            self._ask()
+            self.ask()
             time.sleep(0.02)
         if self._bundles:
             raise RetryLater(f"{self._agent}: no key to send to {domain} now", code=Code.RETRY, after=1)
@@ -139,7 +154,7 @@ class KeyStore:
                     f"{self._agent}: the keys of {domain}, epoch {epoch}, are not there yet", code=Code.RETRY
                 )
             if self._withheld(domain) is None:
-                self._ask()
+                self.ask()
             self.refresh(force=True)
             time.sleep(0.02)
 
@@ -151,10 +166,6 @@ class KeyStore:
             for number, (_, bundle) in list(self._bundles.items())
             if domain in bundle and bundle[domain].reading
         }
-
-    def _ask(self) -> None:
-        if self._missing is not None:
-            self._missing()
 
     def notice_key(self, key_id: bytes) -> AgentKeys | None:
         """Whose notice key this is, if mine."""

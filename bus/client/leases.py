@@ -71,6 +71,12 @@ class LeaseKeeper:
             hint=f"`attester` in bus.toml; `bus agent show {self._name}` where the authority runs",
         )
 
+    def last_word(self) -> BusError | None:
+        """None where the last round brought what there is; Refused where the authority gives this agent nothing."""
+        if not self._first.is_set():
+            return RetryLater(f"{self._name}: the authority has not answered yet", code=Code.RETRY)
+        return self.failure
+
     def close(self) -> None:
         """End, and forget what was leased."""
         self._stop.set()

@@ -35,8 +35,9 @@ from bus.authority.providers import base
 from bus.authority.providers.file import FileProvider
 from bus.client import publisher
 from bus.codes import Code
-from bus.crypto import dek, keys
+from bus.crypto import dek, entries, keys
 from bus.crypto.dek import Dek
+from bus.crypto.entries import Entry, EntryKeys
 from bus.crypto.keys import Secret
 from bus.crypto.seal import CountingAead, Sealer
 from bus.errors import BusError
@@ -341,6 +342,12 @@ class Mesh:
         for domain in (MEMORY, NOTES):
             self.provider.wrap(self.world.root(domain, self.epoch)[1], domain.encode())
 
+    def put_aside(self, value: bytes) -> None:
+        """An agent puts an entry into its store, in place of what is there, as a second process would."""
+        key = keys.store_key(self.world.root(MEMORY, self.epoch)[1], WRITER)
+        held = EntryKeys(key, DEPLOYMENT, MEMORY, self.epoch)
+        held.seal(held.token("cache", "name"), Entry("cache", "name", value, is_json=False), 0)
+
 
 # A written script: what an agent, an enforcer and a recorder go through, in one order.
 def a_busy_day(mesh: Mesh) -> None:
@@ -378,6 +385,8 @@ def a_busy_day(mesh: Mesh) -> None:
     mesh.record_audit()
     mesh.record_audit()
     mesh.store_roots()
+    for value in (b"first", b"second"):
+        mesh.put_aside(value)
 
 
 def test_no_pair_repeats_in_a_busy_day(recorder, tmp_path):
@@ -439,6 +448,7 @@ FAULTS = {
     "an instance's counter stands still": (CountingAead, "next", lambda _self: 7),
     "a DEK is not random": (dek, "os", NO_RANDOM),
     "a root is wrapped with a fixed nonce": (base, "os", NO_RANDOM),
+    "two entries of a store share a salt": (entries, "secrets", SimpleNamespace(token_bytes=bytes)),
     "a stored hop's key ignores its position": (preimage, "hop_key", lambda *_: b"one for all"),
 }
 
