@@ -186,6 +186,10 @@ class Settings:
                 raise refuse(each.name, "a number that is not negative")
         if self.seal_deadline_ms < 100:
             raise refuse("grace_ms", f"at least 2 x max_clock_skew_ms + 100 = {2 * self.max_clock_skew_ms + 100}")
+        if self.lead_ms + self.grace_ms >= MAX_TOKEN_AGE_MS:
+            raise refuse("lead_ms", f"less than {MAX_TOKEN_AGE_MS} - grace_ms = {MAX_TOKEN_AGE_MS - self.grace_ms}")
+        if self.lead_ms + self.max_clock_skew_ms == 0:
+            raise refuse("lead_ms", "at least 1, as max_clock_skew_ms is 0: the next epoch must be there in time")
         if not 1 <= self.enforcers <= 64:
             raise refuse("enforcers", "1 to 64")
         if self.brokers not in (1, 3):

@@ -71,7 +71,7 @@ class Enforcer:
         trust = read_trust(self._layout.trust)
         feed = Feed(self._connection, POLICY, group=ENFORCER_GROUP)
         self._snapshot = _first_snapshot(feed, trust, read_applied(self._layout, trust))
-        check_detectors(self._snapshot.policy, scanners)
+        check_law(self._snapshot.policy, scanners, settings)
         control = Feed(self._connection, CONTROL, group=ENFORCER_GROUP)
         users = IssuersFile(settings.user_issuers) if settings.user_issuers != UNSET else None
         self._watcher = Watcher(feed, control, open_roots(settings, self._layout, trust), trust, self._snapshot, users)
@@ -147,7 +147,7 @@ class Enforcer:
                 raise RetryLater(f"keys cannot be had: {failure}", code=Code.RETRY)
         try:
             self._snapshot.check_validity(self._context.now_ms, self._settings.max_clock_skew_ms)
-            check_detectors(self._snapshot.policy, self._context.scanners)
+            check_law(self._snapshot.policy, self._context.scanners, self._settings)
         except BusError as error:
             raise RetryLater(str(error), code=Code.RETRY, hint=error.hint) from error
 
@@ -175,6 +175,13 @@ class Enforcer:
         context.keyring.retire(context.appended_ms - self._snapshot.policy.backlog_horizon_ms)
         if made.failure is None:
             context.refreshed_ms = made.began_ms
+
+
+def check_law(policy: Policy, scanners: Scanners, settings: Settings) -> None:
+    """Raise PolicyError or SettingsError where this enforcer cannot carry ``policy`` out: a type that it does not find,
+    or keys that would live too long with its own lead and grace, whatever the issuer's are."""
+    check_detectors(policy, scanners)
+    settings.check_interval(policy.rotation_interval_ms)
 
 
 def check_detectors(policy: Policy, scanners: Scanners) -> None:

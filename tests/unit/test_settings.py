@@ -343,6 +343,19 @@ def test_a_stolen_key_is_of_use_for_at_most_fifteen_minutes(tmp_path):
         loaded.check_interval(600_001)
 
 
+def test_the_next_epoch_is_there_before_it_begins(tmp_path):
+    for text in ("lead_ms = 1\nmax_clock_skew_ms = 0", "lead_ms = 0\nmax_clock_skew_ms = 1"):
+        load_text(tmp_path, text)
+    with pytest.raises(SettingsError, match="lead_ms: expected at least 1"):
+        load_text(tmp_path, "lead_ms = 0\nmax_clock_skew_ms = 0")
+
+
+def test_lead_and_grace_leave_an_interval(tmp_path):
+    assert load_text(tmp_path, "lead_ms = 599999\ngrace_ms = 300000").lead_ms == 599_999
+    with pytest.raises(SettingsError, match="lead_ms: expected less than 900000 - grace_ms = 600000, found 600000"):
+        load_text(tmp_path, "lead_ms = 600000\ngrace_ms = 300000")
+
+
 def test_a_relative_path_in_a_file_is_meant_from_that_files_folder(tmp_path):
     folder = tmp_path / "etc"
     folder.mkdir()
