@@ -101,6 +101,10 @@ class AuthorityService:
             self._serving = _Serving(policy, self._issuer.held(), due)
             return due
 
+    def now(self) -> int:
+        """What the clock shows that ends epochs, certificates and results here (ms since 1970)."""
+        return self._now_ms()
+
     def enrol(self, token: str, request: bytes) -> Certified:
         """The first certificate, for a one-time token. Raises Refused(credential) or RetryLater."""
         now = self._now_ms()

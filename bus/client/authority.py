@@ -76,6 +76,12 @@ def enrol_attested(folder: Path, address: str, ca: bytes, agent: str, attester: 
     _take(folder, made)
 
 
+def read_clock(address: str, ca: bytes) -> int:
+    """What the authority's clock shows (ms since 1970); ``address`` is where agents enrol. Raises RetryLater."""
+    with _channel(address, grpc.ssl_channel_credentials(ca)) as channel:
+        return int(_ask(channel, rpc.NOW, pb.NowRequest()).at)
+
+
 class AuthorityClient:
     """One enrolled agent. Not thread-safe: one keeper uses it.
 

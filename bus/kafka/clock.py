@@ -21,6 +21,14 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def ahead(began_ms: int, told_ms: int, ended_ms: int) -> int:
+    """By how many ms another clock is ahead of this one beyond doubt, negative where it is behind.
+
+    It showed ``told_ms`` at some time between ``began_ms`` and ``ended_ms`` of this one.
+    """
+    return max(told_ms - ended_ms, 0) + min(told_ms - began_ms, 0)
+
+
 class ClockCheck:
     """``limit_ms`` 0 means that nothing is checked."""
 
@@ -46,7 +54,7 @@ class ClockCheck:
     def judge(self, began_ms: int, appended_ms: list[int], ended_ms: int) -> int:
         """By how many ms the clock is off beyond doubt, 0 within the limit: records that were sent after ``began_ms``
         and answered by ``ended_ms`` were appended at these times of the broker's."""
-        off = max((max(began_ms - each, each - ended_ms) for each in appended_ms), default=0)
+        off = max((abs(ahead(began_ms, each, ended_ms)) for each in appended_ms), default=0)
         if off > self.limit_ms:
             return off
         self._agreed_at, self._distance = self._monotonic(), self._from_monotonic()

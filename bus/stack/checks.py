@@ -6,24 +6,21 @@ import functools
 import importlib.util
 import ssl
 import sysconfig
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition, libversion
+from confluent_kafka import KafkaException, libversion
 
 import bus
-from bus.errors import BusError, Refused
-from bus.kafka.config import Connection
+from bus.errors import BusError
 from bus.native import native
 from bus.settings import Settings
-from bus.stack import stored
+from bus.stack import clocks, stored
 from bus.stack.attested import attestation
 from bus.stack.external import tls_version
 from bus.stack.jars import cache_folder, find_java, have_jars, java_version
 from bus.stack.local import Stack, is_external
-from bus.wire.names import CONTROL
 
 STORED: dict[str, Callable[[Stack], str]] = {
     "keys": stored.keys,
@@ -142,34 +139,9 @@ def _acls(stack: Stack) -> Check:
 
 
 def _clock(stack: Stack) -> Check:
-    """Compare this clock with the broker's: the append time of a record written now."""
-    connection = stack.admin_connection()
-    append_time, sent = _append_time(connection)
-    skew = abs(append_time - sent)
-    limit = stack.settings.max_clock_skew_ms
-    found = f"{skew} ms from the broker's (limit {limit})"
-    return Check(
-        "clock", ok=skew <= limit, found=found, mend="set this machine's clock (NTP), or raise max_clock_skew_ms"
-    )
-
-
-def _append_time(connection: Connection) -> tuple[int, int]:
-    offsets: list[int] = []
-    producer = Producer(connection.config(acks="all", message_timeout_ms=10_000))
-    sent = time.time_ns() // 1_000_000
-    # The probe stays on bus.control, where nobody follows what is unsigned.
-    producer.produce(CONTROL, b"", partition=0, on_delivery=lambda _, message: offsets.append(message.offset() or 0))
-    if producer.flush(10) or not offsets:
-        raise Refused("no record could be written to the broker", hint="bus stack status")
-    consumer = Consumer(connection.config(group_id="bus-admin", enable_auto_commit=False))
-    try:
-        consumer.assign([TopicPartition(CONTROL, 0, offsets[0])])
-        message = consumer.poll(10)
-        if message is None or message.error() is not None:
-            raise Refused("no record could be read from the broker", hint="bus stack status")
-        return message.timestamp()[1], sent
-    finally:
-        consumer.close()
+    readings = clocks.read(stack)
+    mend = clocks.mend(readings, stack.settings.max_clock_skew_ms)
+    return Check("clock", ok=not mend, found=clocks.describe(readings, stack.settings.max_clock_skew_ms), mend=mend)
 
 
 def _services(stack: Stack) -> Check:

@@ -77,6 +77,7 @@ class AuthorityServer:
             rpc.ENROL: self._enrol,
             rpc.ENROL_CHALLENGE: self._enrol_challenge,
             rpc.ENROL_ATTEST: self._enrol_attested,
+            rpc.NOW: self._now,
         }
         self._enrolment.add_generic_rpc_handlers((rpc.handler("Enrolment", answers),))
         self.enrolment_port = self._enrolment.add_secure_port(enrolment, grpc.ssl_server_credentials(pair))
@@ -107,6 +108,9 @@ class AuthorityServer:
     def _enrol_attested(self, request: Any, context: grpc.ServicerContext) -> pb.Certified:
         told = (request.agent, request.request, request.nonce, request.evidence)
         return _answer(context, lambda: _certified(self._service.enrol_attested(*told)))
+
+    def _now(self, _request: Any, context: grpc.ServicerContext) -> pb.Moment:
+        return _answer(context, lambda: pb.Moment(at=self._service.now()))
 
     def _challenge(self, request: Any, context: grpc.ServicerContext) -> pb.Asked:
         return _answer(context, lambda: _asked(self._service.challenge(_certificate(context), request.offer)))

@@ -27,7 +27,7 @@ from bus.authority.register import TOKEN_MS, Register, State
 from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.authority.service import AuthorityService
 from bus.authority.verifiers import open_verifiers
-from bus.client.authority import AuthorityClient, enrol, read_identity
+from bus.client.authority import AuthorityClient, enrol, read_clock, read_identity
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.crypto.signing import Signer
@@ -254,6 +254,15 @@ def test_an_authority_of_another_ca_is_not_believed(site, tmp_path):
     site.join(WRITER)
     with pytest.raises(Unavailable):
         AuthorityClient(site.folder(WRITER), site.address, other).lease()
+
+
+def test_anybody_may_ask_what_its_clock_shows(site):
+    address = f"127.0.0.1:{site.server.enrolment_port}"
+    for now in (site.now, site.now + 90_000):
+        site.now = now
+        assert read_clock(address, site.ca_file) == now
+    with pytest.raises(Unavailable):
+        read_clock(site.address, site.ca_file)
 
 
 def test_health_is_told_and_methods_are_not_listed(site):

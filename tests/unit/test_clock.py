@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.kafka.clock import CHECK_S, STEP_MS, ClockCheck
+from bus.kafka.clock import CHECK_S, STEP_MS, ClockCheck, ahead
 
 LIMIT = 30_000
 
@@ -75,3 +75,10 @@ def test_a_clock_that_is_off_stays_due_until_it_agrees():
 def test_without_a_limit_nothing_is_looked_at():
     check, _ = made(0)
     assert not check.due()
+
+
+@given(st.integers(-10 * LIMIT, 10 * LIMIT), st.integers(0, 20_000), st.floats(0, 1))
+def test_another_clock_is_never_called_further_off_than_it_is_nor_on_the_wrong_side(off, took, where):
+    found = ahead(1_000_000, 1_000_000 + int(took * where) + off, 1_000_000 + took)
+    assert abs(off) - took <= abs(found) <= abs(off)
+    assert found * off >= 0

@@ -6,6 +6,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class NowRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Moment(_message.Message):
+    __slots__ = ("at",)
+    AT_FIELD_NUMBER: _ClassVar[int]
+    at: int
+    def __init__(self, at: _Optional[int] = ...) -> None: ...
+
 class EnrolRequest(_message.Message):
     __slots__ = ("token", "request")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
