@@ -8,7 +8,7 @@ from bus import Bus
 from bus.authority.issued import open_issued
 from bus.authority.trust import read_trust
 from bus.client.authority import read_identity
-from bus.errors import Refused
+from bus.errors import Refused, RetryLater
 from bus.settings import Issuing
 from tests.integration.conftest import start_stack
 from tests.integration.oracle import account, bus_command, read_topic, until, verified
@@ -43,6 +43,28 @@ def test_agents_lease_their_keys_and_each_lease_stands_in_the_log(served):
     assert list((served.layout.agent("retriever-1") / "keys").iterdir()) == [], "wiped when it closed"
     enrolled = {each["agent"] for each in issued(served) if each["event"] == "enrolled"}
     assert enrolled == {"analyst-1", "executor-1", "orchestrator-1", "retriever-1"}
+
+
+def test_a_store_opens_with_keys_that_are_leased_anew_and_not_without(served):
+    file = served.layout.store("retriever-1")
+    with Bus("retriever-1", settings=served.settings) as me:
+        me.store("checkpoints", "agent_memory").put("VERYSECRET", {"text": "VERYSECRET"})
+    assert list((served.layout.agent("retriever-1") / "keys").iterdir()) == []
+    assert b"VERYSECRET" not in file.read_bytes()
+    with Bus("retriever-1", settings=served.settings) as me:
+        store = me.store("checkpoints", "agent_memory")
+        assert store.items() == [("VERYSECRET", {"text": "VERYSECRET"})]
+        served.stop_service("authority")
+        until(lambda: me._leases.failure is not None or me._leases.wake())
+        me._leases._client.wipe()  # as another process of this agent does when it ends
+        me._keys.refresh(force=True)
+        for call in (lambda: store.get("VERYSECRET"), lambda: store.put("other", 1), store.names):
+            with pytest.raises(RetryLater):
+                call()
+        served.start_service("authority")
+        until(lambda: me._leases.failure is None)
+        me._keys.refresh(force=True)
+        assert store.items() == [("VERYSECRET", {"text": "VERYSECRET"})]
 
 
 def test_a_running_agent_goes_on_while_the_authority_is_away_and_a_new_one_waits(served):
