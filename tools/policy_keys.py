@@ -82,6 +82,8 @@ MEANING: Final = {
     "Domain.allowed_roles": "The outer bound of who may write and read.",
     "Domain.metadata_masking": "Whether metadata goes but for an allowlist.",
     "Domain.audit_level": "`OUTPUT_ONLY` leaves purpose, causes, labels and facts out of the hops of what is allowed.",
+    "Domain.audit_payload": "`sealed` keeps each record with its hop, sealed as it was sent; needs `audit_level: "
+    "FULL_MESH`. `digest` keeps its SHA-256 alone.",
     "Domain.attestation_required": "Keys go only to agents whose attestation result is in force; needs "
     '`issuing = "authority"` in bus.toml.',
     "Domain.produce": "Who may write.",

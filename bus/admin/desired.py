@@ -151,9 +151,9 @@ def _enforcer_acls(policy: Policy, name: str) -> Iterable[Acl]:
 
 
 def _auditor_acls(policy: Policy) -> Iterable[Acl]:
-    for domain in policy.domains:
-        topics = names.domain_topics(domain)
-        yield from _topic(AUDITOR, "READ", topics.inbound, topics.outbound, topics.dead)
+    for domain in policy.domains.values():
+        if domain.payload_kept:
+            yield from _topic(AUDITOR, "READ", names.domain_topics(domain.name).inbound)
     yield from _topic(AUDITOR, "READ", names.AUDIT, names.ISSUE, names.CLAIMS, names.POLICY)
     yield Acl(f"User:{AUDITOR}", "READ", Resource.GROUP, AUDITOR)
     yield Acl(f"User:{AUDITOR}", "DESCRIBE", Resource.GROUP, ENFORCER_GROUP)

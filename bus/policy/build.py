@@ -115,6 +115,7 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "computation": domain.computation,
         "blind_index": domain.blind_index,
         "user_required": domain.user_required,
+        "audit_payload": domain.audit_payload if domain.audit_payload == "sealed" else None,
     }
     optional = {key: value for key, value in optional.items() if value}
     if domain.tools is not None:

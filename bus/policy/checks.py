@@ -87,6 +87,9 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
         if domain.computation is not None and domain.tier != "COMPUTATION":
             message = f"computation: expected a domain of tier COMPUTATION, found {domain.tier}"
             yield document.error((*path, "computation"), message)
+        if domain.audit_payload == "sealed" and domain.audit_level != "FULL_MESH":
+            message = f"audit_payload: expected audit_level FULL_MESH for sealed, found {domain.audit_level}"
+            yield document.error((*path, "audit_payload"), message)
         if domain.blind_index is not None:
             yield from _indexed(document, (*path, "blind_index"), domain)
         levels = law.labels.levels + law.labels.categories if law.labels else []

@@ -191,4 +191,5 @@ class _Parts:
             computation=each.get("computation", "tee"),
             user_required=each.get("user_required", False),
             blind_index=tuple(each.get("blind_index", ())),
+            payload_kept=each.get("audit_payload", "digest") == "sealed",
         )

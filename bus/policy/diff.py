@@ -88,6 +88,8 @@ def _scalars(
         ("tier", before.tier.name, after.tier.name, after.tier < before.tier),
         ("metadata_masking", before.metadata_masking, after.metadata_masking, before.metadata_masking),
         ("audit in full", before.audit_full, after.audit_full, before.audit_full),
+        # On: what the ledger keeps outlives its topic, and an operator may open it. Off: what happened is not kept.
+        ("audit_payload", _audited(before), _audited(after), True),
         ("attestation_required", before.attestation_required, after.attestation_required, before.attestation_required),
         ("rate_limit", _rate(before.rate), _rate(after.rate), _wider(before.rate, after.rate)),
         ("padding", before.padding, after.padding, after.padding < before.padding),
@@ -117,6 +119,10 @@ def _indexed(before: DomainPolicy, after: DomainPolicy) -> tuple[str, str, bool]
     """More fields widen: whoever reads the topic learns which records have the same value there."""
     old, new = (f"[{', '.join(each.blind_index)}]" for each in (before, after))
     return old, new, not set(after.blind_index) <= set(before.blind_index)
+
+
+def _audited(domain: DomainPolicy) -> str:
+    return "sealed" if domain.payload_kept else "digest"
 
 
 def _rate(rate: RateRule | None) -> str:

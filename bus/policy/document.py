@@ -147,6 +147,7 @@ class Domain(Strict):
     allowed_roles: Annotated[list[RoleText], Field(min_length=1, max_length=32)]
     metadata_masking: bool
     audit_level: Literal["FULL_MESH", "OUTPUT_ONLY"]
+    audit_payload: Literal["digest", "sealed"] = "digest"
     attestation_required: bool = False
     produce: list[RoleText] | None = None
     consume: list[RoleText] | None = None

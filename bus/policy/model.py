@@ -133,6 +133,8 @@ class DomainPolicy:
     """How a domain of tier COMPUTATION computes: "tee" or "mpc"."""
     blind_index: tuple[str, ...] = ()
     """Fields of payloads, keys with dots between them, by whose values records are found without being opened."""
+    payload_kept: bool = False
+    """Whether the audit keeps each record, sealed as it was sent, with its hop."""
 
     def location(self, rule: str) -> str:
         """file:line of ``produce``, ``consume`` or ``tier`` in the files that were loaded."""

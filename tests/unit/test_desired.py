@@ -133,6 +133,14 @@ def test_the_auditor_writes_nothing(wanted):
     assert {operation for operation, _, _ in rights(wanted, AUDITOR)} == {"READ", "DESCRIBE"}
 
 
+def test_the_auditor_reads_inputs_of_domains_whose_payload_it_keeps_and_no_other_domain_topic():
+    kept = {"notes": {**domain(), "audit_payload": "sealed"}, "plans": domain()}
+    held = rights(desired_state(make_policy(kept, {"writer-1": ["WRITER"]}), 1), AUDITOR)
+    assert {name for _, resource, name in held if resource == Resource.TOPIC and not name.startswith("bus.")} == {
+        "notes.in"
+    }
+
+
 def test_topics_are_those_of_the_domains_and_the_deployments_own(wanted):
     names = [topic.name for topic in wanted.topics]
     assert Counter(names) == Counter(
