@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bus.crypto import tree
@@ -26,6 +27,8 @@ class Proof:
     body: bytes
     path: tuple[bytes, ...]
     checkpoint: str
+    payload: bytes | None = field(default=None, repr=False)
+    """The record that was decided, as it was sent."""
 
     def to_json(self) -> str:
         """The document, one line."""
@@ -42,6 +45,7 @@ class Proof:
                 "body": self.body.hex(),
                 "path": [each.hex() for each in self.path],
                 "checkpoint": self.checkpoint,
+                **({"payload": self.payload.hex()} if self.payload is not None else {}),
             }
         )
 
@@ -60,6 +64,7 @@ def parse_proof(text: str) -> Proof:
             body=bytes.fromhex(value["body"]),
             path=tuple(bytes.fromhex(each) for each in value["path"]),
             checkpoint=str(value["checkpoint"]),
+            payload=bytes.fromhex(value["payload"]) if "payload" in value else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise Unverified(f"proof: not a proof document: {type(error).__name__}", step="format") from error
@@ -68,7 +73,8 @@ def parse_proof(text: str) -> Proof:
 def verify_proof(proof: Proof, public_key: bytes) -> tuple[Hop, Checkpoint]:
     """The proven hop and its checkpoint. Raises Unverified naming the step, WireError for a hop that is none.
 
-    Steps: (1) the checkpoint's signature, (2) the hop is what the body holds under k, (3) the leaf is in the tree.
+    Steps: (1) the checkpoint's signature, (2) the hop is what the body holds under k, (3) the leaf is in the tree,
+    (4) the payload, where the document has one, is the record that the hop names by its SHA-256.
     """
     checkpoint = open_checkpoint(proof.checkpoint, public_key)
     try:
@@ -76,4 +82,7 @@ def verify_proof(proof: Proof, public_key: bytes) -> tuple[Hop, Checkpoint]:
     except (ValueError, OverflowError) as error:
         raise Unverified("proof: a key or position is not of its length", step="disclosure") from error
     tree.verify_inclusion(leaf, proof.leaf, checkpoint.size, proof.path, checkpoint.root)
-    return decode_hop(proof.hop), checkpoint
+    hop = decode_hop(proof.hop)
+    if proof.payload is not None and hashlib.sha256(proof.payload).digest() != hop.origin_digest:
+        raise Unverified("proof: the payload is not the record that was decided", step="payload")
+    return hop, checkpoint

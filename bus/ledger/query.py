@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bus.codes import Code
-from bus.errors import Refused
+from bus.errors import Refused, RetryLater, Unverified
 from bus.ledger.leaf import DayKeys, Position, hop_key, open_hop, token
 from bus.ledger.proof import Proof
 from bus.ledger.store import Ledger
@@ -88,13 +89,34 @@ class LedgerQuery:
                 return sorted(traced.values(), key=lambda each: (each.hop.decided_at, each.hop.offset))
         raise Refused(f"no decision, message or correlation {name!r} in the ledger", code=Code.LEDGER)
 
-    def prove(self, name: str) -> Proof:
-        """The proof of one decision. Raises Refused when it is not there or not yet under a checkpoint."""
+    def decided(self, name: str) -> Found:
+        """The hop of one decision, the first where a record was sent again. Raises Refused when it is not there."""
         parse_decision_id(name)
         found = self.search({"decision": name}, 1)
         if not found:
             raise Refused(f"no decision {name!r} in the ledger", code=Code.LEDGER)
-        each = found[0]
+        return found[0]
+
+    def payload(self, hop: Hop) -> bytes:
+        """The record that was decided, as it was sent. Raises Refused where it was not kept, RetryLater where it is
+        wanted and not kept yet, Unverified for other bytes than its hop names."""
+        held = self._ledger.payload(hop.origin_digest)
+        told = f"the record of decision {hop.decision_id!r}"
+        if held is None:
+            hint = "audit_payload: sealed keeps records with their hops from then on"
+            raise Refused(f"{told} was not to be kept", code=Code.LEDGER, hint=hint)
+        if held.lost:
+            raise Refused(f"{told} is not kept: {held.lost}", code=Code.LEDGER)
+        if held.sealed is None:
+            raise RetryLater(f"{told} is not kept yet", code=Code.RETRY, hint="does the audit consumer run?")
+        if hashlib.sha256(held.sealed).digest() != hop.origin_digest:
+            raise Unverified(f"{told}: other bytes are kept", step="payload")
+        return held.sealed
+
+    def prove(self, name: str, *, payload: bool = False) -> Proof:
+        """The proof of one decision, with the record itself if ``payload``. Raises Refused when it is not there or not
+        yet under a checkpoint, and what ``payload`` raises."""
+        each = self.decided(name)
         note = self._ledger.checkpoint(each.partition)
         size = int(note.split("\n")[1]) if note else 0
         if note is None or size <= each.leaf:
@@ -102,7 +124,8 @@ class LedgerQuery:
         path = self._ledger.tree(each.partition).inclusion(each.leaf, size)
         day = next(row[1] for row in self._ledger.entries(each.partition, each.leaf))
         k = hop_key(self._keys(day), each.at)
-        return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note)
+        record = self.payload(each.hop) if payload else None
+        return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note, record)
 
     def _found(self, partition: int, leaf: int) -> Found:
         _, day, offset, index, body, _ = next(self._ledger.entries(partition, leaf))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
@@ -19,9 +19,10 @@ from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import Refused
 from bus.files import make_folder
-from bus.ledger import postings
+from bus.ledger import payloads, postings
 from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint
 from bus.ledger.merkle import Edge, TreeView, grow, read_edge, root_of
+from bus.ledger.payloads import Lost, Payload, Wanted
 from bus.ledger.schema import BITS, CONVERSION, FIND, SCHEMA, TUNING
 
 CHANGED = "the ledger was changed; nothing is signed until an operator decides"
@@ -58,6 +59,8 @@ class Append(NamedTuple):
     following: int
     entries: list[Entry]
     intervals: list[Interval]
+    wanted: Sequence[Wanted] = ()
+    """Records to keep with their hops."""
 
 
 class Ledger:
@@ -100,7 +103,7 @@ class Ledger:
             numbered = self._has_numbers()
             if numbered:
                 db.execute("alter table posting rename to numbered_posting")
-            for statement in SCHEMA.split(";"):
+            for statement in (SCHEMA + payloads.SCHEMA).split(";"):
                 db.execute(statement)
             if numbered:
                 db.execute(CONVERSION, BITS)
@@ -191,6 +194,7 @@ class Ledger:
         several, single = postings.rows(entries, partition, size)
         db.executemany("insert into posting values (?,?,?,?)", several)
         db.executemany("insert into single values (?,?,?,?)", single)
+        payloads.want(db, what.wanted)
         db.execute("insert or replace into state values (?,?,?)", (partition, edge.size, what.following))
         return edge
 
@@ -318,6 +322,27 @@ class Ledger:
                     else postings.leaves(first, others, size)
                 )
         return sorted(found)
+
+    def wanted(self, skip: Collection[tuple[str, int]] = ()) -> list[Wanted]:
+        """Some of the records that are to be kept and are not yet, by place (topic, partition); none of ``skip``."""
+        return payloads.wanted(self._db, skip)
+
+    def waiting(self) -> int:
+        """How many these are."""
+        return payloads.waiting(self._db)
+
+    def keep(self, kept: Sequence[tuple[Wanted, bytes]], lost: Sequence[tuple[Wanted, Lost]]) -> None:
+        """Store what became of records that were wanted, all or none."""
+        with self._transaction() as db:
+            payloads.settle(db, kept, lost)
+
+    def payload(self, digest: bytes) -> Payload | None:
+        """What became of the record with this SHA-256; None where it was not to be kept."""
+        return payloads.find(self._db, digest) if payloads.exists(self._db) else None
+
+    def payloads(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """SHA-256 and bytes of every record that was wanted; None in place of what was lost."""
+        return payloads.everything(self._db) if payloads.exists(self._db) else iter(())
 
     def days(self) -> list[int]:
         """Days that entries were recorded under."""

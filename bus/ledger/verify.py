@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,10 @@ class Report:
     leaves: int = 0
     checkpoints: int = 0
     intervals: int = 0
+    payloads: int = 0
+    """Records that are kept."""
+    lost: int = 0
+    """Records that could not be kept, each with its reason in the ledger."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -40,6 +45,8 @@ def verify_ledger(ledger: Ledger, public_key: bytes) -> Report:
                     _verify_partition(ledger, partition, public_key, report)
             with _named(report, "intervals"):
                 _verify_tiling(ledger, report)
+            with _named(report, "payloads"):
+                _verify_payloads(ledger, report)
         except sqlite3.DatabaseError as error:
             report.problems.append(f"the database is damaged: {error}")
     return report
@@ -64,6 +71,17 @@ def _verify_tiling(ledger: Ledger, report: Report) -> None:
                 low, high = sorted((first, at))
                 report.problems.append(f"{topic}/{number}: input [{low}, {high}) is covered {word}")
             at = max(at, upto)
+
+
+def _verify_payloads(ledger: Ledger, report: Report) -> None:
+    """Each record is the one that its digest names; that a hop has this digest, its proof says."""
+    for digest, sealed in ledger.payloads():
+        if sealed is None:
+            report.lost += 1
+            continue
+        report.payloads += 1
+        if hashlib.sha256(sealed).digest() != digest:
+            report.problems.append(f"payload {digest.hex()}: other bytes are kept")
 
 
 def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report: Report) -> None:

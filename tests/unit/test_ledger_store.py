@@ -29,7 +29,7 @@ from tests.unit.ledger_build import (
     record,
 )
 
-TABLES = ("state", "entry", "tile", "checkpoint", "interval", "posting", "single")
+TABLES = ("state", "entry", "tile", "checkpoint", "interval", "posting", "single", "payload", "wanted")
 
 
 @pytest.fixture
