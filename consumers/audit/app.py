@@ -1,5 +1,7 @@
 """Shell of the audit consumer: bus.audit to the ledger, one database transaction a batch, checkpoints in another.
 
+Between two batches the ``Keeper`` has its turn: it fetches records that are to be kept with hops that are recorded.
+
 Partitions are assigned, not subscribed: the position is the ledger's, stored with the entries, so that a crash between
 Kafka and database cannot part them.
 """
@@ -24,14 +26,19 @@ from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
 from bus.kafka.config import ACL_ERRORS, connect
 from bus.kafka.ends import Ends
+from bus.kafka.feed import Feed
 from bus.kafka.transaction import Place
 from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.payloads import Wanted
 from bus.ledger.store import Append, Entry, Interval, Ledger
 from bus.settings import Settings
 from bus.wire import hopblock
-from bus.wire.names import AUDIT, AUDIT_PARTITIONS, domain_of
+from bus.wire.names import AUDIT, AUDIT_PARTITIONS, POLICY, domain_of
+from consumers.audit.keeper import Keeper
+from consumers.audit.laws import Laws
 from consumers.audit.metrics import AuditMetrics
 from consumers.audit.recorder import Recorder
+from consumers.audit.wanting import Wanting
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.app import configure_logging
 from consumers.issuer.app import stop_on_signal
@@ -65,7 +72,10 @@ class Auditor:
         self._days: dict[int, DayKeys] = {}
         self._positions: dict[int, int] = {}
         self._ends = Ends()
-        self._recorder = Recorder(self._day, compiled=settings.compiled)
+        self._laws = Laws(self._policies, self._trust_file)
+        self._wanting = Wanting(self._laws)
+        self._wanted: list[Wanted] = []
+        self._recorder = Recorder(self._day, compiled=settings.compiled, look=self._look)
 
     def run(self, stop: threading.Event) -> None:
         """Record until ``stop``."""
@@ -93,18 +103,21 @@ class Auditor:
         registry = CollectorRegistry()
         self._metrics = AuditMetrics(registry, self._lag)
         vitals = Vitals(self._layout.run / "audit.ready")
+        keeper = Keeper(self._connection, self._ledger, self._laws.now, self._metrics.settled)
         with vitals, Endpoint("audit", self._settings.http, self._layout.run, vitals, registry):
             try:
-                self._follow(consumer, vitals, stop)
+                self._follow(consumer, keeper, vitals, stop)
             finally:
                 consumer.close()
+                keeper.close()
                 self._ledger.close()
 
-    def _follow(self, consumer: Consumer, vitals: Vitals, stop: threading.Event) -> None:
+    def _follow(self, consumer: Consumer, keeper: Keeper, vitals: Vitals, stop: threading.Event) -> None:
         vitals.ready()
+        more = False
         while not stop.is_set():
             vitals.beat()
-            messages = consumer.consume(BATCH, 0.1)
+            messages = consumer.consume(BATCH, 0 if more else 0.1)
             self._connection.check()
             try:
                 for batch in _batches(self._received(messages)):
@@ -112,6 +125,7 @@ class Auditor:
                     self._record(batch)
                 if messages:
                     vitals.ready()
+                more = keeper.keep()
             except (RetryLater, sqlite3.OperationalError) as error:  # a full or locked disk may mend
                 log.warning("waiting: %s", error)
                 vitals.waiting(str(error))
@@ -149,13 +163,14 @@ class Auditor:
         for partition, run in groups.items():
             entries: list[Entry] = []
             intervals: list[Interval] = []
+            self._wanted = []
             for message in run:
                 value = message.value() or b""
                 made = self._recorder.record(value, partition, message.offset() or 0, self._trusted(value))
                 entries += made[0]
                 intervals += made[1]
             following = (run[-1].offset() or 0) + 1
-            appends.append(Append(partition, self._positions[partition], following, entries, intervals))
+            appends.append(Append(partition, self._positions[partition], following, entries, intervals, self._wanted))
         began = time.monotonic()
         self._step("opened")
         sizes = self._ledger.append_all(appends)
@@ -167,6 +182,17 @@ class Auditor:
         for each, leaves in zip(appends, sizes, strict=True):
             self._metrics.recorded(each.partition, each.entries, leaves, time.monotonic() - began)
             self._observe(len(each.entries))
+
+    def _look(self, block: hopblock.HopBlock, opened: bytes, met: set[int]) -> None:
+        self._wanted += self._wanting.of(block, opened, met)
+
+    def _policies(self) -> list[bytes]:
+        """Every value of bus.policy."""
+        feed = Feed(self._connection, POLICY)
+        try:
+            return feed.catch_up()
+        finally:
+            feed.close()
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when it has no certificate of the block's enforcer for its domain."""

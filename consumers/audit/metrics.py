@@ -25,6 +25,15 @@ class AuditMetrics(Collector):
             "sealbus_ledger_append_seconds", "A batch's append and checkpoint.", buckets=SECONDS, registry=registry
         )
         self._size = Gauge("sealbus_ledger_leaves", "Leaves of the tree.", ["partition"], registry=registry)
+        self._payloads = Counter(
+            "sealbus_payloads",
+            "Records to keep with their hops, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._wanted = Gauge(
+            "sealbus_payloads_wanted", "Records that are to be kept and are not yet.", registry=registry
+        )
         registry.register(self)
 
     def recorded(self, partition: int, entries: Sequence[Entry], leaves: int, seconds: float) -> None:
@@ -38,6 +47,12 @@ class AuditMetrics(Collector):
     def waited(self) -> None:
         """A batch could not be recorded now."""
         self._waits.inc()
+
+    def settled(self, kept: int, lost: int, wanted: int) -> None:
+        """So many records are kept, lost, and still wanted."""
+        self._payloads.labels("kept").inc(kept)
+        self._payloads.labels("lost").inc(lost)
+        self._wanted.set(wanted)
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing beforehand."""

@@ -46,11 +46,20 @@ class Recorder:
 
     It remembers what repeats, within bounds: constant runs of hops, their tokens, and those of sessions. ``compiled``
     permits the compiled steps where they are installed: they take blocks whose constant runs plain Python all read
-    before, and leave any block that is unusual to it, which alone finds one wrong.
+    before, and leave any block that is unusual to it, which alone finds one wrong. ``look`` is shown each block that
+    verified, its hops, and the numbers of policies that hops named since it last returned; what it raises is raised.
     """
 
-    def __init__(self, keys: Callable[[int], DayKeys], *, compiled: bool = True) -> None:
+    def __init__(
+        self,
+        keys: Callable[[int], DayKeys],
+        *,
+        compiled: bool = True,
+        look: Callable[[hopblock.HopBlock, bytes, set[int]], None] = lambda *_: None,
+    ) -> None:
         self._keys = keys
+        self._look = look
+        self._met: set[int] = set()
         self._native = compiled and native is not None
         self._reader = HopReader()
         self._days: dict[int, _Day] = {}
@@ -71,6 +80,8 @@ class Recorder:
                 entries = self._judge(day, block, opened, partition, offset)
         except BusError as error:
             return [_unverified(value, partition, offset, error)], []
+        self._look(block, opened, self._met)
+        self._met.clear()
         return entries, [Interval(block.topic, block.partition, block.start, block.end, offset)]
 
     def _day(self, number: int) -> _Day:
@@ -87,6 +98,8 @@ class Recorder:
         data = hopblock.split_hops(opened, block.count)
         hops = [self._reader.read(each) for each in data]
         _check_positions(block, hops)
+        # Compiled steps know no constant run that was not read here: a policy's number is met here first.
+        self._met.update(hop.tail.snapshot for hop in hops)
         day.learn(data, hops)
         # Its constant runs are known now: one that is new shall not make the block's other hops slow.
         entries = day.compiled(block, opened, partition, offset)
