@@ -1,4 +1,4 @@
-"""`bus audit search | trace | prove | verify | key`."""
+"""`bus audit search | trace | prove | verify | key`; `bus audit payload` is ``payloads``'."""
 
 from __future__ import annotations
 
@@ -132,9 +132,10 @@ def trace(name: str, as_json: bool) -> None:
 @audit.command()
 @click.argument("decision")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the proof here instead of stdout.")
-def prove(decision: str, output: Path | None) -> None:
+@click.option("--payload", is_flag=True, help="With the record that was decided, sealed as it was sent.")
+def prove(decision: str, output: Path | None, payload: bool) -> None:
     """Disclose one hop with its inclusion proof; opens no other hop."""
-    document = open_query(settings_module.load()).prove(decision).to_json()
+    document = open_query(settings_module.load()).prove(decision, payload=payload).to_json()
     if output is None:
         click.echo(document)
     else:
@@ -175,12 +176,16 @@ def verify(public_key: str, proof: Path | None, path: Path | None, deployment: s
     """Check a proof, or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold."""
     trusted = _public_key(public_key)
     if proof is not None:
-        hop, checkpoint = verify_proof(parse_proof(proof.read_bytes().decode(errors="replace")), trusted)
+        document = parse_proof(proof.read_bytes().decode(errors="replace"))
+        hop, checkpoint = verify_proof(document, trusted)
+        held = len(document.payload) if document.payload is not None else None
         if as_json:
-            emit("audit-verify", {"proven": True, "size": checkpoint.size, "hop": hop_document(hop)})
+            emit("audit-verify", {"proven": True, "size": checkpoint.size, "payload": held, "hop": hop_document(hop)})
         else:
             what = f"{hop.tail.decision} {hop.tail.code or hop.tail.rule} of {hop.tail.agent or 'unknown'}"
             out.print(f"proven: decision {hop.decision_id}: {escape(what)}, under {checkpoint.size} leaves")
+            if held is not None:
+                out.print(f"proven: its record, {held} bytes, sealed as it was sent")
         return
     settings = settings_module.load() if path is None or not deployment else None
     where = path or Layout(settings.state).ledger if settings is not None else path
@@ -192,6 +197,7 @@ def verify(public_key: str, proof: Path | None, path: Path | None, deployment: s
         for problem in report.problems:
             out.print(f"[red]{escape(problem)}[/]")
         told = f"{report.leaves} hops, {report.checkpoints} checkpoints, {report.intervals} intervals"
+        told += f", {report.payloads} records kept, {report.lost} lost" if report.payloads or report.lost else ""
         out.print(f"{told}: {len(report.problems)} problems" if report.problems else f"{told}: all hold")
     if report.problems:
         raise SystemExit(EXIT_NO)

@@ -20,6 +20,7 @@ from bus.cli.demo import demo
 from bus.cli.doctor import doctor
 from bus.cli.keys import keys
 from bus.cli.output import EXIT_BUG, err, fail
+from bus.cli.payloads import payload
 from bus.cli.policy import policy
 from bus.cli.records import publish, tail
 from bus.cli.stack import stack
@@ -68,6 +69,7 @@ def run(service: str) -> None:
 
 for command in (agent, audit, bench, demo, doctor, keys, policy, publish, stack, tail):
     cli.add_command(command)
+audit.add_command(payload)
 
 
 def main() -> None:

@@ -90,12 +90,13 @@ class LedgerQuery:
         raise Refused(f"no decision, message or correlation {name!r} in the ledger", code=Code.LEDGER)
 
     def decided(self, name: str) -> Found:
-        """The hop of one decision, the first where a record was sent again. Raises Refused when it is not there."""
+        """The hop of one decision. Of those of a record that was sent again, or copied to where it is nobody's, the
+        first that names its agent. Raises Refused when there is none."""
         parse_decision_id(name)
-        found = self.search({"decision": name}, 1)
+        found = self.search({"decision": name})
         if not found:
             raise Refused(f"no decision {name!r} in the ledger", code=Code.LEDGER)
-        return found[0]
+        return next((each for each in found if each.hop.tail.agent), found[0])
 
     def payload(self, hop: Hop) -> bytes:
         """The record that was decided, as it was sent. Raises Refused where it was not kept, RetryLater where it is
