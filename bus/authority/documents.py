@@ -59,7 +59,8 @@ class Documents(Protocol):
         ...
 
     def discard(self, number: int, name: str) -> bool:
-        """Remove one document; whether it was there. A number that has no others is free again."""
+        """Remove one document, with copies beside it under its name (``<name>.bak``); whether there was any. A number
+        that has no others is free again."""
         ...
 
     def remove(self, number: int) -> None:
@@ -134,13 +135,15 @@ class Folder:
     def discard(self, number: int, name: str) -> bool:
         """See ``Documents``."""
         path = self._path(number, name)
-        if not path.exists():
-            return False
-        path.unlink()
+        beside = path.parent.iterdir() if name and path.parent.is_dir() else [path]
+        found = [each for each in beside if each.name == path.name or (name and each.name.startswith(f"{name}."))]
+        held = [each for each in found if each.exists()]
+        for each in held:
+            each.unlink()
         if name:
             with contextlib.suppress(OSError):  # there are others
                 path.parent.rmdir()
-        return True
+        return bool(held)
 
     def remove(self, number: int) -> None:
         """See ``Documents``."""

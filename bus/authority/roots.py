@@ -22,6 +22,7 @@ from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import open_object
 from bus.errors import Refused, Unverified
 from bus.wire import preimage
+from bus.wire.names import NO_ZONE, is_lower_name
 from bus.wire.objects import Epoch
 
 _DOMAIN: Final = "sealbus.root/1"
@@ -44,6 +45,12 @@ def _audit_context(deployment: bytes, day: int) -> bytes:
 
 def _document(form: str, wrapped: Wrapped, **more: str) -> bytes:
     return json.dumps({"format": form, "kek": wrapped.kek, "wrapped": wrapped.data.hex(), **more}).encode()
+
+
+def _is_root(name: str) -> bool:
+    """Whether a file may be a root by its name, ``<zone>.<domain>``: a copy beside it (``.bak``) is none."""
+    zone, _, domain = name.partition(".")
+    return is_lower_name(domain) and (zone == NO_ZONE or is_lower_name(zone))
 
 
 def _parse(data: bytes, form: str, told: str) -> tuple[dict[str, Any], Wrapped]:
@@ -101,7 +108,7 @@ class RootStore:
     def places(self) -> frozenset[Place]:
         """Of every root of a domain, without those that are erased. Raises RetryLater where the store is away."""
         self._reach()
-        return self._roots.places() - self.tombstones.places()
+        return frozenset(place for place in self._roots.places() if _is_root(place[1])) - self.tombstones.places()
 
     def _reach(self) -> None:
         """A store that is away holds roots that are in use: others in their place would part it from what they seal."""
@@ -113,7 +120,7 @@ class RootStore:
         """Names of one epoch's roots, without those that are erased."""
         names = self._roots.names(number)
         erased = self.tombstones.places(number)
-        return frozenset(name for name in names if (number, name) not in erased)
+        return frozenset(name for name in names if _is_root(name) and (number, name) not in erased)
 
     def claim(self, new: Sequence[StoredEpoch]) -> bool:
         """Store the roots of a new epoch, which all have its number. False, and nothing stored, where another issuer
@@ -143,16 +150,19 @@ class RootStore:
         cannot be reached."""
         if self.tombstones.has((number, name)):
             raise _erased(number, name)
-        return self._open(f"root {number}/{name}", self._roots.read(number, name))[0]
+        return self._open((number, name), self._roots.read(number, name))[0]
 
-    def _open(self, where: str, data: bytes) -> tuple[StoredEpoch, bytes]:
-        """The root in ``data``, and the context that its wrapping is bound to."""
+    def _open(self, place: Place, data: bytes) -> tuple[StoredEpoch, bytes]:
+        """The root in ``data`` of ``place``, and the context that its wrapping is bound to."""
+        where = f"root {place[0]}/{place[1]}"
         document, wrapped = _parse(data, _DOMAIN, where)
         try:
             signed, openers = (bytes.fromhex(document[key]) for key in ("epoch", "openers"))
         except (ValueError, KeyError, TypeError) as error:
             raise Unverified(f"{where}: not a stored root: {type(error).__name__}", step="root") from None
         epoch = open_object(Epoch, signed, self._anchor, self._deployment)
+        if place_of(epoch) != place:
+            raise Unverified(f"{where}: the root of another place", step="root")  # its tombstone would not be seen here
         told, context = f"root({epoch.domain}, {epoch.epoch})", _domain_context(epoch)
         root = self._provider.unwrap(wrapped, context, told)
         if root_digest(root) != epoch.root_digest:
@@ -165,11 +175,11 @@ class RootStore:
             self._roots.remove(number)
 
     def destroy_erased(self) -> list[Place]:
-        """Remove every wrapped root that has a tombstone, copies that were put back too. Returns their places."""
+        """Remove every wrapped root that has a tombstone, copies that were put back and what stands beside it under its
+        name (``<name>.bak``) too. Returns their places."""
         self._reach()
         with self._roots.alone():
-            erased = self._roots.places() & self.tombstones.places()
-            return [place for place in sorted(erased) if self._roots.discard(*place)]
+            return [place for place in sorted(self.tombstones.places()) if self._roots.discard(*place)]
 
     def destroy_superseded(self, provider: OwnKeys) -> list[str]:
         """Destroy every wrapping key of ``provider`` that is not its newest and wraps no root here, for good. Returns
@@ -216,7 +226,7 @@ class RootStore:
         except FileNotFoundError:
             return False
         if kept.name:
-            stored, context = self._open(f"root {kept.number}/{kept.name}", before)
+            stored, context = self._open((kept.number, kept.name), before)
             root = stored.root
         else:
             root, context = self._open_audit(kept.number, before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 
 import pytest
@@ -90,6 +92,39 @@ def test_copies_of_roots_and_tombstones_from_before_do_not_open(store, tmp_path)
     with pytest.raises(RetryLater, match=f"the wrapping key {old} is not there"):
         again.open(4, ".notes")
     assert old not in kept
+
+
+@pytest.mark.parametrize("name", ["4/.notes.bak", "4/.notes.77.new", "4/notes", "9/.notes", "4/.other"])
+def test_a_copy_of_a_root_under_another_name_is_not_read_and_not_wrapped_anew(store, tmp_path, name):
+    copy = tmp_path / "roots" / name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy2(tmp_path / "roots" / "4" / ".notes", copy)
+    (old,) = {each.kek for each in store.kept()}
+    store.tombstones.put(sign_object(ANCHOR, tombstone()), "file:x")
+    store.destroy_erased()
+    again = make_store(tmp_path)
+    opened = []
+    for number in again.numbers():
+        for each in sorted(again.names(number)):
+            with contextlib.suppress(Unverified):
+                opened.append(again.open(number, each).root)
+    assert sorted(map(ROOTS.index, opened)) == [1, 2]
+    if copy.exists():
+        assert json.loads(copy.read_bytes())["kek"] == old
+        copy.unlink()
+    assert erase(store, tmp_path, tombstone()) == [old]
+
+
+def test_what_lies_beside_an_erased_root_under_its_name_goes_with_it(store, tmp_path):
+    folder = tmp_path / "roots" / "4"
+    for name in (".notes.bak", ".notes.77.new", ".plans.77.new"):
+        shutil.copy2(folder / ".notes", folder / name)
+    store.tombstones.put(sign_object(ANCHOR, tombstone()), "file:x")
+    assert store.destroy_erased() == [(4, ".notes")]
+    assert {each.name for each in folder.iterdir()} == {".plans", ".plans.77.new"}
+    store.tombstones.put(sign_object(ANCHOR, tombstone(domain="plans")), "file:x")
+    assert store.destroy_erased() == [(4, ".plans")]
+    assert not folder.exists()
 
 
 def test_a_copy_opens_as_long_as_its_wrapping_key_is_there(store, tmp_path):
