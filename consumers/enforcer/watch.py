@@ -73,6 +73,7 @@ class Watcher:
         self._held: set[Place] = set()
         self._days: set[int] = set()
         self._buried: set[Place] = set()
+        self._damaged: set[Place] = set()
         self._failed = False
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -159,8 +160,10 @@ class Watcher:
             try:
                 self._bury(self._roots.tombstones.read(place).tombstone, into)
             except Refused as error:
-                log.error("tombstone %d.%s: %s", *place, error)  # noqa: TRY400  # the reason is the message
-                self._buried.add(place)
+                # It may be mended, or come by the topic: it is looked at again, and told once.
+                if place not in self._damaged:
+                    log.error("tombstone %d.%s: %s", *place, error)  # noqa: TRY400  # the reason is the message
+                self._damaged.add(place)
 
     def _bury(self, tombstone: Tombstone, into: list[Tombstone]) -> None:
         place = place_of(tombstone)

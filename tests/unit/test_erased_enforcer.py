@@ -262,6 +262,29 @@ def test_a_damaged_tombstone_is_passed_over_and_its_root_is_not_read(authority, 
     assert [each.epoch.domain for each in made.epochs] == ["plans"]
 
 
+def test_a_tombstone_counts_from_the_topic_where_that_beside_the_roots_is_damaged(authority, issuer_signer):
+    value = sign_object(issuer_signer, buried(authority))
+    authority.store.tombstones.put(value, "file:x")
+    (authority.layout.tombstones / "1..notes").write_bytes(b"{}")
+    control = Values()
+    watcher = Watcher(Values(), control, authority.store, authority.trust, dataclasses.replace)
+    assert watcher._round().erased == ()
+    control.values.append(value)
+    assert watcher._round().erased == (buried(authority),)
+
+
+def test_a_damaged_tombstone_that_is_mended_counts(authority, issuer_signer):
+    value = sign_object(issuer_signer, buried(authority))
+    authority.store.tombstones.put(value, "file:x")
+    place = authority.layout.tombstones / "1..notes"
+    whole = place.read_bytes()
+    place.write_bytes(b"{}")
+    watcher = Watcher(Values(), Values(), authority.store, authority.trust, dataclasses.replace)
+    assert watcher._round().erased == ()
+    place.write_bytes(whole)
+    assert watcher._round().erased == (buried(authority),)
+
+
 @pytest.fixture
 def issuer_signer(authority):
     return load_signer(authority.layout.signer("issuer"))
