@@ -196,11 +196,13 @@ class _Walk:
 def _apart(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys may have become the same: none takes another's place."""
     made: dict[str, Any] = {}
+    last: dict[str, int] = {}
     for key, value in pairs:
-        name, number = key, 1
+        name, number = key, last.get(key, 1)  # from where the key before it came to: any other way is quadratic
         while name in made:
             number += 1
             name = f"{key} {number}"
+        last[key] = number
         made[name] = value
     return made
 
