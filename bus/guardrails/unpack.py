@@ -34,14 +34,20 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _no_number(word: str) -> None:
+    raise Unclear(f"{word} is no JSON")
+
+
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=once)
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
+"""Of what says that it is JSON; a text may begin with ``[NaN`` and be none."""
 
 
 def read_json(payload: bytes) -> tuple[str, Any]:
     """The text and the value of a payload that says it is JSON. Raises Unclear."""
     try:
         text = payload.decode(json.detect_encoding(payload), "surrogatepass")
-        return text, _DECODER.decode(text)
+        return text, _STRICT.decode(text)
     except (ValueError, RecursionError) as error:
         raise Unclear(f"not the JSON that it says: {type(error).__name__}") from None
 

@@ -266,6 +266,8 @@ UNCLEAR = {
     "far too deep, in a text": write({"x": nested(5_000, write(Escaped(MAIL)))}).encode(),
     "far too deep, in base64": write({"x": encoded(nested(5_000, write(Escaped(MAIL))))}).encode(),
     "a number too long": HUGE.encode(),
+    "no number": b'{"n": NaN}',
+    "no number, beside a finding": b'{"n": -Infinity, "note": "ops-desk@example.org"}',
     "a number too long, in a text": write({"x": HUGE}).encode(),
 }
 
@@ -303,6 +305,7 @@ def test_what_does_not_say_that_it_is_json_need_not_be(data):
 
 
 def test_a_text_in_json_that_only_begins_like_json_is_a_text():
+    assert REDACT.payload(b'{"x": "[Infinity or NaN"}', JSON).value == b'{"x": "[Infinity or NaN"}'
     told = REDACT.payload(write({"x": "{ see " + MAIL}).encode(), JSON)
     assert told.value == b'{"x": "{ see [EMAIL]"}'
 
