@@ -33,7 +33,8 @@ _BATCH: Final = 500
 
 
 def wanted(keys: KeyStore, domain: DomainPolicy, values: Mapping[str, Value]) -> Wanted:
-    """Raises Refused(schema) for a field that has no index, and RetryLater where no key is held."""
+    """Raises Refused(schema) for a field that has no index or a text that has no token, and RetryLater where no key is
+    held."""
     unknown = sorted(set(values) - set(domain.blind_index))
     if unknown or not values:
         raise Refused(
@@ -42,6 +43,13 @@ def wanted(keys: KeyStore, domain: DomainPolicy, values: Mapping[str, Value]) ->
             code=Code.SCHEMA,
             hint="blind_index in mesh.yaml",
         )
+    for name, value in values.items():
+        if not blind.indexed(value):
+            raise Refused(
+                f"search: {name}: expected at most {blind.MAX_TEXT} characters: longer texts have no token",
+                code=Code.SCHEMA,
+                hint="blind_index in docs/policy.md",
+            )
     held = keys.all_reading(domain.name)
     if not held:
         raise RetryLater(f"search: no keys of {domain.name} are held yet", code=Code.RETRY, after=1)

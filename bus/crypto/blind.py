@@ -11,12 +11,14 @@ import hmac
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bus.crypto.keys import Secret
 from bus.wire.derived import TOKEN_LENGTH
 
 Value = str | int | float | bool
+MAX_TEXT: Final = 256
+"""Characters. More do not name a case, and cost much: NFKC makes up to 18 of one, and each reader has a token."""
 
 
 def token(key: Secret, value: str | float | bool) -> bytes:
@@ -25,24 +27,31 @@ def token(key: Secret, value: str | float | bool) -> bytes:
     return hmac.digest(key.reveal(), text.encode("utf-8", "surrogatepass"), hashlib.sha256)[:TOKEN_LENGTH]
 
 
+def indexed(value: Value) -> bool:
+    """Whether ``value`` has a token: texts of more than ``MAX_TEXT`` characters have none."""
+    return not isinstance(value, str) or len(value) <= MAX_TEXT
+
+
 def values(payload: bytes, fields: Sequence[str]) -> list[tuple[str, Value]]:
-    """What stands under ``fields`` (keys with dots between them) of a JSON payload, each once with its field; nothing
-    where it is no JSON."""
+    """What stands under ``fields`` (keys with dots between them) of a JSON payload and has a token, each once with its
+    field; nothing where it is no JSON."""
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError):
         return []
-    found = {(field, type(each), each): None for field in fields for each in _values(value, field.split("."))}
-    return [(field, each) for field, _, each in found]
+    found = {(name, type(each), each): None for name in fields for each in _values(value, name.split("."))}
+    return [(name, each) for name, _, each in found]
 
 
 def _values(value: Any, path: Sequence[str]) -> Iterator[Value]:
-    """What is at ``path``, through arrays into each element. Objects and null have no token."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _values(each, path)
-    elif path:
-        if isinstance(value, Mapping) and path[0] in value:
-            yield from _values(value[path[0]], path[1:])
-    elif isinstance(value, str | int | float):
-        yield value
+    """What is at ``path``, through arrays into each element, in their order. Objects and null have no token."""
+    left = [(value, 0)]
+    while left:
+        each, at = left.pop()
+        if isinstance(each, list):
+            left += [(one, at) for one in reversed(each)]
+        elif at < len(path):
+            if isinstance(each, Mapping) and path[at] in each:
+                left.append((each[path[at]], at + 1))
+        elif isinstance(each, str | int | float) and indexed(each):
+            yield each

@@ -81,6 +81,21 @@ def test_nothing_is_found_in_what_is_no_json(payload):
     assert blind.values(payload, ["id"]) == []
 
 
+def test_a_text_that_is_too_long_to_name_a_case_has_no_token():
+    """Its NFKC may be 18 times as long, and it would be hashed for each reader."""
+    most, more = "\ufdfa" * blind.MAX_TEXT, "\ufdfa" * (blind.MAX_TEXT + 1)
+    assert blind.values(json.dumps({"id": [more, "c-17", most]}).encode(), ["id"]) == [("id", "c-17"), ("id", most)]
+
+
+def test_a_field_below_any_number_of_arrays_is_found(monkeypatch):
+    """Some Pythons read deeper JSON than they let a function call itself."""
+    deep = "c-17"
+    for _ in range(5_000):
+        deep = [deep]
+    monkeypatch.setattr(blind.json, "loads", lambda _: {"id": [deep, "c-18"], "customer": [[{"id": 1}]]})
+    assert blind.values(b"", ["id", "customer.id"]) == [("id", "c-17"), ("id", "c-18"), ("customer.id", 1)]
+
+
 # What the enforcer writes.
 def index_of(site: Site, *payloads: object, **changes: object) -> derived.Index:
     _, made = site.run(*(site.sealed(each, **changes) for each in payloads))
@@ -154,6 +169,13 @@ def test_a_search_asks_for_the_tokens_of_all_own_keys_in_each_epoch(tmp_path):
         held = (keys.target_key(root, LEASING), keys.role_key(root, "READER"))
         assert asked[number] == (frozenset(blind.token(keys.index_key(each, "id"), "c-17") for each in held),)
     assert set(asked) == {5, 6}
+
+
+def test_a_search_for_a_text_that_has_no_token_is_refused(tmp_path):
+    wanted(store(tmp_path), INDEXED.domains[NOTES], {"id": "x" * blind.MAX_TEXT})
+    with pytest.raises(Refused, match="at most 256 characters") as refused:
+        wanted(store(tmp_path), INDEXED.domains[NOTES], {"id": "x" * (blind.MAX_TEXT + 1)})
+    assert refused.value.code == "schema"
 
 
 @pytest.mark.parametrize("values", [{}, {"name": "x"}, {"id": "x", "name": "x"}])
