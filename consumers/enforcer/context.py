@@ -32,7 +32,7 @@ from bus.wire.objects import Tombstone
 from consumers.enforcer.decided import NO_MOMENT, DecidedProfile, Moment, Proven
 from consumers.enforcer.events import EventKind, PartitionEvent
 from consumers.enforcer.inspector import NONE, Denied, Inspector
-from consumers.enforcer.rights import OWN, Right, right
+from consumers.enforcer.rights import OWN, Right, Unread, right
 from consumers.enforcer.shapes import Shape
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class PartitionState:
         "policy",
         "profiles",
         "proven",
+        "seen",
         "shapes",
         "topics",
         "windows",
@@ -84,6 +85,8 @@ class PartitionState:
         self.delegated: dict[tuple[AgentKey, bytes, Proven], tuple[int, DecidedProfile]] = {}
         """Profiles that show a delegation, each with the time (ms) until which it holds."""
         self.shapes: dict[AgentKey, tuple[Shape, DecidedProfile]] = {}
+        self.seen: dict[int, int] = {}
+        """Gaps of records, by offset, whose sequence the window took and that wait for keys to be read."""
         self.policy: Policy | None = None
         self.generation = 0
         self.acceptor: Acceptor | None = None
@@ -241,7 +244,8 @@ class EnforcerContext:
         self, state: PartitionState, key: AgentKey, prefixed: bytes, at_ms: int, labels: Proven = None
     ) -> DecidedProfile:
         """Decode, decide and mask a profile (behind its length) that was not seen before, or shows a delegation; at the
-        effective time ``at_ms``. Raises WireError(decode).
+        effective time ``at_ms``. Raises WireError(decode), and Unread where its delegation may be under keys that were
+        written since those that are held were read.
 
         ``labels`` are those that tickets proved, in place of the highest that the agent could have read.
         """
@@ -257,6 +261,8 @@ class EnforcerContext:
         data, _ = codec.read_prefixed(prefixed, 0, MAX_PROFILE, code=Code.DECODE)
         profile = decode_profile(data)
         by = right(profile, key, self.keyring, self.deployment, self.issuers, at_ms, self.max_clock_skew_ms)
+        if by.unread and self.refreshed_ms < self.received_ms:
+            raise Unread
         moments, decision = self._judge(state, key, profile, labels, by)
         obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata

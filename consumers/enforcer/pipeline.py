@@ -36,6 +36,7 @@ from consumers.enforcer.context import EnforcerContext, PartitionState
 from consumers.enforcer.decided import DecidedProfile
 from consumers.enforcer.inspected import inspect
 from consumers.enforcer.outcome import Accepted, Outcome, refused
+from consumers.enforcer.rights import Unread
 
 log = logging.getLogger("bus.enforcer")
 
@@ -60,14 +61,14 @@ def enforce_batch(
     """Outcomes of consecutive records of one partition, in order; append times in ms since 1970.
 
     ``foreign`` holds offsets that have a Kafka key, headers or no append time: refused in step 1. Fewer outcomes than
-    records come back when a key id is unknown and the keys that are held were read before the batch was received: the
-    caller reads the keys again and calls with the rest. Whoever may seal with a key has it after its root was stored,
-    so that one reading that began after the receipt settles it.
+    records come back when a key id, or the epoch of a delegation, is unknown and the keys that are held were read
+    before the batch was received: the caller reads the keys again and calls with the rest. Whoever may seal with a key
+    has it after its root was stored, so that one reading that began after the receipt settles it.
     """
     outcomes: list[Outcome] = []
     state.under(context.policy, context.keyring.generation, context.scanners)
     find, erased = context.keyring.find, context.keyring.erased
-    accept = state.windows.accept
+    accept, seen = state.windows.accept, state.seen
     inspector = state.inspector if state.inspector is not None and state.inspector.by_record else None
     partition, topic, aad = state.partition, state.topics.inbound, state.aad
     partition_bytes = partition.to_bytes(4, "big")
@@ -120,7 +121,7 @@ def enforce_batch(
             if not epoch.opens <= highest <= epoch.closes:
                 raise _Refusal(Code.EPOCH_EARLY if highest < epoch.opens else Code.EPOCH_LATE)
             # 5. Sequence window.
-            gap = accept(value[12:44], int.from_bytes(value[44:52], "big"))
+            gap = accept(value[12:44], int.from_bytes(value[44:52], "big")) if offset not in seen else seen.pop(offset)
             if gap < 0:
                 raise _Refusal(Code.REPLAY if gap == windows.REPLAY else Code.TOO_MANY_INSTANCES)
             # 6. Open and step over the envelope.
@@ -180,6 +181,9 @@ def enforce_batch(
                     plain[causes:causes_end],
                 )
             )
+        except Unread:
+            seen[offset] = gap
+            break
         except _Refusal as refusal:
             outcomes.append(refused(refusal.code, value, digest, offset, append_time, key, gap, plain, decided))
         except InvalidSignature:

@@ -20,15 +20,21 @@ FOREVER: Final = 2**63
 
 class Right(NamedTuple):
     """That of the first of the ``givers`` of a delegation, without givers the agent's own; on behalf of the user with
-    the id ``user``. ``until`` then (ms since 1970). ``fault``: code and rule of what does not hold."""
+    the id ``user``. ``until`` then (ms since 1970). ``fault``: code and rule of what does not hold. ``unread``: it may
+    come of the delegation's keys not being read yet."""
 
     givers: tuple[AgentId, ...] = ()
     user: str = ""
     until: int = FOREVER
     fault: tuple[Code, str] | None = None
+    unread: bool = False
 
 
 OWN: Final = Right()
+
+
+class Unread(Exception):  # not a fault of the record
+    """A record cannot be decided before the keys were read again."""
 
 
 def right(
@@ -56,7 +62,10 @@ def _delegated(profile: Profile, key: AgentKey, keyring: Keyring, deployment: by
     chain, fault = delegations.verify(
         profile.delegation, keyring.epoch, deployment, domain, key.agent, profile.kind, profile.tool, at_ms
     )
-    epoch = keyring.epoch(domain, chain.epoch) if chain is not None else None
-    if chain is None or epoch is None or fault:
+    if chain is None:
         return Right(fault=(Code.DELEGATION, f"delegation.{fault}"))
+    epoch = keyring.epoch(domain, chain.epoch)
+    if epoch is None or fault:
+        unread = epoch is None and fault == "forged" and not keyring.is_erased(domain, chain.epoch)
+        return Right(fault=(Code.DELEGATION, f"delegation.{fault}"), unread=unread)
     return Right(chain.agents[:-1], until=min(chain.not_after, epoch.closes))

@@ -24,13 +24,14 @@ from bus.wire import codec, envelope, hopblock, preimage
 from bus.wire.delegation import MAX_BLOCKS, Block, Chain, encode_signed, parse, parse_told, without_mac
 from bus.wire.envelope import Kind
 from bus.wire.hop import decode_hop
-from bus.wire.names import AgentId, DomainName
+from bus.wire.names import NO_ZONE, AgentId, DomainName
+from bus.wire.objects import Tombstone
 from bus.wire.schemas import schema
 from consumers.enforcer.compiled import acceptor_for
 from consumers.enforcer.compiled import enforce as compiled_enforce
 from consumers.enforcer.derive import derive
 from consumers.enforcer.outcome import Refused
-from tests.unit.build import DEPLOYMENT, GRACE, INTERVAL, NOW, World, enforce, message_of, state
+from tests.unit.build import DEPLOYMENT, GRACE, INTERVAL, LEAD, NOW, World, enforce, message_of, state
 from tests.unit.law_build import domain, loaded
 
 DESK, LAB = "desk", "lab"
@@ -152,6 +153,44 @@ def test_the_compiled_steps_leave_delegations_to_plain_python_and_the_rest_goes_
         "delegation.expired",
     ]
     assert len(desk.place.acceptor) == 2, "the planner's sender and its profile"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_delegation_under_keys_that_were_not_read_yet_waits_for_them_as_a_key_id_does(compiled):
+    """Its giver may hold the next epoch's keys before the enforcer does; its user's own key is of this epoch."""
+    if compiled and native is None:
+        pytest.skip("sealbus-native is not installed")
+    desk = Desk()
+    if compiled:
+        desk.place.acceptor = acceptor_for(desk.place, desk.context)
+    at = desk.world.root(DESK, 2)[0].not_before - LEAD
+    sealer, values = desk.world.sealer(B, DESK), []
+    for epoch in (1, 2, 7, 1):
+        token = desk.given(epoch=epoch, ends=at)
+        profile = envelope.encode_profile(envelope.Profile(B, DomainName(DESK), delegation=token))
+        told = envelope.encode_message(message_of(created_at=at, expires_at=at))
+        values.append(sealer.seal(0, envelope.encode_plaintext(profile, told, b"{}"))[1])
+
+    def run(first: int) -> list[str]:
+        some, offsets = values[first:], list(range(first, len(values)))
+        outcomes = compiled_enforce(some, [at] * len(some), offsets, desk.place, desk.context)
+        return [each.decision.rule if isinstance(each, Refused) else "" for each in outcomes]
+
+    desk.context.received_ms, desk.context.refreshed_ms = at, at - 1
+    assert run(0) == [""]
+    assert run(1) == [], "the keys are still those from before"
+    desk.context.refreshed_ms = at
+    desk.context.keyring.add(*desk.world.root(DESK, 2), desk.world.policy.agents, desk.world.openers(DESK))
+    assert run(1) == ["", "delegation.forged", ""], "and no record was seen twice"
+    window = desk.place.windows
+    assert [window.accept(values[0][12:44], sequence) < 0 for sequence in range(5)] == [True] * 4 + [False]
+
+
+def test_a_delegation_of_an_erased_epoch_waits_for_nothing():
+    desk = Desk()
+    desk.context.keyring.erase(Tombstone(DEPLOYMENT, 2, NOW, NOW, NO_ZONE, DESK, ()))
+    desk.context.received_ms, desk.context.refreshed_ms = NOW, NOW - 1
+    assert verdict(desk.says(B, desk.given(epoch=2))) == (Code.DELEGATION, "delegation.forged")
 
 
 def test_caveats_narrow_kinds_and_tools():
