@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
@@ -116,10 +116,7 @@ class Search:
     def _read(self, consumer: Consumer, tokens: Wanted, timeout: float) -> list[Delivery]:
         """What is found up to the end that each partition has when it is reached."""
         deadline = time.monotonic() + timeout
-        try:
-            partitions = consumer.list_topics(self._topic, timeout).topics[self._topic].partitions
-        except KafkaException as failed:
-            raise self._connection.typed(failed.args[0], "read", self._topic) from failed
+        partitions = self._connection.partitions(consumer, self._topic, timeout)
         consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in partitions])
         reading, found = set(partitions), list[Delivery]()
         while reading:

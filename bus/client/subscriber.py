@@ -278,10 +278,7 @@ class Subscriber:
         self._on_refused(refusal)
 
     def _assign_all(self) -> None:
-        try:
-            partitions = self._consumer.list_topics(self._topic, 10).topics[self._topic].partitions
-        except KafkaException as error:
-            raise self._connection.typed(error.args[0], "read", self._topic) from error
+        partitions = self._connection.partitions(self._consumer, self._topic, 10)
         self._places = {number: self._places.get(number, _Place(OFFSET_BEGINNING)) for number in partitions}
         self._seen = {number: dict(place.sequences) for number, place in self._places.items()}
         self._resume = {number: (place.offset, place.index) for number, place in self._places.items()}

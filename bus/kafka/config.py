@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from bus.codes import Code
 from bus.crypto.keys import Secret
@@ -213,6 +213,17 @@ class Connection:
         return Unavailable(
             f"{what}: {self._waiting}" if self._waiting else what, hint="is the broker up? `bus stack status`"
         )
+
+    def partitions(self, consumer: Consumer, topic: str, timeout: float) -> list[int]:
+        """The partitions of a topic that is to be read. Raises what ``typed`` says where the broker does not tell them:
+        none at all would look like a topic in which nothing is."""
+        try:
+            told = consumer.list_topics(topic, timeout).topics[topic]
+        except KafkaException as failed:
+            raise self.typed(failed.args[0], "read", topic) from failed
+        if told.error is not None:
+            raise self.typed(told.error, "read", topic)
+        return sorted(told.partitions)
 
 
 def connect(settings: Settings, principal: str) -> Connection:

@@ -1,22 +1,27 @@
 """The blind index: equal values have equal tokens under one field's key and epoch, no others do, and a search finds
-records by them alone. The real broker's part is in tests/integration/test_search.py."""
+records by them alone. The real broker's part is in tests/integration/test_policy_mesh.py."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import KafkaError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.authority.bundle import make_bundle
+from bus.client import search
 from bus.client.keystore import KeyStore
 from bus.client.search import places, wanted
 from bus.crypto import blind, keys
 from bus.crypto.keys import Secret
-from bus.errors import Refused, RetryLater
+from bus.errors import AccessRefused, Refused, RetryLater, Unavailable
 from bus.files import write_secret
+from bus.kafka.config import Connection
+from bus.kafka.identity import Identity
 from bus.wire import derived
 from bus.wire.names import RoleName
 from tests.unit.build import MEMORY, READER, World, domain_policy, make_policy
@@ -206,3 +211,32 @@ def test_a_record_is_found_where_it_has_every_token():
 def test_two_epochs_share_no_token():
     one, other = (World(make_policy(domain_policy(MEMORY))).reading("READER", MEMORY) for _ in range(2))
     assert blind.token(keys.index_key(one, "a"), "x") != blind.token(keys.index_key(other, "a"), "x")
+
+
+class Refusing:
+    """A consumer that the broker tells nothing of a topic but why."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def list_topics(self, topic: str, _timeout: float) -> SimpleNamespace:
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions={}, error=KafkaError(self.code))})
+
+    def assign(self, _partitions: list) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(KafkaError.TOPIC_AUTHORIZATION_FAILED, AccessRefused), (KafkaError.UNKNOWN_TOPIC_OR_PART, Unavailable)],
+)
+def test_a_topic_that_cannot_be_read_is_not_one_without_a_find(tmp_path, monkeypatch, code, expected):
+    connection = Connection("localhost:1", tmp_path / "ca.pem", Identity(LEASING, Secret(b"x", "password")))
+    monkeypatch.setattr(search, "Consumer", lambda _: Refusing(code))
+    domain = INDEXED.domains[NOTES]
+    asked = search.Search(connection, store(tmp_path), LEASING, domain, lambda: None, lambda _: None)
+    with pytest.raises(expected, match=r"read .*notes\.out"):
+        asked.run({"id": "x"}, 5)
