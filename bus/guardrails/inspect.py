@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from bus.guardrails.rewrite import rewritten
-from bus.guardrails.scanner import Scanners, Span, default_scanner
+from bus.guardrails.scanner import HALVES, Scanners, Span, default_scanner
 from bus.guardrails.unpack import Unclear, decoded, is_long, packs, parsed, read_json, texts_of
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -208,7 +208,8 @@ def _apart(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _dumped(value: Any) -> str:
+    """JSON of ``value``, whose half characters are escapes again. Raises Unclear."""
     try:
-        return _ENCODER.encode(value)
+        return HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", _ENCODER.encode(value))
     except ValueError:
         raise Unclear("a number that JSON has no word for") from None

@@ -16,7 +16,7 @@ import re2
 from bus.errors import PolicyError
 from bus.guardrails.types import CONTEXT, DETECTORS, TYPES
 
-_HALVES: Final = re.compile("[\ud800-\udfff]")
+HALVES: Final = re.compile("[\ud800-\udfff]")
 """Half characters: what is no UTF-8 in bytes, and escapes in JSON that stand alone."""
 _GROUP: Final = re.compile(r"[^ -]+")
 _BETWEEN: Final = "\n\0"
@@ -115,7 +115,7 @@ def refuse_types(unknown: Collection[str]) -> None:
 
 def whole(text: str) -> str:
     """``text`` as UTF-8 can hold it; every place stays where it is."""
-    return text if text.isascii() else _HALVES.sub("\ufffd", text)
+    return text if text.isascii() else HALVES.sub("\ufffd", text)
 
 
 def _parts(text: str, start: int, end: int, *, groups: bool) -> Iterator[tuple[int, int]]:

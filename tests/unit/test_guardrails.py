@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Collection
@@ -292,6 +293,32 @@ def test_half_of_a_surrogate_pair_hides_nothing(data):
         return
     assert found(told) == {"EMAIL": 1}
     assert MAIL.encode() not in told.value
+
+
+HALF = '{"half": "\\ud83d", "low": "\\udc80", "note": "ops-desk@example.org"}'
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "inside"),
+    [
+        (HALF, JSON, str),
+        (HALF, TEXT, str),
+        (HALF, BINARY, str),
+        (write({"x": HALF}), JSON, lambda text: json.loads(text)["x"]),
+        (write({"x": encoded(HALF)}), JSON, lambda text: base64.b64decode(json.loads(text)["x"])),
+        (encoded(HALF), TEXT, base64.b64decode),
+    ],
+)
+def test_half_of_a_pair_beside_a_finding_stays_half_of_one(data, content_type, inside):
+    told = REDACT.payload(data.encode(), content_type)
+    assert found(told) == {"EMAIL": 1}
+    assert json.loads(inside(told.value.decode())) == {"half": "\ud83d", "low": "\udc80", "note": "[EMAIL]"}
+
+
+def test_half_of_a_pair_in_metadata_stays_half_of_one():
+    told = REDACT.metadata({"x": HALF})
+    assert found(told) == {"EMAIL": 1}
+    assert json.loads(told.value["x"].encode()) == {"half": "\ud83d", "low": "\udc80", "note": "[EMAIL]"}
 
 
 @pytest.mark.parametrize("data", [nested(MAX_DEPTH).encode(), write({"x": nested(MAX_DEPTH - 1)}).encode()])
