@@ -89,12 +89,25 @@ def mask_profile(profile: Profile, rules: Sequence[MaskRule] = (), key: bytes = 
     return replace(profile, metadata=metadata, delegation=b"", on_behalf_of=user_digest(profile.on_behalf_of))
 
 
+def reads(payload: bytes) -> bool:
+    """Whether ``mask_payload`` takes a payload for JSON."""
+    try:
+        _read(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read(payload: bytes) -> Any:
+    return json.loads(payload, object_pairs_hook=once)
+
+
 def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes:
     """A JSON payload with the fields that ``rules`` name masked. Raises ValueError where it is not JSON.
 
     A path goes through objects by key and through arrays into each element; a field that is not there is no fault.
     """
-    value = json.loads(payload, object_pairs_hook=once)
+    value = _read(payload)
     changed = [_mask(value, path, how, key) for rule in rules for path, how in rule.payload.items()]
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else payload
 

@@ -13,7 +13,7 @@ from bus.kafka.limits import PartitionLimits, breaker_name, rate_name
 from bus.policy.decide import Decision
 from bus.policy.guarding import Findings, Guardrails
 from bus.policy.labels import Propagate
-from bus.policy.masking import mask_payload
+from bus.policy.masking import mask_payload, reads
 from bus.policy.model import DomainPolicy, Policy
 from bus.wire import codec
 from bus.wire.envelope import Profile
@@ -81,6 +81,8 @@ class Inspector:
         """The payload behind its length at ``plain[at:]``, redacted and masked; None where it stays. Raises Denied."""
         size, start = codec.read_length(plain, at)
         before = plain[start : start + size]
+        if self._masks and self._guardrails.on_payload and "json" not in content_type.lower() and reads(before):
+            content_type = "application/json"  # whatever it says: masks write anew what they read in it
         told = self._guardrails.payload(before, content_type)
         if told.refusal is not None:
             raise Denied(told.refusal, told.findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -11,6 +12,7 @@ import pytest
 from bus.crypto.keys import purpose_key
 from consumers.enforcer.outcome import Accepted
 from tests.unit.build import MEMORY
+from tests.unit.forms import layers
 from tests.unit.inspected import CARD, KEY, MAIL, META, NO_KEYS, NO_PII, Site, mask, refusal
 
 # Payload masks.
@@ -103,6 +105,21 @@ def test_guardrails_run_before_masks_and_both_are_done():
     _, hop, made = site.one({"a": MAIL, "b": "123456789", "c": CARD})
     assert site.read(made)[0].value() == {"a": hashed(site, "[EMAIL]"), "b": "*****6789", "c": "[CREDIT_CARD]"}
     assert hop.tail.guardrails == (("no-pii", "CREDIT_CARD", 1), ("no-pii", "EMAIL", 1))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32-le"])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream", ""])
+def test_what_a_mask_reads_as_json_was_looked_at_as_json(content_type, encoding):
+    """Whatever it says it is: a mask reads it, and writes what it did not name in UTF-8."""
+    site = Site(guardrails=(NO_PII,), masks=(mask(payload={"a": "hash"}),))
+    packed = base64.b64encode(json.dumps({"to": MAIL}).encode()).decode()
+    document = json.dumps({"a": "x", "note": MAIL, "packed": packed}).encode(encoding)
+    _, hop, made = site.one(document, content_type=content_type)
+    (read,) = site.read(made)
+    assert json.loads(read.payload)["note"] == "[EMAIL]"
+    assert list(layers(read.payload))
+    assert not any(MAIL in text for text in layers(read.payload))
+    assert hop.tail.guardrails == (("no-pii", "EMAIL", 2),)
 
 
 def test_a_refusal_of_a_mask_keeps_what_guardrails_found():
