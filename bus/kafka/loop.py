@@ -209,6 +209,7 @@ class Loop:
         for batch in batches(messages, self._limit, self._on_message_error):
             if self._bytes >= self._limit:
                 self._hand_over()
+                self._signs.beat()  # a poll may bring a hundred MiB: each transaction counts as a turn
             for place, records in batch.records.items():
                 if place in self._assigned:
                     self._worker.handle(place, records)

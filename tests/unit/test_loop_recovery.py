@@ -181,6 +181,18 @@ def test_what_the_worker_has_to_tell_goes_out_though_nothing_came(loop, pending)
     assert len(submitted) == pending
 
 
+def test_a_poll_of_several_transactions_shows_that_the_loop_lives_after_each(loop):
+    """All that was prefetched may come at once, and take minutes where records are expensive to look at."""
+    shown = []
+    loop._limit = 1  # each record fills a transaction
+    loop._consumer.during.append(assigned(loop))
+    loop._signs.beat = lambda: shown.append(len(loop._worker.offsets))
+    loop._turn()
+    loop._turn()
+    assert loop._worker.offsets == [2, 3, 4, 5]
+    assert {1, 2, 3} <= set(shown)
+
+
 @pytest.mark.parametrize("before", [(), ("void",)])
 def test_an_assignment_begins_at_the_committed_offset_also_when_the_loop_stands_still_in_that_poll(loop, before):
     if before:
