@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from bus.codes import Code
@@ -264,6 +265,9 @@ class EnforcerContext:
         if by.unread and self.refreshed_ms < self.received_ms:
             raise Unread
         moments, decision = self._judge(state, key, profile, labels, by)
+        # What does not hold is told with its own refusal alone: it may name who never gave anything.
+        failed = by.fault is not None and by.fault[0] is Code.DELEGATION and decision.code is not Code.DELEGATION
+        told = replace(profile, delegation=b"") if failed else profile
         obligations, inspector, findings = decision.obligations, state.inspector, NONE
         masking = obligations is not None and obligations.mask_metadata
         shown = profile
@@ -274,13 +278,13 @@ class EnforcerContext:
                 decision, findings, obligations = denied.decision, denied.findings, None
                 moments = None  # whatever the moment: it is refused
         rules = self.policy.domains[state.domain].masks if obligations is not None else ()
-        told = mask_profile(shown, rules, key.domain_epoch.masking.reveal(), masked=masking)
+        seen = mask_profile(shown, rules, key.domain_epoch.masking.reveal(), masked=masking)
         found = DecidedProfile(
             prefixed=prefixed,
-            profile=profile,
+            profile=told,
             decision=decision,
-            masked=codec.prefixed(encode_profile(told)),
-            tail=encode_tail(self.hop_tail(state, key, profile, decision, findings, shown=labels, user=by.user)),
+            masked=codec.prefixed(encode_profile(seen)),
+            tail=encode_tail(self.hop_tail(state, key, told, decision, findings, shown=labels, user=by.user)),
             readers=() if obligations is None else TIERS[obligations.tier].readers(obligations),
             policy_digest=self.policy.digest,
             moments=moments,

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bus.codes import Code
 from bus.crypto.signing import hop_block_message
@@ -153,6 +153,8 @@ def _refuse(outcome: Refused, state: PartitionState, context: EnforcerContext, r
         tail = decided.tail
     else:
         profile = decided.profile if decided is not None else None
+        if decided is not None and profile is not None and decided.decision.code is Code.DELEGATION:
+            profile = replace(profile, delegation=b"")  # what does not hold is told with its own refusal alone
         tail = encode_tail(context.hop_tail(state, outcome.key, profile, outcome.decision))
     return encode_hop(
         origin_digest=outcome.digest,

@@ -69,11 +69,11 @@ class Desk:
         key = self.key(by or chain.agents[-1], chain.domain, chain.epoch)
         return pass_on(key, delegation, block)
 
-    def says(self, who, delegation=b"", at=NOW, **changes):
+    def says(self, who, delegation=b"", at=NOW, *, life=60_000, **changes):
         """The hop of a record of ``who``, appended at ``at``."""
         sealer = self.sealers.setdefault(who, self.world.sealer(who, self.place.domain))
-        profile = envelope.Profile(who, self.place.domain, delegation=delegation, **changes)
-        told = message_of(created_at=at, expires_at=at + 60_000)
+        profile = envelope.Profile(**{"source": who, "domain": self.place.domain, "delegation": delegation, **changes})
+        told = message_of(created_at=at, expires_at=at + life)
         plain = envelope.encode_plaintext(envelope.encode_profile(profile), envelope.encode_message(told), b"{}")
         first, self.offset = self.offset, self.offset + 1
         outcomes = enforce(self.context, self.place, sealer.seal(0, plain)[1], at=at, first=first)
@@ -289,6 +289,22 @@ def test_an_attack_is_refused_and_named(name):
     who = C if name in ("the first block cut", "made out to another agent") else B
     assert verdict(desk.says(who, made(desk))) == (Code.DELEGATION, f"delegation.{fault}")
     assert verdict(desk.says(B, desk.given())) == f"{DESK}.produce", "and an honest one is taken"
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [(Code.EXPIRED, {"life": -1}), (Code.UNVERIFIED, {"source": C}), (Code.WRONG_DOMAIN, {"domain": DomainName(LAB)})],
+)
+@pytest.mark.parametrize("moment", [False, True])
+def test_what_was_refused_for_something_else_is_in_nobodys_name_whose_delegation_does_not_hold(code, changes, moment):
+    made = domain(DESK, *ROLES, produce=["PLANNER"], consume=["READER"], delegates=["WORKER"], when=["calm"] * moment)
+    desk = Desk(loaded([made], STAFF | {D: "READER"}, conditions={"calm": "context.load < 9.0"}))
+    tail = desk.says(B, changed(desk, giver=AgentId("planner-2")), **changes)
+    assert (tail.code, tail.agent, tail.delegation) == (code, B, b"")
+    told = desk.says(B, desk.given(), **changes)
+    assert (told.code, parse_told(told.delegation).agents) == (code, (A, B))
+    claimed = desk.says(B, changed(desk, giver=AgentId("planner-2")))
+    assert (claimed.code, parse_told(claimed.delegation).agents) == (Code.DELEGATION, ("planner-2", B))
 
 
 def test_the_limit_of_blocks_itself_is_taken():
