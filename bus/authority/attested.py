@@ -14,6 +14,10 @@ from bus.authority.register import Register
 from bus.wire.measurement import EvidenceKind
 from bus.wire.names import AgentId
 
+MAX_RESULTS: Final = 64
+"""Results of one agent: each of its processes has one, and whoever asks for more loses the oldest."""
+AHEAD_MS: Final = 60_000
+"""How far the clock of one replica may be ahead of another's: nonces that ended there are remembered for here."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS answered (nonce BLOB PRIMARY KEY, until INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS attested (
@@ -51,12 +55,12 @@ class Attestations:
     def take(self, nonce: bytes, until_ms: int, now_ms: int) -> bool:
         """Whether ``nonce``, which ends at ``until_ms``, was not answered before; it is from now on."""
         with self._database.write() as db:
-            db.execute("DELETE FROM answered WHERE until < ?", (now_ms,))
+            db.execute("DELETE FROM answered WHERE until < ?", (now_ms - AHEAD_MS,))
             done = db.execute("INSERT INTO answered VALUES (?, ?) ON CONFLICT DO NOTHING", (nonce, until_ms))
             return done.rowcount == 1
 
     def put(self, found: Attested) -> None:
-        """Keep ``found``; what its agent attested before goes where it has ended."""
+        """Keep ``found``; what its agent attested before goes where it has ended, or is one too many."""
         with self._database.write() as db:
             db.execute("DELETE FROM attested WHERE agent = ? AND until <= ?", (found.agent, found.since))
             db.execute(
@@ -65,6 +69,11 @@ class Attestations:
                     *(found.agent, found.serial, found.kind, found.measurement),
                     *(found.device, found.nonce, found.since, found.until),
                 ),
+            )
+            db.execute(
+                "DELETE FROM attested WHERE agent = ? AND rowid NOT IN "
+                "(SELECT rowid FROM attested WHERE agent = ? ORDER BY since DESC, rowid DESC LIMIT ?)",
+                (found.agent, found.agent, MAX_RESULTS),
             )
 
     def find(self, agent: AgentId) -> Attested | None:

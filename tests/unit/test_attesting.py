@@ -22,7 +22,7 @@ from bus.attestation.snp import SnpVerifier
 from bus.attestation.software import SoftwareVerifier
 from bus.attestation.tpm import TpmVerifier
 from bus.attester import software
-from bus.authority.attested import Attestations, Attested
+from bus.authority.attested import AHEAD_MS, MAX_RESULTS, Attestations, Attested
 from bus.authority.attesting import Attesting, Holder
 from bus.authority.database import Sqlite
 from bus.authority.register import Register
@@ -113,7 +113,9 @@ def test_a_nonce_is_taken_once_by_all_replicas_and_forgotten_when_it_ended(tmp_p
     assert one.take(b"n" * 32, NOON + 10, NOON)
     assert not two.take(b"n" * 32, NOON + 10, NOON)
     assert two.take(b"m" * 32, NOON + 10, NOON)
-    assert one.take(b"n" * 32, NOON + 99, NOON + 11), "its row is gone: that it ended is checked before"
+    assert not one.take(b"n" * 32, NOON + 10, NOON + 11 + AHEAD_MS // 2)
+    assert not two.take(b"n" * 32, NOON + 10, NOON), "the clock of the other replica is ahead"
+    assert one.take(b"n" * 32, NOON + 99, NOON + 11 + AHEAD_MS), "its row is gone: that it ended is checked before"
 
 
 # Evidence.
@@ -208,6 +210,16 @@ def test_what_an_agent_attested_last_is_kept(attesting):
     assert attesting.kept.last() == {ME: replace(kept, nonce=attesting.kept.find(ME).nonce, since=NOON + LIFE,
                                                 until=NOON + 2 * LIFE)}  # fmt: skip
     assert attesting.kept.find(OTHER) is None
+
+
+def test_results_of_one_agent_are_bounded_and_the_oldest_goes(attesting):
+    first = attest(attesting)
+    tokens = [attest(attesting, NOON + number) for number in range(1, MAX_RESULTS)]
+    assert refusal(attesting, first, HOLDER, ACCEPTED, NOON) == ""
+    tokens.append(attest(attesting, NOON + MAX_RESULTS))
+    assert len(attesting.kept.of(ME)) == MAX_RESULTS
+    assert "did not attest so" in refusal(attesting, first, HOLDER, ACCEPTED, NOON)
+    assert {refusal(attesting, each, HOLDER, ACCEPTED, NOON + MAX_RESULTS) for each in tokens} == {""}
 
 
 # Roots, and who gets in without a token.
