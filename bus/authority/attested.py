@@ -71,8 +71,8 @@ class Attestations:
                 ),
             )
             db.execute(
-                "DELETE FROM attested WHERE agent = ? AND rowid NOT IN "
-                "(SELECT rowid FROM attested WHERE agent = ? ORDER BY since DESC, rowid DESC LIMIT ?)",
+                "DELETE FROM attested WHERE agent = ? AND nonce NOT IN "
+                "(SELECT nonce FROM attested WHERE agent = ? ORDER BY since DESC, until DESC LIMIT ?)",
                 (found.agent, found.agent, MAX_RESULTS),
             )
 
