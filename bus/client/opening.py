@@ -7,8 +7,8 @@ decision and append, (4) sequence per enforcer instance only rises, (5) the read
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from bus.client.delivery import Delivery
 from bus.codes import Code
@@ -71,8 +71,11 @@ def open_bundle(
     highest: Callable[[bytes], int],
     reading: Callable[[int], tuple[ReadingKey, ...] | None],
     profiles: Profiles,
+    only: Collection[int] | None = None,
 ) -> Opened:
-    """Raises Unverified, WireError, Erased or Refused(tier-unavailable) when the whole bundle is refused.
+    """All records of a bundle that are mine, or ``only`` those in these places; all of it is verified.
+
+    Raises Unverified, WireError, Erased or Refused(tier-unavailable) when the whole bundle is refused.
 
     ``tier`` is the policy's floor for the domain; ``highest`` the highest sequence seen of an instance (-1: none).
     """
@@ -92,9 +95,13 @@ def open_bundle(
     keys = () if head.tier is Tier.PLAINTEXT else reading(head.epoch)
     if keys is None:
         raise Erased(f"epoch {head.epoch} of {domain}: no reading key any more", epoch=head.epoch, domain=domain)
+    places: Sequence[int] = range(head.count)
+    if only is not None:
+        places = sorted(only)
+        bundle = replace(bundle, entries=tuple(bundle.entries[place] for place in places))
     plaintexts = module.open(bundle, keys, trust.deployment, topic, partition)
     deliveries, refusals = [], []
-    for index, plaintext in enumerate(plaintexts):
+    for index, plaintext in zip(places, plaintexts, strict=True):
         if plaintext is not None:
             try:
                 deliveries.append(

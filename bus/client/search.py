@@ -155,6 +155,7 @@ class Search:
                 highest=lambda instance: self._highest.get((partition, instance), -1),
                 reading=lambda epoch: self._keys.reading(self._domain.name, epoch),
                 profiles=self._profiles,
+                only=there,
             )
         except RetryLater:
             raise
@@ -162,7 +163,6 @@ class Search:
             self._on_refused(refusal)
             return []
         self._highest[partition, opened.instance] = opened.sequence
-        for index, why in opened.refusals:
-            if index in there:
-                self._on_refused(why)
-        return [delivery for index, delivery in opened.deliveries if index in there]
+        for _, why in opened.refusals:
+            self._on_refused(why)
+        return [delivery for _, delivery in opened.deliveries]

@@ -6,6 +6,7 @@ From a sealed record to what a reader opens, what the hop says, what the agent i
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -85,7 +86,7 @@ class Site:
             found.extend(hopblock.split_hops(body, block.count))
         return found
 
-    def read(self, made: Derivation, name: str = "READER") -> list[Delivery]:
+    def read(self, made: Derivation, name: str = "READER", only: Collection[int] | None = None) -> list[Delivery]:
         """What the holders of a role's or an agent's reading key get."""
         found: list[Delivery] = []
         for value in made.bundles:
@@ -101,6 +102,7 @@ class Site:
                 highest=lambda _: -1,
                 reading=lambda epoch: (self.world.reading(name, MEMORY, epoch),),
                 profiles=Profiles(),
+                only=only,
             )
             assert not opened.refusals
             found.extend(delivery for _, delivery in opened.deliveries)

@@ -22,6 +22,7 @@ from bus.errors import AccessRefused, Refused, RetryLater, Unavailable
 from bus.files import write_secret
 from bus.kafka.config import Connection
 from bus.kafka.identity import Identity
+from bus.tiers import retrieval
 from bus.wire import derived
 from bus.wire.names import RoleName
 from tests.unit.build import MEMORY, READER, World, domain_policy, make_policy
@@ -206,6 +207,22 @@ def test_a_record_is_found_where_it_has_every_token():
     assert places(bundle, {epoch: (one,)}) == {0, 1, 3}
     assert places(bundle, {epoch: (frozenset({token(site, "a", 2)}),)}) == frozenset()
     assert places(bundle, {epoch + 1: (one,)}) == frozenset()
+
+
+def test_nothing_is_opened_but_what_has_the_tokens(monkeypatch):
+    site = Site(consume=ONE_ROLE, blind_index=("a",))
+    _, made = site.run(*map(site.sealed, [{"a": 1}, {"a": 2}, {"a": 1}, {"a": 2}]))
+    opened, really = [], retrieval.open_with
+
+    def counted(aead, nonce, body, aad):
+        opened.append(body)
+        return really(aead, nonce, body, aad)
+
+    monkeypatch.setattr(retrieval, "open_with", counted)
+    bundle = derived.parse(made.bundles[0])
+    there = places(bundle, {bundle.head.epoch: (frozenset({token(site, "a", 2)}),)})
+    assert [each.value() for each in site.read(made, only=there)] == [{"a": 2}, {"a": 2}]
+    assert opened == [bundle.entries[1].body, bundle.entries[3].body]
 
 
 def test_two_epochs_share_no_token():
