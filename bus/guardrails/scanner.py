@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 import re2
 
 from bus.errors import PolicyError
-from bus.guardrails.types import CONTEXT, DETECTORS, TYPES
+from bus.guardrails.types import CONTEXT, DETECTORS, TYPES, Detector
 
 HALVES: Final = re.compile("[\ud800-\udfff]")
 """Half characters: what is no UTF-8 in bytes, and escapes in JSON that stand alone."""
@@ -94,7 +95,7 @@ class PatternScanner:
         for index in sorted(self._set.Match(text) or ()):
             detector = self._detectors[index]
             for match in self._patterns[index].finditer(text):
-                for start, end in _parts(text, *match.span(detector.group), groups=detector.groups):
+                for start, end in _parts(text, *match.span(detector.group), detector=detector):
                     place = bisect.bisect_left(found, (start, end, ""))
                     if (place and found[place - 1].end > start) or (place < len(found) and found[place].start < end):
                         continue
@@ -118,15 +119,17 @@ def whole(text: str) -> str:
     return text if text.isascii() else HALVES.sub("\ufffd", text)
 
 
-def _parts(text: str, start: int, end: int, *, groups: bool) -> Iterator[tuple[int, int]]:
-    """A match, then with ``groups`` the longest runs of its groups: a date behind a card belongs to the match alone."""
+def _parts(text: str, start: int, end: int, *, detector: Detector) -> Iterator[tuple[int, int]]:
+    """A match, then where groups count the longest runs of its: a date behind a card belongs to the match alone."""
     yield start, end
-    if not groups:
+    if not detector.groups:
         return
     places = [(start + each.start(), start + each.end()) for each in _GROUP.finditer(text[start:end])]
+    upto = [0, *itertools.accumulate(last - first for first, last in places)]
     for size in range(len(places) - 1, 0, -1):
         for first in range(len(places) - size + 1):
-            yield places[first][0], places[first + size - 1][1]
+            if upto[first + size] - upto[first] >= detector.least:
+                yield places[first][0], places[first + size - 1][1]
 
 
 @functools.lru_cache(64)

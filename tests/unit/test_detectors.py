@@ -10,6 +10,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -456,3 +457,20 @@ def test_twice_as_much_to_find_takes_twice_as_many_steps():
     once, twice = steps(lambda: ALL.scan(text * 200)), steps(lambda: ALL.scan(text * 400))
     assert once > 400
     assert twice < 2.5 * once
+
+
+def test_only_parts_that_are_long_enough_to_be_a_card_are_asked():
+    """A match of single digits has 171 parts, and a payload may hold nothing else: each one that is asked costs."""
+    scanner = PatternScanner(frozenset({"CREDIT_CARD"}))
+    (detector,) = scanner._detectors
+    asked: list[str] = []
+
+    def accepts(found: str, before: str) -> bool:
+        asked.append(found.replace(" ", ""))
+        return detector.accepts(found, before)
+
+    scanner._detectors = [replace(detector, accepts=accepts)]
+    digits = "1345646446542311242"  # no run of 12 or more checks
+    assert scanner.scan(" ".join(digits)) == []
+    assert sorted(map(len, asked)) == sorted(size for size in range(12, 20) for _ in range(20 - size))
+    assert scanner.scan(" ".join("5105105105105100" + "777")) != [], "a card among them is found all the same"
