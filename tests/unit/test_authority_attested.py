@@ -269,30 +269,6 @@ def test_a_revoked_agent_is_not_asked(site):
             call()
 
 
-class Slow:
-    """A lock whose holder, who has just asked a slow key provider, lets go when something else has happened."""
-
-    def __init__(self, then) -> None:
-        self.then = then
-
-    def __enter__(self) -> None:
-        self.then()
-
-    def __exit__(self, *_) -> None:
-        pass
-
-
-def test_an_agent_that_is_revoked_while_its_request_waits_gets_no_keys(site, monkeypatch):
-    client = attesting(site)
-    token, pem = attest(site), certificate(site)
-    assert site.service.lease(pem, {}, token).attested
-    monkeypatch.setattr(site.service, "_lock", Slow(lambda: site.register.revoke(WRITER, "it left")))
-    with pytest.raises(Refused, match="revoked: it left"):
-        site.service.lease(pem, {}, token)
-    with pytest.raises(Refused, match="revoked: it left"):
-        client.lease()
-
-
 # Hardware, with the clock of its certificates; enrolment by it is over gRPC, as it shows no certificate.
 ROOT, CHIP = made.Authority("maker"), made.Chip()
 MADE_AT = int(made.NOW.timestamp() * 1000)
