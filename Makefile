@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/bus demo
 
-# Two files at a time: most of them wait for brokers.
+# Three files at a time on two cores: most of them wait for brokers.
 test: setup check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # docker-compose.yml on a Docker daemon of its own where none answers; skipped with its reason where Docker cannot be had.
 test-compose: setup
