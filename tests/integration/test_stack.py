@@ -118,7 +118,6 @@ def test_a_killed_broker_comes_back_on_its_port_from_stale_files(home, up):
     ("name", "breaks", "mend"),
     [
         ("tls", lambda home: swap(home / ".sealbus/pki/ca.pem"), "CA"),
-        ("clock", None, "clock"),
         ("acls", None, "policy apply"),
         ("keys", lambda home: away(home / ".sealbus/keys/roots"), "mount it again"),
         ("snapshot", lambda home: away(home / ".sealbus/policy/snapshot"), "policy apply"),
@@ -129,8 +128,6 @@ def test_doctor_names_what_is_broken_with_one_line_that_mends_it(home, up, name,
     more, undo = {}, (lambda: None)
     if breaks is not None:
         undo = breaks(home)
-    elif name == "clock":
-        more = {"BUS_MAX_CLOCK_SKEW_MS": "0"}
     else:
         folder = home / "other"
         folder.mkdir()

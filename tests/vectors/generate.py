@@ -184,7 +184,6 @@ PROFILE = envelope.Profile(
     notify=True,
     schema=bytes.fromhex("0102030405060708"),
     metadata={"locale": "de-AT", "priority": "high", "Überschrift": "Befund"},
-    on_behalf_of=fixed("user token", 32),
     delegation=DELEGATION["passed_on"]["value"],
 )
 MESSAGE = envelope.Message(

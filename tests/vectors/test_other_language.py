@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import subprocess
 import tempfile
 from collections import Counter
@@ -51,8 +52,11 @@ def compiler() -> Path:
 
 
 def java(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    # What options the brokers of tests are given, Java would tell on stderr.
+    environ = {name: value for name, value in os.environ.items() if name != "JDK_JAVA_OPTIONS"}
     return subprocess.run(
         [find_java(), *arguments],
+        env=environ,
         capture_output=True,
         text=True,
         encoding="utf-8",
