@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-compose test-custody test-attestation test-kerberos test-postgres check setup native lock clean bench chaos fuzz hostile rotation
+.PHONY: demo test test-long test-compose test-custody test-attestation test-kerberos test-postgres check setup native lock clean bench chaos fuzz hostile rotation
 
 demo: setup
 	$(BIN)/bus demo
@@ -12,6 +12,10 @@ demo: setup
 # Three files at a time on two cores: most of them wait for brokers.
 test: setup check
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# What takes a minute or more each: longer forms of what `make test` tries, some 12 minutes.
+test-long: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --long -m long
 
 # docker-compose.yml on a Docker daemon of its own where none answers; skipped with its reason where Docker cannot be had.
 test-compose: setup
@@ -45,7 +49,7 @@ test-postgres: setup
 	@{ command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 \
 	  || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
-	$(BIN)/python -m pytest tests/replicas
+	$(BIN)/python -m pytest --long tests/replicas
 
 check: setup
 	$(BIN)/ruff check .

@@ -117,14 +117,22 @@ def test_records_of_such_a_domain_are_kept_and_opened_and_no_others(own_stack, t
 
 
 @pytest.mark.timeout(600)
-def test_restarts_keep_every_record_once_and_what_is_gone_is_named(own_stack, tmp_path):
+@pytest.mark.parametrize(
+    "stops",
+    [
+        [("signed", 1)],
+        pytest.param([("appended", 1), ("signed", 1), ("opened", 2), ("signed", 2)], marks=pytest.mark.long),
+    ],
+    ids=["once", "at every point"],
+)
+def test_restarts_keep_every_record_once_and_what_is_gone_is_named(own_stack, tmp_path, stops):
     stack = own_stack(policies=policies(tmp_path / "law"), services=False)
     stack.start_service("issuer")
     stack.start_service("bus-enforcer-1")
     raw = RawClient(stack)
     sealer = raw.sealer("retriever-1", KEPT)
     values = []
-    for point, count in [("appended", 1), ("signed", 1), ("opened", 2), ("signed", 2)]:
+    for point, count in stops:
         process = child(stack, "audit", point, str(count))
         values += write_until_end(process, raw, sealer)
         assert process.returncode == -signal.SIGKILL, point

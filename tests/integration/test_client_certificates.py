@@ -143,6 +143,7 @@ def test_a_missing_and_an_ended_certificate_are_told_without_asking_the_broker(s
     assert connect(stack.settings, "executor-1").certificate is not None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_with_an_authority_agents_show_what_they_enrolled_for(own_stack):
     stack = own_stack(mode=Mode.PRODUCTION, issuing=Issuing.AUTHORITY, sasl_mechanism=Mechanism.OAUTHBEARER)

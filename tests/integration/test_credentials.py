@@ -181,6 +181,7 @@ def test_an_agent_without_a_token_or_with_one_that_has_ended_is_told_so_at_once(
     assert connect(settings, WRITER).identity.path == stack.layout.token(WRITER)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_tokens_are_replaced_under_load_and_nothing_fails_or_is_missed(own_stack, tmp_path):
     stack = own_stack(policies=short_policies(tmp_path / "short"), **SHORT)
@@ -191,6 +192,7 @@ def test_tokens_are_replaced_under_load_and_nothing_fails_or_is_missed(own_stack
     assert told.kept > 0  # by authenticating again, not by connecting again
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_passwords_are_replaced_under_load_and_the_one_before_opens_nothing(own_stack, tmp_path):
     stack = own_stack(policies=short_policies(tmp_path / "short"), **SCRAM)

@@ -96,6 +96,7 @@ def test_every_topic_is_kept_three_times_and_written_to_two(stack):
     assert {name: told["min.insync.replicas"].value for name, told in configs.items()} == dict.fromkeys(configs, "2")
 
 
+@pytest.mark.long
 def test_a_broker_killed_under_load_stops_nothing_and_loses_and_doubles_nothing(stack):
     victim = leader(stack, f"{DOMAIN}.in")
     with Bus("retriever-1", settings=stack.settings) as me, Load(me) as load:

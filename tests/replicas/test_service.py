@@ -78,6 +78,7 @@ def pair(request, tmp_path) -> Iterator[Pair]:
         stack.down(lambda _: None, purge=True)
 
 
+@pytest.mark.long
 def test_agents_go_on_while_either_replica_is_killed(pair):
     sent, stop, waited = [], threading.Event(), []
 
