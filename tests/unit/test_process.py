@@ -186,7 +186,7 @@ def test_output_and_errors_go_to_the_log_whose_end_can_be_read(daemon):
     assert daemon.tail() == ""
     code = "import sys; [print(n) for n in range(30)]; sys.stdout.flush(); sys.stderr.write('the end \\udcff\\n')"
     pid = daemon.start([sys.executable, "-c", code])
-    os.waitpid(pid, 0)
+    ended(pid)
     assert daemon.tail(2).splitlines()[0] == "29"
     assert daemon.tail(1).startswith("the end")
     assert len(daemon.tail().splitlines()) == 12
