@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/bus demo
 
-# Three files at a time on two cores: most of them wait for brokers. In their order: those with brokers come first.
+# Three files at a time on two cores: most of them wait for brokers.
 test: setup check
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What takes a minute or more each: longer forms of what `make test` tries, some 12 minutes.
 test-long: setup
