@@ -33,7 +33,7 @@ from bus.settings import Mode, Settings
 from bus.wire.names import ISSUE
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import Turn, follow, stop_on_signal
+from consumers.issuer.app import Turn, issue, stop_on_signal
 
 log = logging.getLogger("bus.authority")
 STORED_S: Final = 10.0
@@ -97,7 +97,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
         vitals,
         Endpoint(name, settings.http, layout.run, vitals, registry),
     ):
-        follow(
+        issue(
             settings,
             trust,
             vitals,

@@ -18,6 +18,7 @@ from bus.authority.tokenfiles import TokenIssuer
 from bus.authority.trust import LiveSnapshot, TrustFile, read_trust
 from bus.errors import BusError, StackError
 from bus.files import Layout, make_folder
+from bus.policy.model import Policy
 from bus.settings import Issuing, Mechanism, Settings
 from consumers.endpoint import Endpoint, Vitals
 
@@ -38,10 +39,46 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     vitals = Vitals(layout.run / "issuer.ready")
     registry = CollectorRegistry()
     with alone, vitals, Endpoint("issuer", settings.http, layout.run, vitals, registry):
-        follow(settings, trust, vitals, registry, stop, lambda held: issuer.step(held.policy, now_ms()))
+        issue(settings, trust, vitals, registry, stop, lambda held: issuer.step(held.policy, now_ms()))
 
 
 def follow(
+    settings: Settings,
+    trust: TrustFile,
+    vitals: Vitals,
+    stop: threading.Event,
+    step: Callable[[LiveSnapshot], int],
+    serving: Callable[[bool], None] = lambda _: None,
+    due: Callable[[float], None] = lambda _: None,
+    log: logging.Logger = log,
+) -> None:
+    """Until ``stop``: whenever something is due, ``step`` by the applied policy.
+
+    ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well, ``due`` the
+    seconds that are left.
+    """
+    layout = Layout(settings.state)
+    held: LiveSnapshot | None = None
+    while not stop.is_set():
+        vitals.beat()
+        at = now_ms() + 1000
+        try:
+            held = read_applied(layout, trust, held) or held
+            if held is not None:
+                held.check_validity(now_ms(), settings.max_clock_skew_ms)
+                at = step(held)
+                vitals.ready()
+                serving(True)
+        except BusError as error:
+            log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
+            vitals.waiting(str(error))
+            serving(False)
+        left = (at - now_ms()) / 1000
+        due(max(left, 0))
+        stop.wait(max(0.02, min(MAX_WAIT_S, left)))
+
+
+def issue(
     settings: Settings,
     trust: TrustFile,
     vitals: Vitals,
@@ -51,43 +88,35 @@ def follow(
     serving: Callable[[bool], None] = lambda _: None,
     mine: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Until ``stop``: whenever something is due, ``step`` by the applied policy, then what agents show the broker.
-
-    ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well; tokens and
-    certificates are written from when ``mine`` says yes.
-    """
-    layout = Layout(settings.state)
+    """``follow``, and after each ``step`` what agents show the broker: tokens and certificates, from when ``mine`` says
+    yes."""
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
-    tokens: TokenIssuer | None = None
-    certificates: CertificateIssuer | None = None
-    tokens_for_all = settings.sasl_mechanism is Mechanism.OAUTHBEARER
-    held: LiveSnapshot | None = None
-    while not stop.is_set():
-        vitals.beat()
-        at = now_ms() + 1000
-        try:
-            held = read_applied(layout, trust, held) or held
-            if held is not None:
-                held.check_validity(now_ms(), settings.max_clock_skew_ms)
-                policy = held.policy
-                at = step(held)
-                if tokens is None and mine():
-                    tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
-                    certificates = _certificates(settings, layout)
-                if tokens is not None:
-                    agents = policy.agents if tokens_for_all else ()
-                    at = min(at, tokens.step(agents, policy.rotation_interval_ms, now_ms()))
-                if certificates is not None:
-                    at = min(at, certificates.step(policy.agents, now_ms()))
-                vitals.ready()
-                serving(True)
-        except BusError as error:
-            log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message; a trace adds nothing
-            vitals.waiting(str(error))
-            serving(False)
-        left = (at - now_ms()) / 1000
-        due.set(max(left, 0))
-        stop.wait(max(0.02, min(MAX_WAIT_S, left)))
+    shown = _Shown(settings, mine)
+    follow(settings, trust, vitals, stop, lambda held: shown.step(held.policy, step(held)), serving, due.set)
+
+
+class _Shown:
+    """Writes what agents show the broker, once ``mine`` says that this process does."""
+
+    def __init__(self, settings: Settings, mine: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._mine = mine
+        self._tokens: TokenIssuer | None = None
+        self._certificates: CertificateIssuer | None = None
+
+    def step(self, policy: Policy, at: int) -> int:
+        """Write what is due; returns when (ms since 1970) something is due next, ``at`` the latest."""
+        settings = self._settings
+        if self._tokens is None and self._mine():
+            layout = Layout(settings.state)
+            self._tokens = TokenIssuer(layout, settings.deployment_id, settings.owners, now_ms())
+            self._certificates = _certificates(settings, layout)
+        if self._tokens is not None:
+            agents = policy.agents if settings.sasl_mechanism is Mechanism.OAUTHBEARER else ()
+            at = min(at, self._tokens.step(agents, policy.rotation_interval_ms, now_ms()))
+        if self._certificates is not None:
+            at = min(at, self._certificates.step(policy.agents, now_ms()))
+        return at
 
 
 def _certificates(settings: Settings, layout: Layout) -> CertificateIssuer | None:

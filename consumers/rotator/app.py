@@ -16,16 +16,16 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bus.admin.desired import ROTATOR
 from bus.admin.users import set_passwords
-from bus.authority.local import now_ms, read_applied
+from bus.authority.local import now_ms
 from bus.authority.tokenfiles import RENEWALS
-from bus.authority.trust import LiveSnapshot, read_trust
-from bus.errors import BusError, Unavailable
+from bus.authority.trust import read_trust
+from bus.errors import Unavailable
 from bus.files import Layout
 from bus.kafka.config import Connection, connect
 from bus.policy.model import Policy
 from bus.settings import Settings
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import MAX_WAIT_S, only_one, stop_on_signal
+from consumers.issuer.app import follow, only_one, stop_on_signal
 
 log = logging.getLogger("bus.rotator")
 
@@ -72,18 +72,5 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     counted = Counter("sealbus_passwords_replaced", "Passwords of agents that were replaced.", registry=registry)
     rotator = Rotator(connect(settings, ROTATOR), settings, counted)
     vitals = Vitals(layout.run / "rotator.ready")
-    held: LiveSnapshot | None = None
     with only_one(layout, "rotator"), vitals, Endpoint("rotator", settings.http, layout.run, vitals, registry):
-        while not stop.is_set():
-            vitals.beat()
-            at = now_ms() + 1000
-            try:
-                held = read_applied(layout, trust, held) or held
-                if held is not None:
-                    held.check_validity(now_ms(), settings.max_clock_skew_ms)
-                    at = rotator.step(held.policy, now_ms())
-                    vitals.ready()
-            except BusError as error:
-                log.error("%s: %s", error.code, error)  # noqa: TRY400  # the reason is the message
-                vitals.waiting(str(error))
-            stop.wait(max(0.02, min(MAX_WAIT_S, (at - now_ms()) / 1000)))
+        follow(settings, trust, vitals, stop, lambda held: rotator.step(held.policy, now_ms()), log=log)
