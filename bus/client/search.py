@@ -19,7 +19,7 @@ from bus.codes import Code
 from bus.crypto import blind
 from bus.crypto.blind import Value
 from bus.crypto.keys import index_key
-from bus.crypto.signing import Trust
+from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater
 from bus.kafka.config import Connection
 from bus.policy.model import DomainPolicy
@@ -89,8 +89,7 @@ class Search:
         self._agent = agent
         self._domain = domain
         self._topic = domain_topics(domain.name).outbound
-        self._trust_source = trust
-        self._trust = trust()
+        self._trust = KnownTrust(trust)
         self._on_refused = on_refused
         self._profiles = Profiles()
         self._highest: dict[tuple[int, bytes], int] = {}
@@ -140,9 +139,6 @@ class Search:
             bundle = derived.parse(value)
             if not (there := places(bundle, tokens)):
                 return []
-            head = bundle.head
-            if not self._trust.knows(head.enforcer_key_id, self._domain.name):
-                self._trust = self._trust_source()
             opened = open_bundle(
                 value,
                 domain=self._domain.name,
@@ -150,7 +146,7 @@ class Search:
                 partition=partition,
                 offset=message.offset() or 0,
                 append_time=message.timestamp()[1],
-                trust=self._trust,
+                trust=self._trust.of(bundle.head.enforcer_key_id, self._domain.name),
                 tier=self._domain.tier,
                 highest=lambda instance: self._highest.get((partition, instance), -1),
                 reading=lambda epoch: self._keys.reading(self._domain.name, epoch),

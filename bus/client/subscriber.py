@@ -22,7 +22,7 @@ from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.opening import Profiles, open_bundle
 from bus.codes import Code
-from bus.crypto.signing import Trust
+from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater, Unavailable
 from bus.kafka.config import ACL_ERRORS, Connection
 from bus.wire.names import AgentId, DomainName, Tier, domain_topics
@@ -88,8 +88,7 @@ class Subscriber:
         self._keys = keys
         self._domain = domain
         self._topic = domain_topics(domain).outbound
-        self._trust_source = trust
-        self._trust = trust()
+        self._trust = KnownTrust(trust)
         self._tier = tier
         self._on_refused = on_refused
         self._given = given
@@ -191,10 +190,10 @@ class Subscriber:
                 if message is not None:
                     self._take(message)
                 self._connection.check()
-                self._word = self._connection.follow(self._consumer, self._word)
-                if self._connection.newer(self._stamp):
-                    self._reconnect()
                 if time.monotonic() - last_commit > COMMIT_S:
+                    self._word = self._connection.follow(self._consumer, self._word)
+                    if self._connection.newer(self._stamp):
+                        self._reconnect()
                     self._commit()
                     last_commit = time.monotonic()
         except BusError as error:
@@ -269,9 +268,7 @@ class Subscriber:
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when the bundle's enforcer is not in it."""
-        if len(value) > 69 and not self._trust.knows(value[53:69], self._domain):
-            self._trust = self._trust_source()
-        return self._trust
+        return self._trust.of(value[53:69], self._domain) if len(value) > 69 else self._trust.held
 
     def _refuse(self, refusal: BusError, partition: int, offset: int, index: int = 0) -> None:
         log.warning("%s/%d at %d.%d refused: %s: %s", self._topic, partition, offset, index, refusal.code, refusal)

@@ -6,7 +6,7 @@ Verification returns the verified value or raises. What is signed is said in ``b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, Self, TypeVar
 
 from cryptography.exceptions import InvalidSignature
@@ -153,6 +153,25 @@ def verify_bundle(
     prefix = preimage.derived_signature(trust.deployment, topic, partition)
     verify(key, bundle.signature, bundle_message(prefix, bundle.head_bytes, bundle.key_table, leaves), "bundle")
     return leaves
+
+
+class KnownTrust:
+    """The trust of a deployment as it was ``read`` last: read again where it has no certificate of an enforcer."""
+
+    def __init__(self, read: Callable[[], Trust]) -> None:
+        self._read = read
+        self._held = read()
+
+    @property
+    def held(self) -> Trust:
+        """As it was read last."""
+        return self._held
+
+    def of(self, key_id: bytes, domain: str) -> Trust:
+        """With the certificate of this enforcer key for ``domain``, where there is one by now."""
+        if not self._held.knows(key_id, domain):
+            self._held = self._read()
+        return self._held
 
 
 def window_message(deployment: bytes, topic: str, partition: int, signed: bytes) -> bytes:

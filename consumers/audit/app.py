@@ -21,7 +21,7 @@ from bus.admin.desired import AUDITOR
 from bus.authority.local import load_signer, open_roots
 from bus.authority.trust import read_trust
 from bus.codes import Code
-from bus.crypto.signing import Trust
+from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
 from bus.kafka.config import ACL_ERRORS, connect
@@ -66,13 +66,13 @@ class Auditor:
         self._connection = connect(settings, AUDITOR)
         self._ledger = Ledger(self._layout.ledger, settings.deployment_id)
         self._signer = load_signer(self._layout.signer("ledger"))
-        self._trust_file = read_trust(self._layout.trust)
-        self._trust = self._trust_file.trust()
-        self._roots = open_roots(settings, self._layout, self._trust_file)
+        trust = read_trust(self._layout.trust)
+        self._trust = KnownTrust(lambda: read_trust(self._layout.trust).trust())
+        self._roots = open_roots(settings, self._layout, trust)
         self._days: dict[int, DayKeys] = {}
         self._positions: dict[int, int] = {}
         self._ends = Ends()
-        self._laws = Laws(self._policies, self._trust_file)
+        self._laws = Laws(self._policies, trust)
         self._wanting = Wanting(self._laws)
         self._wanted: list[Wanted] = []
         self._recorder = Recorder(self._day, compiled=settings.compiled, look=self._look)
@@ -199,11 +199,8 @@ class Auditor:
         try:
             block = hopblock.parse(value)
         except BusError:
-            return self._trust
-        if not self._trust.knows(block.enforcer_key_id, domain_of(block.topic)):
-            self._trust_file = read_trust(self._layout.trust)
-            self._trust = self._trust_file.trust()
-        return self._trust
+            return self._trust.held
+        return self._trust.of(block.enforcer_key_id, domain_of(block.topic))
 
     def _day(self, day: int) -> DayKeys:
         found = self._days.get(day)
