@@ -21,7 +21,7 @@ from bus.files import CLIENT, Stamp, read_secret, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
-class ClientCertificate:
+class CertificateFile:
     """A private key and its certificate in ``path``: one PEM file, or the ``identity`` that an agent enrolled as."""
 
     principal: str

@@ -18,7 +18,7 @@ from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, BusError, Expired, Refused, Unavailable
 from bus.files import ENROLLED, NO_STAMP, Layout, Stamp
-from bus.kafka.certificate import ClientCertificate
+from bus.kafka.certificate import CertificateFile
 from bus.kafka.identity import Client, Identity, PasswordFile, TokenFile, read_identity
 from bus.kafka.kerberos import Keytab
 from bus.settings import Issuing, Mechanism, Settings
@@ -60,7 +60,7 @@ class Connection:
     ca: Path
     identity: Identity | PasswordFile | TokenFile | Keytab
     failure: BusError | None = None
-    certificate: ClientCertificate | None = None
+    certificate: CertificateFile | None = None
     _shown: Stamp = NO_STAMP
     _waiting: str = ""
 
@@ -113,13 +113,9 @@ class Connection:
 
     def ticket_error(self, why: str) -> AccessRefused:
         """No ticket that lets this identity in; ``why`` is libkrb5's own word."""
-        return AccessRefused(
+        return self._unknown(
             f"{self.identity.principal}: no Kerberos ticket that the broker takes: {why}",
-            principal=self.identity.principal,
-            operation="authenticate",
-            resource=self.bootstrap,
-            code=Code.CREDENTIAL,
-            hint="is the keytab the one of now, and is the principal in the realm and not locked?",
+            "is the keytab the one of now, and is the principal in the realm and not locked?",
         )
 
     def stamp(self) -> Stamp:
@@ -168,24 +164,27 @@ class Connection:
     def certificate_error(self) -> AccessRefused:
         """The broker refuses this identity's client certificate, or that there is none."""
         shown = "has none" if self.certificate is None else "showed one that ended or is of another CA"
-        return AccessRefused(
+        return self._unknown(
             f"the broker asks for a client certificate, and {self.identity.principal} {shown}",
-            principal=self.identity.principal,
-            operation="authenticate",
-            resource=self.bootstrap,
-            code=Code.CREDENTIAL,
-            hint='is mode = "production" set on both sides? services: `bus stack up`, then `bus stack restart`',
+            'is mode = "production" set on both sides? services: `bus stack up`, then `bus stack restart`',
         )
 
     def credential_error(self) -> AccessRefused:
         """The broker refuses this identity."""
-        return AccessRefused(
+        return self._unknown(
             f"the broker refused the credential of {self.identity.principal}",
+            "the credential was replaced or the user is gone: `bus doctor`, `bus policy apply`",
+        )
+
+    def _unknown(self, message: str, hint: str) -> AccessRefused:
+        """The broker does not take it for whom it says."""
+        return AccessRefused(
+            message,
             principal=self.identity.principal,
             operation="authenticate",
             resource=self.bootstrap,
             code=Code.CREDENTIAL,
-            hint="the credential was replaced or the user is gone: `bus doctor`, `bus policy apply`",
+            hint=hint,
         )
 
     def check(self) -> None:
@@ -249,7 +248,7 @@ def connect(settings: Settings, principal: str) -> Connection:
     return Connection(settings.bootstrap, layout.ca, identity, certificate=shown_by(settings, principal))
 
 
-def shown_by(settings: Settings, principal: str) -> ClientCertificate | None:
+def shown_by(settings: Settings, principal: str) -> CertificateFile | None:
     """The client certificate of ``principal``, None in development. Raises Refused(credential) or Expired."""
     if not settings.client_certificates:
         return None
@@ -257,6 +256,6 @@ def shown_by(settings: Settings, principal: str) -> ClientCertificate | None:
     path = layout.certificate(principal)
     if settings.issuing is Issuing.AUTHORITY and path.parent == layout.agent(principal):
         path = path.with_name(ENROLLED)
-    certificate = ClientCertificate(principal, path)
+    certificate = CertificateFile(principal, path)
     certificate.settings()
     return certificate

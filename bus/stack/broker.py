@@ -26,7 +26,7 @@ from bus.admin.users import set_password
 from bus.crypto.keys import Secret
 from bus.errors import StackError
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
-from bus.kafka.certificate import ClientCertificate
+from bus.kafka.certificate import CertificateFile
 from bus.kafka.config import Connection
 from bus.kafka.identity import Identity, read_identity
 from bus.stack.jars import aot_file
@@ -103,7 +103,7 @@ class Broker:
         retention_minutes: int,
         session_ms: int,
         tokens: Tokens,
-        admin: ClientCertificate | None = None,
+        admin: CertificateFile | None = None,
         kerberos: Kerberos | None = None,
     ) -> Connection:
         """Format if needed, start what does not run and wait until the admin can speak; returns its connection.
@@ -236,7 +236,7 @@ def first_contact(
     bootstrap: str,
     first: Path,
     wait: Callable[[Connection], None],
-    shown: ClientCertificate | None = None,
+    shown: CertificateFile | None = None,
 ) -> Connection:
     """Replace the admin's password in ``first``, known from formatting, once; returns the admin's connection.
 

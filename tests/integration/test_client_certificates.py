@@ -13,7 +13,7 @@ from bus.authority.ca import AgentCa, make_ca
 from bus.authority.local import now_ms
 from bus.errors import AccessRefused, Expired, Refused
 from bus.files import read_secret, write_secret
-from bus.kafka.certificate import ClientCertificate
+from bus.kafka.certificate import CertificateFile
 from bus.kafka.config import connect
 from bus.settings import Issuing, Mechanism, Mode
 from tests.hostile.wire import Raw
@@ -44,7 +44,7 @@ def ca(stack):
 
 
 def shows(stack, path):
-    return dataclasses.replace(connect(stack.settings, WRITER), certificate=path and ClientCertificate(WRITER, path))
+    return dataclasses.replace(connect(stack.settings, WRITER), certificate=path and CertificateFile(WRITER, path))
 
 
 def write(path, key, certificate):

@@ -16,7 +16,7 @@ from bus.authority.local import now_ms
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, Expired, Refused, Unverified
 from bus.files import Layout, make_folder, write_file, write_secret
-from bus.kafka.certificate import ClientCertificate
+from bus.kafka.certificate import CertificateFile
 from bus.kafka.config import Connection, shown_by
 from bus.kafka.identity import Identity
 from bus.settings import Issuing, Mode, Settings
@@ -131,7 +131,7 @@ def test_in_development_nobody_shows_one_and_outside_everybody(layout):
         shown_by(settings(layout), AGENT)
     assert "issuer" in refused.value.hint
     CertificateIssuer(layout, DEPLOYMENT, {}, now_ms()).step([AGENT], now_ms())
-    assert shown_by(settings(layout), AGENT) == ClientCertificate(AGENT, layout.certificate(AGENT))
+    assert shown_by(settings(layout), AGENT) == CertificateFile(AGENT, layout.certificate(AGENT))
 
 
 def test_with_an_authority_agents_show_what_they_enrolled_as_and_services_their_own(layout):
@@ -156,12 +156,12 @@ def test_what_is_no_certificate_is_refused_by_name(layout, data):
         make_folder(layout.agent(AGENT))
         write_secret(layout.agent(AGENT) / name, data)
         with pytest.raises(Refused, match=f"{AGENT}: .*: not a client certificate"):
-            ClientCertificate(AGENT, layout.agent(AGENT) / name).settings()
+            CertificateFile(AGENT, layout.agent(AGENT) / name).settings()
 
 
 def test_one_that_others_may_read_and_one_that_has_ended_are_refused(layout):
     CertificateIssuer(layout, DEPLOYMENT, {}, now_ms()).step([AGENT], now_ms())
-    file = ClientCertificate(AGENT, layout.certificate(AGENT))
+    file = CertificateFile(AGENT, layout.certificate(AGENT))
     file.path.chmod(0o644)
     with pytest.raises(Refused, match="expected mode 0600"):
         file.settings()
