@@ -128,6 +128,12 @@ def certified_agent(pem: bytes, deployment: bytes) -> tuple[AgentId, str]:
     return AgentId(agent), f"{certificate.serial_number:x}"
 
 
+def life_of(certificate: x509.Certificate) -> tuple[int, int]:
+    """Begin and end of a certificate (ms since 1970)."""
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return int(begin.timestamp() * 1000), int(end.timestamp() * 1000)
+
+
 def certified_key(pem: bytes) -> bytes:
     """The key (SubjectPublicKeyInfo, DER) in a certificate that ``certified_agent`` read."""
     return _der(x509.load_pem_x509_certificate(pem).public_key())

@@ -16,7 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from bus.authority.ca import CERTIFICATE_MS, AgentCa, ClientCertificate, make_ca
+from bus.authority.ca import CERTIFICATE_MS, AgentCa, ClientCertificate, life_of, make_ca
 from bus.errors import Refused
 from bus.files import Layout, make_folder, read_secret, write_file, write_secret
 
@@ -99,6 +99,5 @@ def _due(path: Path, ca: AgentCa, now_ms: int) -> int:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.certificate_pem))
     except (OSError, ValueError, TypeError, InvalidSignature, Refused):
         return now_ms
-    times = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    begin, end = (each.timestamp() * 1000 for each in times)
+    begin, end = life_of(certificate)
     return int(end - (end - begin) / LEFT)

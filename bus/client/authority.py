@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bus.attester.base import Attester
 from bus.authority import rpc
-from bus.authority.ca import make_request, private_pem
+from bus.authority.ca import life_of, make_request, private_pem
 from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.client.evidence import answer
 from bus.codes import Code
@@ -48,9 +48,7 @@ class Identity:
 
     def life(self) -> tuple[int, int]:
         """Begin and end of the certificate (ms since 1970)."""
-        certificate = x509.load_pem_x509_certificate(self.certificate)
-        times = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        return int(times[0].timestamp() * 1000), int(times[1].timestamp() * 1000)
+        return life_of(x509.load_pem_x509_certificate(self.certificate))
 
 
 def enrol(folder: Path, address: str, ca: bytes, token: str) -> str:
