@@ -265,15 +265,17 @@ class Publisher:
         """After a fatal error the producer answers nothing any more: a new one gets every waiting record, in order."""
         log.warning("producer renewed: %d records are sent again", len(self._waiting()))
         self._fatal = False
-        self._producer = self._fresh()
-        for outgoing in self._waiting():
-            self._produce(outgoing)
+        self._take_over(self._fresh())
 
     def _replace(self) -> None:
         """A newer client certificate is there, and the next producer shows it. What is under way is answered first."""
         fresh = self._fresh()
         self._producer.flush(FLUSH_S)
-        self._producer = fresh
+        self._take_over(fresh)
+
+    def _take_over(self, producer: Producer) -> None:
+        """From now on ``producer`` sends, and first what waits, in order."""
+        self._producer = producer
         for outgoing in self._waiting():
             self._produce(outgoing)
 
