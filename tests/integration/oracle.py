@@ -13,11 +13,14 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from bus.stack.local import Stack
+
+T = TypeVar("T")
 
 
 def read_topic(stack: Stack, topic: str, *, committed: bool = True) -> list[tuple[int, int, bytes]]:
@@ -163,9 +166,10 @@ def metrics(stack: Stack, *services: str) -> dict[tuple, float]:
     return dict(found)
 
 
-def until(holds: Callable[[], object], timeout: float = 40) -> None:
-    """Ask again until it holds; fails after ``timeout`` s."""
+def until(holds: Callable[[], T], timeout: float = 40) -> T:
+    """Ask again until it holds, and what it says then; fails after ``timeout`` s."""
     deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline
+    while not (found := holds()):
+        assert time.monotonic() < deadline, holds
         time.sleep(0.02)
+    return found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import signal
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from bus.authority.local import read_applied
 from bus.authority.trust import read_trust
 from demo.observer import look
 from demo.raw import RawClient
+from tests.integration import oracle
 from tests.integration.conftest import POLICIES
 from tests.integration.oracle import bus_command, read_topic, verified, wait_for_hops
 from tests.integration.test_faults import child, write, write_until_end
@@ -42,12 +42,7 @@ def policies(folder: Path) -> Path:
     return folder
 
 
-def until(what: Callable[[], object], timeout: float = 60):
-    """The first true answer of ``what``."""
-    deadline = time.monotonic() + timeout
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-    return found
+until = functools.partial(oracle.until, timeout=60)
 
 
 def decision(value: bytes) -> str:

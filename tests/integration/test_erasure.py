@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +17,7 @@ from bus.authority.trust import read_trust
 from bus.errors import Refused, RetryLater
 from bus.files import Layout
 from demo.raw import RawClient
+from tests.integration import oracle
 from tests.integration.oracle import bus_command, hops, read_topic, verified, wait_for_hop
 from tests.integration.test_epochs import SHORT, short_policies
 
@@ -24,14 +25,7 @@ pytestmark = pytest.mark.broker
 
 DOMAIN = "agent_memory"
 ENFORCERS = ["bus-enforcer-1", "bus-enforcer-2"]
-
-
-def until(what, timeout: float = 60):
-    """The first true answer of ``what``."""
-    deadline = time.monotonic() + timeout
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-    return found
+until = functools.partial(oracle.until, timeout=60)
 
 
 def erase(stack, *arguments: str):
