@@ -2,7 +2,8 @@
 
 ``enforcer POINT COUNT`` and ``audit POINT COUNT`` run a service that kills itself (SIGKILL) when it comes to the named
 point for the COUNTth time. ``publisher AGENT DOMAIN EPOCHS FILE``
-publishes with the SDK until so many epochs have begun, and writes a line for every message: its id.
+publishes with the SDK until so many epochs have begun, waits until the broker has every message, and writes a line for
+each: its id.
 """
 
 import os
@@ -42,16 +43,19 @@ def publisher(agent, domain, epochs, file):
     def newest():
         return max((int(each.name) for each in keys.iterdir() if each.name.isdigit()), default=0)
 
-    with Bus(agent) as me, Path(file).open("w") as out:
+    made = []
+    with Bus(agent) as me:
         last = newest() + epochs
         number = 0
         pace = threading.Event()
         while newest() < last:
             for _ in range(10):
-                sent = me.publish(domain, {"n": number}, partition_key=str(number), confirm="queued")
-                out.write(f"{sent.id}\n")
+                made.append(me.publish(domain, {"n": number}, partition_key=str(number), confirm="queued"))
                 number += 1
             pace.wait(0.02)  # a rate of some 500 a second, so that every epoch has its share
+        for sent in made:
+            sent.wait_stored(30)
+    Path(file).write_text("".join(f"{sent.id}\n" for sent in made))
 
 
 def main():

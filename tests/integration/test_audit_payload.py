@@ -173,6 +173,7 @@ def test_restarts_keep_every_record_once_and_what_is_gone_is_named(own_stack, tm
     mesh.write_text(mesh.read_text().replace("      audit_payload: sealed\n", ""))
     stack.apply(stack.plan(stack.load_policy()))
     stack.start_service("audit")
+    wait_for_hops(stack, refused)
     ran = opened(stack, decision(refused[0]))
     assert ran.returncode == 1
     assert "the policy took away the right to read it" in ran.stderr
