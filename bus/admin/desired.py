@@ -161,6 +161,7 @@ def _auditor_acls(policy: Policy) -> Iterable[Acl]:
 
 def _authority_acls() -> Iterable[Acl]:
     yield from _topic(AUTHORITY, "WRITE", names.ISSUE)
+    yield from _topic(AUTHORITY, "READ", names.POLICY)
 
 
 def _topics(policy: Policy, replication: int) -> Iterable[Topic]:

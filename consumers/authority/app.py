@@ -1,10 +1,11 @@
-"""Shell of the authority: follows the applied policy, makes epochs, answers agents and records it on `bus.issue`.
+"""Shell of the authority: follows `bus.policy`, makes epochs, answers agents and records what it gave on `bus.issue`.
 
 Any number of replicas run on one state; of those in one state folder, one at a time writes broker tokens.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping
@@ -29,8 +30,10 @@ from bus.crypto.signing import Signer
 from bus.errors import RetryLater
 from bus.files import Layout
 from bus.kafka.config import Connection, connect
+from bus.kafka.feed import Feed
 from bus.settings import Mode, Settings
-from bus.wire.names import ISSUE
+from bus.wire.names import ISSUE, POLICY
+from consumers.authority.published import Published
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
 from consumers.issuer.app import Turn, issue, stop_on_signal
@@ -92,6 +95,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     name = settings.instance or "authority"
     vitals = Vitals(layout.run / f"{name}.ready")
     with (
+        contextlib.closing(Feed(connection, POLICY)) as feed,
         Turn(layout) as turn,
         AuthorityServer(service, identity, settings.authority, settings.enrolment) as server,
         vitals,
@@ -99,7 +103,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     ):
         issue(
             settings,
-            trust,
+            Published(feed, trust),
             vitals,
             registry,
             stop,

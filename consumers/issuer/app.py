@@ -25,6 +25,8 @@ from consumers.endpoint import Endpoint, Vitals
 log = logging.getLogger("bus.authority")
 MAX_WAIT_S = 1.0
 """How soon a newly applied policy is seen."""
+Read = Callable[[], LiveSnapshot | None]
+"""Gives the policy to go by, None while there is none."""
 
 
 def run(settings: Settings, stop: threading.Event | None = None) -> None:
@@ -38,13 +40,28 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     ensure_roots(settings, layout)
     vitals = Vitals(layout.run / "issuer.ready")
     registry = CollectorRegistry()
+    read = Applied(layout, trust)
     with alone, vitals, Endpoint("issuer", settings.http, layout.run, vitals, registry):
-        issue(settings, trust, vitals, registry, stop, lambda held: issuer.step(held.policy, now_ms()))
+        issue(settings, read, vitals, registry, stop, lambda held: issuer.step(held.policy, now_ms()))
+
+
+class Applied:
+    """The policy that was applied last from this state folder."""
+
+    def __init__(self, layout: Layout, trust: TrustFile) -> None:
+        self._layout = layout
+        self._trust = trust
+        self._held: LiveSnapshot | None = None
+
+    def __call__(self) -> LiveSnapshot | None:
+        """None before the first. Raises Unverified, WireError, or Refused for an older one than before."""
+        self._held = read_applied(self._layout, self._trust, self._held) or self._held
+        return self._held
 
 
 def follow(
     settings: Settings,
-    trust: TrustFile,
+    read: Read,
     vitals: Vitals,
     stop: threading.Event,
     step: Callable[[LiveSnapshot], int],
@@ -52,19 +69,16 @@ def follow(
     due: Callable[[float], None] = lambda _: None,
     log: logging.Logger = log,
 ) -> None:
-    """Until ``stop``: whenever something is due, ``step`` by the applied policy.
+    """Until ``stop``: whenever something is due, ``step`` by the policy that ``read`` gives.
 
     ``step`` returns when (ms since 1970) something is due next; ``serving`` is told whether all went well, ``due`` the
     seconds that are left.
     """
-    layout = Layout(settings.state)
-    held: LiveSnapshot | None = None
     while not stop.is_set():
         vitals.beat()
         at = now_ms() + 1000
         try:
-            held = read_applied(layout, trust, held) or held
-            if held is not None:
+            if (held := read()) is not None:
                 held.check_validity(now_ms(), settings.max_clock_skew_ms)
                 at = step(held)
                 vitals.ready()
@@ -80,7 +94,7 @@ def follow(
 
 def issue(
     settings: Settings,
-    trust: TrustFile,
+    read: Read,
     vitals: Vitals,
     registry: CollectorRegistry,
     stop: threading.Event,
@@ -92,7 +106,7 @@ def issue(
     yes."""
     due = Gauge("sealbus_issuer_due_seconds", "Time until something is to be issued.", registry=registry)
     shown = _Shown(settings, mine)
-    follow(settings, trust, vitals, stop, lambda held: shown.step(held.policy, step(held)), serving, due.set)
+    follow(settings, read, vitals, stop, lambda held: shown.step(held.policy, step(held)), serving, due.set)
 
 
 class _Shown:

@@ -25,7 +25,7 @@ from bus.kafka.config import Connection, connect
 from bus.policy.model import Policy
 from bus.settings import Settings
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import follow, only_one, stop_on_signal
+from consumers.issuer.app import Applied, follow, only_one, stop_on_signal
 
 log = logging.getLogger("bus.rotator")
 
@@ -73,4 +73,5 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     rotator = Rotator(connect(settings, ROTATOR), settings, counted)
     vitals = Vitals(layout.run / "rotator.ready")
     with only_one(layout, "rotator"), vitals, Endpoint("rotator", settings.http, layout.run, vitals, registry):
-        follow(settings, trust, vitals, stop, lambda held: rotator.step(held.policy, now_ms()), log=log)
+        read = Applied(layout, trust)
+        follow(settings, read, vitals, stop, lambda held: rotator.step(held.policy, now_ms()), log=log)

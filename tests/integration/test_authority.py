@@ -45,6 +45,17 @@ def test_agents_lease_their_keys_and_each_lease_stands_in_the_log(served):
     assert enrolled == {"analyst-1", "executor-1", "orchestrator-1", "retriever-1"}
 
 
+def test_the_policy_comes_from_the_broker_where_it_was_applied_elsewhere(served, tmp_path):
+    kept = served.layout.snapshot.rename(tmp_path / "snapshot")
+    served.stop_service("authority")
+    try:
+        served.start_service("authority")
+        with Bus("retriever-1", settings=served.settings) as me:
+            me.publish("agent_memory", {"note": 0}, confirm="decided")
+    finally:
+        kept.rename(served.layout.snapshot)
+
+
 def test_a_store_opens_with_keys_that_are_leased_anew_and_not_without(served):
     file = served.layout.store("retriever-1")
     with Bus("retriever-1", settings=served.settings) as me:
