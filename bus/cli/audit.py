@@ -15,6 +15,7 @@ from rich.markup import escape
 from bus import settings as settings_module
 from bus.authority.local import open_roots
 from bus.authority.trust import read_trust
+from bus.cli.lazy import Lazy
 from bus.cli.output import EXIT_NO, emit, out
 from bus.codes import Code
 from bus.errors import SettingsError
@@ -29,7 +30,7 @@ from bus.wire.delegation import parse_told, told
 from bus.wire.hop import Hop, HopTail, Verdict
 
 
-@click.group()
+@click.group(cls=Lazy, lazy={"payload": "bus.cli.payloads"})
 def audit() -> None:
     """The ledger: what was decided, and proof of it."""
 

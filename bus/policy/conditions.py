@@ -10,11 +10,12 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final
-
-import cel
+from typing import TYPE_CHECKING, Any, Final
 
 from bus.wire.envelope import Kind
+
+if TYPE_CHECKING:  # its package brings a command line along, a tenth of a second that only a law with conditions pays
+    import cel
 
 MAX_MACROS: Final = 2
 """Calls of all, exists, exists_one, map and filter: what they run over multiplies, and nothing else in CEL loops."""
@@ -75,6 +76,8 @@ class Condition:
         self.name = name
         self.text = text
         self.looks = _looks(text)
+        import cel
+
         self._program = cel.compile(text)
 
     def __repr__(self) -> str:
@@ -106,6 +109,8 @@ def _looks(text: str) -> frozenset[Look] | None:
 
 def prepared(facts: dict[str, Any]) -> cel.Context | dict[str, Any]:
     """``facts`` converted once for several conditions; as they are where they cannot be, so that each says so."""
+    import cel
+
     try:
         return cel.Context(facts)
     except Exception:  # whatever the library does not take, no condition can be evaluated on
