@@ -140,6 +140,7 @@ class Settings:
     pkcs11_key: str = "sealbus"
     pkcs11_pin_file: Path = UNSET
     owners: dict[str, int] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
     source: str = "defaults"
 
     @property
@@ -217,6 +218,7 @@ class Settings:
 
 
 _DERIVED: Final = {"source"}
+_TABLES: Final = {"owners": int, "secrets": str}
 _KEYS: Final = {each.name: each for each in fields(Settings) if each.name not in _DERIVED}
 _ELSEWHERE: Final = {"BUS_CONFIG"}
 
@@ -280,7 +282,7 @@ def _convert(key: str, value: Any, where: str) -> Any:
             return Path(_expect(value, str))
         if isinstance(default, dict):
             table = _expect(value, dict)
-            return {str(name): _expect(number, int) for name, number in table.items()}
+            return {str(name): _expect(each, _TABLES[key]) for name, each in table.items()}
         if isinstance(default, bool):
             return {"true": True, "false": False, True: True, False: False}[value]
         if isinstance(default, int):

@@ -14,6 +14,7 @@ from bus import settings as settings_module
 from bus.attester.chosen import choose, measured_code
 from bus.authority.enrolment import open_register
 from bus.authority.local import now_ms, read_applied
+from bus.authority.sources import Source, fetch
 from bus.authority.standing import Standing, standings
 from bus.authority.trust import read_trust
 from bus.cli.agents import line, lines, told
@@ -61,9 +62,10 @@ def enroll(name: str, as_json: bool) -> None:
 @agent.command()
 @click.argument("name")
 @click.option("--token", default="-", help="The one-time token; read from stdin unless given.")
+@click.option("--token-from", help="Fetch it: vault:…, aws-secrets:… or azure-secrets:… (bus secrets --help).")
 @click.option("--attest", is_flag=True, help="Enrol by attestation, without a token: `attester` in bus.toml.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the agent keeps its identity.")
-def join(name: str, token: str, attest: bool, folder: Path | None) -> None:
+def join(name: str, token: str, token_from: str | None, attest: bool, folder: Path | None) -> None:
     """Enrol agent NAME on this machine, with a one-time token or by attestation."""
     settings = settings_module.load()
     layout = Layout(settings.state)
@@ -75,7 +77,10 @@ def join(name: str, token: str, attest: bool, folder: Path | None) -> None:
             raise SettingsError("attester: expected one to enrol by, found none", hint='attester = "tpm" in bus.toml')
         enrol_attested(place, settings.enrolment, ca, found, attester)
     else:
-        text = sys.stdin.read(1024) if token == "-" else token  # noqa: S105  # means: read it
+        if token_from is not None:
+            text = fetch(settings, Source.parse(token_from)).decode(errors="replace")
+        else:
+            text = sys.stdin.read(1024) if token == "-" else token  # noqa: S105  # means: read it
         told = enrol(place, settings.enrolment, ca, text.strip())
         if told != found:
             raise Refused(f"the token is one of {told}, not of {name}", code=Code.CREDENTIAL)

@@ -13,19 +13,23 @@ from rich.markup import escape
 
 import bus
 from bus import settings as settings_module
-from bus.cli.agent import agent
-from bus.cli.audit import audit
-from bus.cli.bench import bench
-from bus.cli.demo import demo
-from bus.cli.doctor import doctor
-from bus.cli.keys import keys
+from bus.cli.lazy import Lazy
 from bus.cli.output import EXIT_BUG, err, fail
-from bus.cli.payloads import payload
-from bus.cli.policy import policy
-from bus.cli.records import publish, tail
-from bus.cli.stack import stack
 from bus.errors import BusError
 
+COMMANDS = {
+    "agent": "bus.cli.agent",
+    "audit": "bus.cli.audit",
+    "bench": "bus.cli.bench",
+    "demo": "bus.cli.demo",
+    "doctor": "bus.cli.doctor",
+    "keys": "bus.cli.keys",
+    "policy": "bus.cli.policy",
+    "publish": "bus.cli.records",
+    "secrets": "bus.cli.secrets",
+    "stack": "bus.cli.stack",
+    "tail": "bus.cli.records",
+}
 SERVICES = {
     "audit": "consumers.audit.app",
     "authority": "consumers.authority.app",
@@ -35,7 +39,7 @@ SERVICES = {
 }
 
 
-class _Cli(click.Group):
+class _Cli(Lazy):
     """click ends a command whose reader went away with 1; nothing is wrong with it."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,7 +50,7 @@ class _Cli(click.Group):
             raise click.exceptions.Exit(0) from None
 
 
-@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Cli, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(bus.__version__, prog_name="bus")
 def cli() -> None:
     """A secure event bus for multi-agent AI systems on Apache Kafka.
@@ -65,11 +69,6 @@ def run(service: str) -> None:
     """Run one service in the foreground (what the stack and containers call)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     importlib.import_module(SERVICES[service]).run(settings_module.load())
-
-
-for command in (agent, audit, bench, demo, doctor, keys, policy, publish, stack, tail):
-    cli.add_command(command)
-audit.add_command(payload)
 
 
 def main() -> None:

@@ -97,14 +97,23 @@ def _trim(root: Any, name: str) -> None:
 
 
 @contextlib.contextmanager
-def vault(folder: Path) -> Iterator[Site]:
-    """Vault's own server core, as a process of its own (``vault/main.go``)."""
-    hvac = need("hvac", "vault")
+def running_vault() -> Iterator[dict[str, Any]]:
+    """Vault's own server core, as a process of its own (``vault/main.go``): address, token of root, process."""
     if not binary().is_file():
         pytest.skip("no Vault was built: make test-custody")
     process = subprocess.Popen([binary()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        told = json.loads(process.stdout.readline())
+        yield {**json.loads(process.stdout.readline()), "process": process}
+    finally:
+        process.stdin.close()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def vault(folder: Path) -> Iterator[Site]:
+    """Its transit engine."""
+    hvac = need("hvac", "vault")
+    with running_vault() as told:
         root = hvac.Client(url=told["address"], token=told["token"])
         root.sys.enable_secrets_engine("transit")
         for name in ("sealbus", "other", "gone"):
@@ -137,11 +146,8 @@ def vault(folder: Path) -> Iterator[Site]:
                 away,
                 lambda: root.secrets.transit.rotate_key("sealbus"),
                 lambda: _trim(root, "sealbus"),
-                process=process,
+                process=told["process"],
             )
-    finally:
-        process.stdin.close()
-        process.wait(10)
 
 
 @contextlib.contextmanager

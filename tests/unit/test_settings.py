@@ -117,6 +117,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         pkcs11_pin_file = "/run/pin"
         [owners]
         writer-1 = 1001
+        [secrets]
+        "keys/pin" = "vault:kv/bus#pin"
     """
     loaded = load_text(tmp_path, text)
     assert loaded == Settings(
@@ -171,13 +173,14 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         pkcs11_key="kek",
         pkcs11_pin_file=Path("/run/pin"),
         owners={"writer-1": 1001},
+        secrets={"keys/pin": "vault:kv/bus#pin"},
         source=str(tmp_path / "bus.toml"),
     )
     assert loaded.deployment_id == bytes.fromhex(ID)
     assert defaults_among(loaded) == set()
 
 
-def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
+def test_every_key_but_the_tables_can_be_set_by_a_variable(tmp_path):
     environ = {
         "BUS_DEPLOYMENT": ID,
         "BUS_MODE": "production",
@@ -230,7 +233,7 @@ def test_every_key_but_the_table_can_be_set_by_a_variable(tmp_path):
         "BUS_PKCS11_KEY": "kek",
         "BUS_PKCS11_PIN_FILE": "/run/pin",
     }
-    assert defaults_among(load(environ, tmp_path)) == {"owners"}
+    assert defaults_among(load(environ, tmp_path)) == {"owners", "secrets"}
 
 
 @pytest.mark.parametrize(
@@ -281,6 +284,7 @@ def test_what_is_derived_cannot_be_set(tmp_path, name):
         ("owners = 5", "dict"),
         ('owners = {writer-1 = "root"}', "dict"),
         ("owners = {writer-1 = true}", "dict"),
+        ("secrets = {pin = 5}", "dict"),
     ],
 )
 def test_a_value_of_another_type_is_refused_in_the_file(tmp_path, line, expected):
@@ -404,6 +408,7 @@ def test_what_the_stack_writes_is_what_is_read_back(tmp_path, folder):
         policies=tmp_path / "law",
         enforcers=3,
         owners={"writer-1": 1001},
+        secrets={"keys/pin": "vault:kv/bus#pin", "services/bus-audit/scram": 'aws-secrets:"ä"#x|base64'},
         source=str(file),
     )
     write_settings(written, file)

@@ -18,26 +18,31 @@ SCHEME: Final = "aws-kms"
 _FORGED: Final = {"InvalidCiphertextException", "IncorrectKeyException"}
 
 
+def aws_client(settings: Settings, service: str, endpoint: str = "") -> Any:
+    """A client of one of AWS's services, which tries once. Raises SettingsError."""
+    boto3, config = package("boto3", "aws"), package("botocore.config", "aws")
+    errors, seconds = package("botocore.exceptions", "aws"), settings.key_timeout_ms / 1000
+    try:
+        return boto3.client(
+            service,
+            region_name=settings.aws_region or None,
+            endpoint_url=endpoint or None,
+            config=config.Config(
+                connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1}, tcp_keepalive=True
+            ),
+        )
+    except (errors.BotoCoreError, ValueError) as error:
+        raise SettingsError(
+            f"AWS {service}: no client can be made: {type(error).__name__}", hint="set aws_region"
+        ) from None
+
+
 class AwsProvider:
     """``aws_key`` is an ARN, an id or `alias/<name>`; ``aws_endpoint`` is for a VPC endpoint."""
 
     def __init__(self, settings: Settings) -> None:
-        boto3, config = package("boto3", "aws"), package("botocore.config", "aws")
         self._errors = package("botocore.exceptions", "aws")
-        seconds = settings.key_timeout_ms / 1000
-        try:
-            self._client = boto3.client(
-                "kms",
-                region_name=settings.aws_region or None,
-                endpoint_url=settings.aws_endpoint or None,
-                config=config.Config(
-                    connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1}, tcp_keepalive=True
-                ),
-            )
-        except (self._errors.BotoCoreError, ValueError) as error:
-            raise SettingsError(
-                f"aws-kms: no client can be made: {type(error).__name__}", hint="set aws_region"
-            ) from None
+        self._client = aws_client(settings, "kms", settings.aws_endpoint)
         self._key = settings.aws_key
 
     def wrap(self, key: Secret, context: bytes) -> Wrapped:

@@ -25,25 +25,30 @@ _MISSING: Final = ("version is too new", "(too old)", "encryption key not found"
 """A version that a restored Vault does not have, one below min_decryption_version, a key that was deleted."""
 
 
+def vault_client(settings: Settings) -> Any:
+    """Vault at ``vault_address``, without a token yet. Raises SettingsError."""
+    url = urlsplit(settings.vault_address)
+    if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise SettingsError("vault_address: expected https://, or http:// of this machine: it is sent a token")
+    return package("hvac", "vault").Client(
+        url=settings.vault_address,
+        verify=str(settings.vault_ca) if settings.vault_ca != UNSET else True,
+        timeout=settings.key_timeout_ms / 1000,
+        token="",
+    )
+
+
 class VaultProvider:
     """``vault_key`` is `<mount>/<key>`; what is wrapped begins with `vault:v<version>:`."""
 
     def __init__(self, settings: Settings) -> None:
         hvac = package("hvac", "vault")
-        url = urlsplit(settings.vault_address)
-        if url.scheme != "https" and url.hostname not in ("127.0.0.1", "::1", "localhost"):
-            raise SettingsError("vault_address: expected https://, or http:// of this machine: it is sent a token")
         mount, _, name = settings.vault_key.rpartition("/")
         if not mount or not name:
             raise SettingsError(f"vault_key: expected <mount>/<key>, found {settings.vault_key!r}")
         self._key = (mount, name)
         self._token_file = settings.vault_token_file
-        self._client = hvac.Client(
-            url=settings.vault_address,
-            verify=str(settings.vault_ca) if settings.vault_ca != UNSET else True,
-            timeout=settings.key_timeout_ms / 1000,
-            token="",
-        )
+        self._client = vault_client(settings)
         self._failed: tuple[type[Exception], ...] = (
             hvac.exceptions.VaultError,
             OSError,
