@@ -30,6 +30,7 @@ test-attestation: setup
 
 # Agents with tickets of a real KDC (MIT Kerberos) and a Kafka client built with GSSAPI; a minute or two to build it, some five to run.
 # Packages are installed where root may; what is missing is said, and the tests are skipped.
+# MORE="--long -m long": over a hundred tickets, some 35 minutes.
 KERBEROS := krb5-kdc krb5-admin-server krb5-user libsasl2-modules-gssapi-mit gcc g++ make pkg-config \
   libsasl2-dev libssl-dev zlib1g-dev libzstd-dev libcurl4-openssl-dev
 test-kerberos: setup
@@ -40,7 +41,7 @@ test-kerberos: setup
 	  command -v java >/dev/null || apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless >/dev/null; \
 	else echo "not root, or no apt-get: what is missing is not installed ($(KERBEROS), npm, Java 17)"; fi
 	@$(BIN)/python -m tests.kerberos.build_client
-	KERBEROS=1 $(BIN)/python -m pytest tests/kerberos
+	KERBEROS=1 $(BIN)/python -m pytest tests/kerberos $(MORE)
 
 # The authority's state on PostgreSQL, by a throw-away cluster; the Debian package is installed where root may, else those
 # tests are skipped with their reason.

@@ -181,15 +181,17 @@ def write_settings(settings: Settings, path: Path) -> None:
     defaults = Settings()
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
-        if each.name in ("source", "owners") or (value == getattr(defaults, each.name)):
+        if each.name == "source" or isinstance(value, dict) or (value == getattr(defaults, each.name)):
             continue
         if isinstance(value, bool):
             value = str(value).lower()
         elif not isinstance(value, int):
             value = json.dumps(str(value), ensure_ascii=False)
         lines.append(f"{each.name} = {value}")
-    if settings.owners:
-        lines += ["[owners]", *(f"{name} = {number}" for name, number in sorted(settings.owners.items()))]
+    for title, table in (("owners", settings.owners), ("secrets", settings.secrets)):
+        if table:
+            rows = ((json.dumps(each, ensure_ascii=False) for each in row) for row in sorted(table.items()))
+            lines += [f"[{title}]", *(" = ".join(row) for row in rows)]
     write_file(path, "\n".join([*lines, ""]).encode())
 
 
@@ -228,11 +230,16 @@ class Stack:
         self.apply(self.plan(policy, connection, trust), connection, trust)
         say(f"policy  {policy.digest.hex()[:12]} live: {len(policy.domains)} domains, {len(policy.agents)} agents")
         if services:
-            for name in service_names(self.settings):
+            first, *others = service_names(self.settings)  # who makes the keys that the others wait for
+            self.start_service(first)
+            say(f"{first}  ready")
+            if first == "authority":
+                self.enrol_here(policy)
+            for name in others:
+                self._begin(name)
+            for name in others:
                 self.start_service(name)
                 say(f"{name}  ready")
-                if name == "authority":
-                    self.enrol_here(policy)
 
     def enrol_here(self, policy: Policy) -> None:
         """Enrol the agents of this machine that are not: what an operator does by hand for those of others."""
@@ -350,14 +357,17 @@ class Stack:
         apply_plan(plan, connection or self.admin_connection(), self.layout, signer, trust, self.settings.owners)
 
     def start_service(self, name: str) -> None:
-        """Start one service and wait for it."""
+        """Start one service, where it does not run, and wait for it."""
+        self._begin(name)
+        self._daemon(name).wait_for(self._ready(name), READY_TIMEOUT)
+
+    def _begin(self, name: str) -> None:
         daemon = self._daemon(name)
         if daemon.find() is None:
             if name == "authority":
                 self._ensure_authority_files()
             self._ready(name).unlink(missing_ok=True)
             daemon.start(*self._command(name))
-        daemon.wait_for(self._ready(name), READY_TIMEOUT)
 
     def restart_service(self, name: str) -> None:
         """Replace one service's process by a new one. An enforcer's successor is ready before the old one ends, so
@@ -403,9 +413,10 @@ class Stack:
 
     def _down(self, say: Say, *, purge: bool) -> None:
         nodes = [] if is_external(self.settings) else node_names(self.settings.brokers)
-        for name in reversed(service_names(self.settings)):
-            if self._daemon(name).stop():
-                say(f"{name}  stopped")
+        daemons = [self._daemon(name) for name in reversed(service_names(self.settings))]
+        for daemon in [each for each in daemons if each.terminate() is not None]:
+            daemon.stop()
+            say(f"{daemon.name}  stopped")
         for daemon in map(self._daemon, nodes):
             daemon.terminate()
         for name in nodes:
