@@ -41,8 +41,8 @@ class AwsProvider:
     """``aws_key`` is an ARN, an id or `alias/<name>`; ``aws_endpoint`` is for a VPC endpoint."""
 
     def __init__(self, settings: Settings) -> None:
-        self._errors = package("botocore.exceptions", "aws")
         self._client = aws_client(settings, "kms", settings.aws_endpoint)
+        self._errors = package("botocore.exceptions", "aws")
         self._key = settings.aws_key
 
     def wrap(self, key: Secret, context: bytes) -> Wrapped:
