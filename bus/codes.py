@@ -68,4 +68,5 @@ class Code(StrEnum):
     LEDGER = "ledger"
     STORE = "store"
     UNKNOWN = "unknown"
+    INCOMPLETE = "incomplete"
     CLOSED = "closed"

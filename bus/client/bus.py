@@ -171,9 +171,10 @@ class Bus:
             route, data, session=session, causation=causation, tickets=tickets, reply_to=reply_to, expires_in=expires_in
         )
         partition = partition_of(partition_key or made.session, route.partitions)
-        sent = Sent(made.message_id, domain, self._verdicts)
+        sent = Sent(made.message_id, domain, self._verdicts, len(made.plaintexts))
         sender = self._publisher or self._sender()
-        sent._key = sender.send(route.domain, partition, made.plaintext, sent._done)
+        for each in made.plaintexts:
+            sent._keys.append(sender.send(route.domain, partition, each, sent._done))
         if confirm != "queued":
             sent.wait_stored(timeout)
         if confirm == "decided":

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import uuid_utils
 
+from bus.client.chunks import cut
 from bus.client.delivery import Delivery
 from bus.codes import Code
 from bus.crypto.users import MAX_TOKEN, claimed
@@ -32,22 +33,23 @@ MAX_TTL_S: Final = 86_400 * 365
 class Route:
     """What the arguments that an agent repeats come to: allowed, with this profile (behind its length).
 
-    ``padding``: the plaintext is filled to a multiple of so many bytes.
+    ``padding``: the plaintext is filled to a multiple of so many bytes. ``cuts``: a larger payload may go in parts.
     """
 
     domain: DomainName
     profile: bytes
     partitions: int
     padding: int
+    cuts: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """A message, ready to be sealed. ``session`` is its correlation id."""
+    """A message, ready to be sealed: one plaintext, or its parts in order. ``session`` is its correlation id."""
 
     message_id: bytes
     session: str
-    plaintext: bytes
+    plaintexts: tuple[bytes, ...]
 
 
 class Composer:
@@ -130,7 +132,7 @@ class Composer:
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
             decided = policy.domains[profile.domain]
-            found = Route(profile.domain, prefixed, decided.partitions, decided.padding)
+            found = Route(profile.domain, prefixed, decided.partitions, decided.padding, not decided.looks_inside)
             self._routes[name] = found
         return found
 
@@ -145,24 +147,39 @@ class Composer:
         reply_to: str,
         expires_in: float,
     ) -> Composed:
-        """The plaintext of a new message, of a ``session`` of its own where none is named; ``expires_in`` in s.
+        """A new message, of a ``session`` of its own where none is named; ``expires_in`` in s. Its payload is cut where
+        one record has no room for it.
 
         Raises Refused(schema) or TooLarge."""
         if not 0 < expires_in <= MAX_TTL_S:
             raise Refused(f"expires_in: expected up to {MAX_TTL_S} s, found {expires_in!r}", code=Code.SCHEMA)
-        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding - sum(len(each) + 2 for each in tickets)
-        if len(payload) > limit:
-            raise TooLarge(f"payload: expected at most {limit} bytes, found {len(payload)}", limit=limit)
         message_id: bytes = uuid_utils.uuid7().bytes
         now = time.time_ns() // 1_000_000
         expires = now + int(expires_in * 1000)
         session = session or message_id.hex()
-        if causation or reply_to or tickets:
+        limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding - sum(len(each) + 2 for each in tickets)
+        if len(payload) > limit and not route.cuts:
+            raise TooLarge(
+                f"payload: expected at most {limit} bytes, found {len(payload)}",
+                limit=limit,
+                hint="this domain looks into payloads, which it cannot do in parts",
+            )
+        parts = cut(payload, limit, message_id)
+        if causation or reply_to or tickets or len(parts) > 1:
             causes = tuple(each.message_id if isinstance(each, Delivery) else each.bytes for each in causation)
-            message = envelope.encode_message(Message(message_id, now, expires, session, causes, reply_to, tickets))
+            first = Message(message_id, now, expires, session, causes, reply_to, tickets)
+            rest = (replace(first, message_id=uuid_utils.uuid7().bytes) for _ in parts[1:])
+            messages = [
+                envelope.encode_message(replace(each, chunk=chunk))
+                for each, (_, chunk) in zip((first, *rest), parts, strict=True)
+            ]
         else:
-            message = envelope.encode_plain_message(message_id, now, expires, session)
-        return Composed(message_id, session, envelope.join_plaintext(route.profile, message, payload, route.padding))
+            messages = [envelope.encode_plain_message(message_id, now, expires, session)]
+        plaintexts = tuple(
+            envelope.join_plaintext(route.profile, message, part, route.padding)
+            for message, (part, _) in zip(messages, parts, strict=True)
+        )
+        return Composed(message_id, session, plaintexts)
 
 
 def check_text(name: str, text: str) -> None:

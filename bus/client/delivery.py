@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bus.client.payload import decode_payload
-from bus.wire.envelope import Kind, Profile
+from bus.wire.envelope import Chunk, Kind, Profile
 from bus.wire.hop import decision_id
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ class Delivery:
     place: tuple[int, int, int]
     payload: bytes = field(repr=False)
     ticket: bytes = field(default=b"", repr=False)
+    chunk: Chunk | None = field(default=None, repr=False)
+    """Which part of its message it is, before ``bus.client.chunks`` put them together."""
 
     @property
     def id(self) -> uuid.UUID:

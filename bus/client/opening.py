@@ -137,4 +137,5 @@ def _delivery(
         place,
         plain[payload:],
         ticket,
+        envelope.chunk_of(plain, causes_end, payload_size),
     )

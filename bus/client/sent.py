@@ -50,14 +50,15 @@ class Verdicts:
 class Sent:
     """A published message. ``decision`` gives the enforcer's answer when it was asked for, and every denial."""
 
-    __slots__ = ("_answered", "_changed", "_domain", "_error", "_key", "_message_id", "_verdicts")
+    __slots__ = ("_changed", "_domain", "_error", "_keys", "_left", "_message_id", "_verdicts")
 
-    def __init__(self, message_id: bytes, domain: str, verdicts: Verdicts) -> None:
+    def __init__(self, message_id: bytes, domain: str, verdicts: Verdicts, records: int = 1) -> None:
+        """``records``: how many the message is cut into."""
         self._message_id = message_id
         self._domain = domain
         self._verdicts = verdicts
-        self._key: Key | None = None
-        self._answered = False
+        self._keys: list[Key] = []
+        self._left = records
         self._changed: threading.Condition | None = None
         self._error: BusError | None = None
 
@@ -73,7 +74,7 @@ class Sent:
         if error is not None:
             error.message_id = str(self.id)
             self._error = error
-        self._answered = True
+        self._left -= 1  # by one thread at a time: the poll thread, or whoever holds the publisher's lock
         # A waiter makes the condition before it looks at the state, so that either it sees the change or is woken.
         if self._changed is not None:
             with self._changed:
@@ -83,6 +84,10 @@ class Sent:
     def stored(self) -> bool:
         """Whether the broker has it."""
         return self._answered and self._error is None
+
+    @property
+    def _answered(self) -> bool:
+        return self._left <= 0 or self._error is not None
 
     def wait_stored(self, timeout: float) -> None:
         """Until the broker has it. Raises what refused it, or Unavailable after ``timeout`` s."""
@@ -109,12 +114,13 @@ class Sent:
         """
         deadline = time.monotonic() + timeout
         self.wait_stored(timeout)
-        told = None
-        if self._key is not None:
-            told = self._verdicts.wait(self._key, max(deadline - time.monotonic(), 0))
-        if told is None:
-            raise Unavailable(f"{self._domain}: no decision in {timeout:.0f} s", message_id=str(self.id))
-        verdict, policy = told
-        if verdict.decision is Verdict.ALLOW:
-            return verdict.obligations
-        raise refusal(verdict, str(self.id), policy, self._domain)
+        obligations: tuple[str, ...] = ()
+        for key in self._keys:
+            told = self._verdicts.wait(key, max(deadline - time.monotonic(), 0))
+            if told is None:
+                raise Unavailable(f"{self._domain}: no decision in {timeout:.0f} s", message_id=str(self.id))
+            verdict, policy = told
+            if verdict.decision is not Verdict.ALLOW:
+                raise refusal(verdict, str(self.id), policy, self._domain)
+            obligations = verdict.obligations
+        return obligations

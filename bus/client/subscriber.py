@@ -1,8 +1,9 @@
 """Subscribe: a background poll that verifies and opens, a bounded queue, and a place that survives restarts.
 
 The place is (offset, index into the bundle): it rides in the committed offset's metadata with the highest sequence per
-enforcer instance. A delivery counts as acknowledged when the next one is asked for (or its handler returned). The
-handler may run for minutes: polling goes on with partitions paused.
+enforcer instance, and with where to begin again for the parts of a message that had not ended there. A delivery counts
+as acknowledged when the next one is asked for (or its handler returned). The handler may run for minutes: polling goes
+on with partitions paused.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from bus.client.chunks import Assembler
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.opening import Profiles, open_bundle
@@ -43,10 +45,25 @@ class _Place:
     index: int = 0
     sequences: dict[str, int] = field(default_factory=dict)
     committed: tuple[int, int] = (-1, 0)
+    floor: int | None = None
+    """Offset of the first part of the oldest message that had not ended there: read again from it after a restart."""
+
+    @property
+    def start(self) -> int:
+        """Where to begin to read."""
+        return self.offset if self.floor is None else min(self.floor, self.offset)
 
     def metadata(self) -> str:
         newest = dict(list(self.sequences.items())[-MAX_INSTANCES:])
-        return json.dumps({"i": self.index, "s": newest}, separators=(",", ":"))
+        floor = {} if self.floor is None else {"f": self.floor}
+        return json.dumps({"i": self.index, "s": newest, **floor}, separators=(",", ":"))
+
+    def read(self, metadata: str) -> None:
+        """Take what ``metadata`` wrote. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
+        document = json.loads(metadata)
+        index, sequences, floor = int(document["i"]), dict(document["s"].items()), document.get("f")
+        self.sequences = {str(name): int(number) for name, number in sequences.items()}
+        self.index, self.floor = index, None if floor is None else max(int(floor), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,8 @@ class _Item:
     next_offset: int
     next_index: int
     delivery: Delivery | None
+    floor: int | None
+    """Offset of the first part of the oldest message that has not ended by here."""
     bundle: tuple[str, int] | None = None
     """(enforcer instance, sequence) where this is the bundle's last: acknowledged with it."""
 
@@ -97,6 +116,7 @@ class Subscriber:
         self._places: dict[int, _Place] = {}
         self._seen: dict[int, dict[str, int]] = {}
         self._resume: dict[int, tuple[int, int]] = {}
+        self._parts: dict[int, Assembler] = {}
         self._lock = threading.Lock()
         self._profiles = Profiles()
         self._generation = 0
@@ -176,7 +196,7 @@ class Subscriber:
         with self._lock:
             place = self._places.get(item.partition)
             if place is not None and item.generation == self._generation:
-                place.offset, place.index = item.next_offset, item.next_index
+                place.offset, place.index, place.floor = item.next_offset, item.next_index, item.floor
                 if item.bundle is not None:
                     place.sequences.pop(item.bundle[0], None)
                     place.sequences[item.bundle[0]] = item.bundle[1]
@@ -225,8 +245,13 @@ class Subscriber:
             return
         partition, offset = message.partition() or 0, message.offset() or 0
         seen = self._seen.setdefault(partition, {})
-        done_offset, done_index = self._resume.get(partition, (-1, 0))
-        skip = done_index if offset == done_offset else 0
+        parts = self._parts.setdefault(partition, Assembler())
+        done = self._resume.get(partition, (-1, 0))
+        # The bundle in whose middle the last run stopped comes again, and those before it with parts of a message.
+        again = (offset, 0) < done
+        append_time = message.timestamp()[1]
+        for late in parts.give_up(append_time):
+            self._refuse(late, partition, offset)
         tier = self._tier()  # raises where no policy is valid now: nothing is passed over unread
         try:
             opened = open_bundle(
@@ -235,11 +260,10 @@ class Subscriber:
                 topic=self._topic,
                 partition=partition,
                 offset=offset,
-                append_time=message.timestamp()[1],
+                append_time=append_time,
                 trust=self._trusted(message.value() or b""),
                 tier=tier,
-                # The bundle in whose middle the last run stopped is the one that may come again.
-                highest=(lambda _: -1) if skip else (lambda instance: seen.get(instance.hex()[:16], -1)),
+                highest=(lambda _: -1) if again else (lambda instance: seen.get(instance.hex()[:16], -1)),
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
                 profiles=self._profiles,
             )
@@ -248,23 +272,33 @@ class Subscriber:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
             return
         except BusError as refusal:
-            self._refuse(refusal, partition, offset)
-            self._items.put(_Item(self._generation, partition, offset + 1, 0, None))
+            if offset >= done[0]:
+                self._refuse(refusal, partition, offset)
+                self._items.put(_Item(self._generation, partition, offset + 1, 0, None, parts.floor()))
+            return
+        for index, why in opened.refusals:
+            if (offset, index) >= done:
+                self._refuse(why, partition, offset, index)
+        fresh = []
+        for index, each in opened.deliveries:
+            before = (offset, index) < done
+            try:
+                whole = parts.take(each, append_time, again=before)
+            except BusError as refusal:
+                if not before:
+                    self._refuse(refusal, partition, offset, index)
+            else:
+                if whole is not None and not before:
+                    fresh.append((index + 1, whole, parts.floor()))
+        if offset < done[0]:
             return
         bundle = (opened.instance.hex()[:16], opened.sequence)
         seen[bundle[0]] = bundle[1]
         self.skipped += opened.skipped
-        for index, why in opened.refusals:
-            self._refuse(why, partition, offset, index)
-        fresh = [(index, each) for index, each in opened.deliveries if index >= skip]
-        last = fresh[-1][0] if fresh else -1
-        for index, delivery in fresh:
-            if index == last:
-                self._items.put(_Item(self._generation, partition, offset + 1, 0, delivery, bundle))
-            else:
-                self._items.put(_Item(self._generation, partition, offset, index + 1, delivery))
-        if not fresh:
-            self._items.put(_Item(self._generation, partition, offset + 1, 0, None, bundle))
+        for place, whole, floor in fresh[:-1]:
+            self._items.put(_Item(self._generation, partition, offset, place, whole, floor))
+        last = fresh[-1][1] if fresh else None
+        self._items.put(_Item(self._generation, partition, offset + 1, 0, last, parts.floor(), bundle))
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when the bundle's enforcer is not in it."""
@@ -277,26 +311,31 @@ class Subscriber:
     def _assign_all(self) -> None:
         partitions = self._connection.partitions(self._consumer, self._topic, 10)
         self._places = {number: self._places.get(number, _Place(OFFSET_BEGINNING)) for number in partitions}
-        self._seen = {number: dict(place.sequences) for number, place in self._places.items()}
-        self._resume = {number: (place.offset, place.index) for number, place in self._places.items()}
-        self._consumer.assign([TopicPartition(self._topic, n, place.offset) for n, place in self._places.items()])
+        for number, place in self._places.items():
+            self._begin(number, place)
+        self._consumer.assign([TopicPartition(self._topic, n, place.start) for n, place in self._places.items()])
         self.assigned.set()
 
+    def _begin(self, partition: int, place: _Place) -> None:
+        self._parts[partition] = Assembler()
+        self._seen[partition] = dict(place.sequences)
+        self._resume[partition] = (place.offset, place.index)
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        starts = []
         for told in consumer.committed(partitions, 10):
             place = _Place(told.offset, 0)
             if told.offset >= 0 and told.metadata:
                 try:
-                    document = json.loads(told.metadata)
-                    place.index = int(document["i"])
-                    place.sequences = {str(name): int(number) for name, number in document["s"].items()}
+                    place.read(told.metadata)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     log.warning("%s/%d: the stored place is not one of ours: its bundle is read whole", *_of(told))
             with self._lock:
                 self._places[told.partition] = place
             place.committed = (place.offset, place.index)
-            self._seen[told.partition] = dict(place.sequences)
-            self._resume[told.partition] = (place.offset, place.index)
+            self._begin(told.partition, place)
+            starts.append(TopicPartition(self._topic, told.partition, place.start))
+        consumer.assign(starts)
         self.assigned.set()
 
     def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:

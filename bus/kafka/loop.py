@@ -461,7 +461,7 @@ def consumer_config(connection: Connection, group: str, instance: str) -> dict[s
         isolation_level="read_committed",
         queued_min_messages=100_000,
         queued_max_messages_kbytes=128 * 1024,
-        fetch_wait_max_ms=20,
+        fetch_wait_max_ms=100,
         fetch_message_max_bytes=4 * 1024 * 1024,
         metadata_recovery_strategy="none",
     )

@@ -141,6 +141,12 @@ class DomainPolicy:
         return self.locations.get(rule, self.locations.get("name", ""))
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether a rule looks at payloads as a whole: guardrails, masks of payload fields, the blind index."""
+        rules = any(each.payload for each in (*self.guardrails, *self.masks))
+        return rules or bool(self.blind_index)
+
+    @property
     def writing(self) -> frozenset[RoleName]:
         """Roles that may write, by themselves or under a delegation."""
         return self.produce | self.delegates

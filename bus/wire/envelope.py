@@ -356,6 +356,23 @@ def tickets(plain: bytes, causes_end: int) -> tuple[int, int, tuple[bytes, ...]]
     return start, at + 1, tuple(found)
 
 
+def chunk_of(plain: bytes, causes_end: int, payload_size: int) -> Chunk | None:
+    """Which part of a message a plaintext is that ``split`` took; None where it is all of it.
+
+    ``causes_end`` and ``payload_size`` (where the payload's length stands) are ``split``'s.
+    """
+    if payload_size - causes_end == len(NOTHING_ELSE) - 1:  # no reply_to, tickets, traceparent, chunk and protection
+        return None
+    _, at, _ = tickets(plain, causes_end)
+    at += 1 + (plain[at] >> 1)
+    if plain[at] == 0:
+        return None
+    group = plain[at + 1 : at + 17]
+    return Chunk(
+        group, int.from_bytes(plain[at + 17 : at + 21], "big"), int.from_bytes(plain[at + 21 : at + 25], "big")
+    )
+
+
 def _step_tickets(plain: bytes, at: int) -> int:
     count, at = codec.read_length(plain, at, code=Code.DECODE)
     if count > MAX_TICKETS:

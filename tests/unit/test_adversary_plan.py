@@ -93,11 +93,12 @@ def test_the_largest_payload_that_composer_takes_fits_with_causes_tickets_and_a_
         expires_in=60,
     )
     over = 84 + 5 + 16
-    assert len(made.plaintext) + over <= sealed.MAX_LENGTH, "composed, and then refused further down"
+    assert [len(each) + over <= sealed.MAX_LENGTH for each in made.plaintexts] == [True], "refused further down"
+    asked = {"session": "s-1", "causation": [uuid.uuid4()] * MAX_CAUSES, "tickets": tickets, "reply_to": "r" * 63}
+    made = composer.compose(route, bytes(limit + 1), expires_in=60, **asked)
+    assert [len(each) + over <= sealed.MAX_LENGTH for each in made.plaintexts] == [True, True]
     with pytest.raises(TooLarge):
-        composer.compose(
-            route, bytes(limit + 1), session="s-1", causation=[], tickets=tickets, reply_to="", expires_in=60
-        )
+        composer.compose(route, bytes(limit * 64 + 1), expires_in=60, **asked)
 
 
 def test_a_ticket_of_a_policy_with_many_places_can_still_be_had():

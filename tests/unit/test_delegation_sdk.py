@@ -72,7 +72,7 @@ class Agents:
         route = composer.route(*asked, delegation=token, delegated_by=givers, notify=False)
         made = composer.compose(route, b"{}", session="", causation=(), reply_to="", expires_in=60)
         own = self.keys(agent).sending(DomainName(DESK), NOW).own
-        _, value = Sealer(own, DEPLOYMENT, f"{DESK}.in").seal(0, made.plaintext)
+        _, value = Sealer(own, DEPLOYMENT, f"{DESK}.in").seal(0, made.plaintexts[0])
         (outcome,) = enforce(self.desk.context, self.desk.place, value)
         return outcome
 

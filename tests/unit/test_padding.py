@@ -26,14 +26,19 @@ from tests.unit.law_build import domain, loaded
 CELL = 512
 
 
-def compose(payload: bytes, *, padding: int, purpose: str = "", **changes):
-    policy = make_policy(domain_policy(MEMORY, padding=padding))
+def composed(payload: bytes, *, padding: int, purpose: str = "", law: dict | None = None, **changes):
+    policy = make_policy(domain_policy(MEMORY, padding=padding, **(law or {})))
     composer = Composer(WRITER)
     route = composer.route(
         policy, MEMORY, Kind.MESSAGE, "", "", "", (), purpose, None, "application/json", None, notify=False
     )
     asked = {"session": "", "causation": (), "reply_to": "", "expires_in": 60.0, **changes}
-    return composer.compose(route, payload, **asked).plaintext
+    return composer.compose(route, payload, **asked).plaintexts
+
+
+def compose(payload: bytes, **changes):
+    (only,) = composed(payload, **changes)
+    return only
 
 
 def bodies(value: bytes) -> list[int]:
@@ -54,8 +59,12 @@ def test_what_a_publisher_seals_is_whole_cells_and_says_the_same(payload, cell):
 def test_the_largest_payload_leaves_room_for_its_cell():
     limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - CELL
     assert len(compose(bytes(limit), padding=CELL)) <= sealed.MAX_LENGTH
-    with pytest.raises(TooLarge, match=f"expected at most {limit} bytes, found {limit + 1}"):
-        compose(bytes(limit + 1), padding=CELL)
+    parts = composed(bytes(limit + 1), padding=CELL)
+    assert [len(each) % CELL for each in parts] == [0, 0]
+    assert max(map(len, parts)) <= sealed.MAX_LENGTH
+    with pytest.raises(TooLarge, match=f"expected at most {limit} bytes, found {limit + 1}") as refused:
+        composed(bytes(limit + 1), padding=CELL, law={"guardrails": (NO_PII,)})
+    assert "in parts" in refused.value.hint
 
 
 @pytest.mark.parametrize("guardrails", [(), (NO_PII,)])

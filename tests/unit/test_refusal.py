@@ -94,7 +94,7 @@ def sent(*verdicts: Told) -> Sent:
     for each in verdicts:
         held.put(each, POLICY)
     made = Sent(MESSAGE_ID, MEMORY, held)
-    made._key = KEY
+    made._keys.append(KEY)
     made._done(None)
     return made
 
