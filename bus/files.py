@@ -81,6 +81,11 @@ class Layout:
         return self.state / "trust.json"
 
     @property
+    def contexts(self) -> Path:
+        """Public contexts of homomorphic encryption, by their SHA-256."""
+        return self.state / "contexts"
+
+    @property
     def ledger(self) -> Path:
         """The embedded ledger."""
         return self.state / "ledger" / "ledger.db"

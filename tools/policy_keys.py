@@ -101,6 +101,8 @@ MEANING: Final = {
     "Domain.max_token_age_ms": "How long keys of this domain live; at most the interval of the whole mesh.",
     "Domain.padding": "Records are filled to a multiple of so many bytes, so that sizes tell no more than their cells.",
     "Domain.computation": "How a domain of tier COMPUTATION computes; `tee` unless told.",
+    "Domain.protect_at": "Where payloads are protected: with `source` by who writes, and no enforcer sees them.",
+    "Domain.fhe_context": "SHA-256 of the context that a domain of tier FHE encrypts under: `bus fhe init`.",
     "Domain.user_required": "Records must be on behalf of a user whose token holds (docs/delegation.md).",
     "Domain.blind_index": "Fields of payloads by whose values readers find records without opening them; "
     "whoever reads the topic learns which records of an epoch have equal values there.",

@@ -17,11 +17,11 @@ from bus.authority.roots import StoredEpoch
 from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.keys import AgentKeys, ReadingKey, Secret
+from bus.crypto.session import session_key
 from bus.crypto.signing import open_object
 from bus.errors import Unverified, WireError
 from bus.files import read_secret
 from bus.policy.model import Policy
-from bus.policy.rules import AVAILABLE_TIERS
 from bus.wire.names import AgentId, DomainName
 from bus.wire.objects import Epoch
 
@@ -38,18 +38,27 @@ class DomainBundle:
     reading: tuple[ReadingKey, ...]
     store: Secret
     delegation: Secret | None = None
+    session: Secret | None = None
+    """Where payloads of the domain are protected at their source."""
 
 
 Bundle = Mapping[DomainName, DomainBundle]
 
 
 def make_bundle(
-    agent: AgentId, policy: Policy, epochs: list[StoredEpoch], *, sending: bool = True, attested: bool = False
+    agent: AgentId,
+    policy: Policy,
+    epochs: list[StoredEpoch],
+    *,
+    sending: bool = True,
+    attested: bool = False,
+    session: Secret | None = None,
 ) -> bytes | None:
     """The file's bytes for ``agent``, or None where the policy gives it no domain of these epochs.
 
     ``sending`` False leaves out the MAC and seal keys, for an epoch whose grace has ended. ``attested``: whether an
-    attestation result of the agent is in force, and so keys of domains that require one are among them.
+    attestation result of the agent is in force, and so keys of domains that require one are among them. ``session`` is
+    what session keys are made with; without it there are none of domains that protect at the source.
     """
     produce = {each.name for each in policy.may_produce(agent)}
     consume = {each.name for each in policy.may_consume(agent)}
@@ -59,10 +68,15 @@ def make_bundle(
         domain = policy.domains.get(name)
         if domain is None or name not in produce | consume:
             continue
-        if domain.tier not in AVAILABLE_TIERS or (domain.attestation_required and not attested):
+        if not domain.protectable or (domain.attestation_required and not attested):
+            continue
+        if domain.at_source and session is None:
             continue
         store = keys.store_key(stored.root, agent)
         entry: dict[str, Any] = {"epoch": stored.signed.hex(), "store": store.reveal().hex()}
+        if domain.at_source and session is not None and (name in consume or sending):
+            key = session_key(stored.root, session, name, stored.epoch.epoch)
+            entry["session"] = key.reveal().hex()
         if name in produce and sending:
             entry["own"] = _own(keys.agent_keys(stored.root, agent))
             entry["delegation"] = keys.delegation_key(stored.root, agent).reveal().hex()
@@ -132,4 +146,5 @@ def _domain(agent: AgentId, name: str, entry: dict[str, Any], anchor: bytes, dep
         reading=tuple(reading),
         store=_secret(entry["store"], f"{agent} store"),
         delegation=_secret(entry["delegation"], f"{agent} delegate") if "delegation" in entry else None,
+        session=_secret(entry["session"], f"session {name}") if "session" in entry else None,
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 from bus.authority.bundle import make_bundle
 from bus.authority.documents import Place
 from bus.authority.roots import RootStore, StoredEpoch
+from bus.authority.sessions import read_session
 from bus.authority.tombstones import place_of
 from bus.crypto.keys import Secret, root_digest
 from bus.crypto.signing import Signer, sign_object
@@ -61,6 +62,7 @@ class Issuer:
         self._settings = settings
         self._owners = owners
         self._files = files
+        self._session = read_session(layout)
         self._epochs: dict[int, list[StoredEpoch]] = {}
         self._held: dict[str, list[StoredEpoch]] = {}
         """By domain, oldest first."""
@@ -139,7 +141,8 @@ class Issuer:
             name, of = (number, agent, sending, attested), (policy.digest, len(left))
             made = self._leased.get(name)
             if made is None or made[:2] != of:
-                made = (*of, make_bundle(agent, policy, left, sending=sending, attested=attested))
+                data = make_bundle(agent, policy, left, sending=sending, attested=attested, session=self._session)
+                made = (*of, data)
                 with self._leasing:
                     self._leased[name] = made
             if made[2] is not None:
@@ -244,7 +247,7 @@ class Issuer:
             owner = self._owners.get(agent)
             make_folder(self._layout.agent(agent), owner=owner)
             make_folder(self._layout.agent(agent) / "keys", owner=owner)
-            data = make_bundle(agent, policy, self._epochs[number], sending=sending)
+            data = make_bundle(agent, policy, self._epochs[number], sending=sending, session=self._session)
             if data is None:
                 path.unlink(missing_ok=True)
             elif not path.exists() or path.read_bytes() != data:

@@ -12,6 +12,7 @@ from bus.authority.database import Sqlite, open_database
 from bus.authority.documents import Documents, Folder
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
+from bus.authority.sessions import ensure_session
 from bus.authority.tables import AUDIT_ROOTS, ROOTS, TOMBSTONES, Table, move
 from bus.authority.tombstones import StoneFolder, Stones, Tombstones, copy
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot, read_trust
@@ -38,6 +39,7 @@ def load_signer(path: Path, *, create: bool = False) -> Signer:
 def ensure_authority(layout: Layout, deployment: bytes, custody: Custody = Custody.FILE) -> TrustFile:
     """Make signers, the `file` provider's wrapping key and trust.json where missing; returns the trust file."""
     issuer, policy, ledger = (load_signer(layout.signer(name), create=True).public_key for name in SIGNERS)
+    ensure_session(layout)
     if custody is Custody.FILE:
         FileProvider.create(layout.kek)
     make_folder(layout.roots)

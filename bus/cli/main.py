@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": "bus.cli.bench",
     "demo": "bus.cli.demo",
     "doctor": "bus.cli.doctor",
+    "fhe": "bus.cli.fhe",
     "keys": "bus.cli.keys",
     "policy": "bus.cli.policy",
     "publish": "bus.cli.records",

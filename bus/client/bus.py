@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import threading
@@ -20,6 +21,7 @@ from bus.client.authority import AuthorityClient
 from bus.client.composer import Composer, check_text, session_of, user_token_bytes
 from bus.client.delegation import Delegating, Delegation, end_of
 from bus.client.delivery import Delivery
+from bus.client.fhe import Encryption
 from bus.client.keystore import KeyStore
 from bus.client.law import Law
 from bus.client.leases import LeaseKeeper
@@ -31,6 +33,7 @@ from bus.client.search import Search
 from bus.client.sent import Sent, Verdicts
 from bus.client.sessions import Sessions
 from bus.client.shelves import Shelves
+from bus.client.source import Sources
 from bus.client.store import Store
 from bus.client.subscriber import MAX_INFLIGHT, Subscriber
 from bus.codes import Code
@@ -75,6 +78,7 @@ class Bus:
         self._on_refused: list[Callable[[BusError], None]] = []
         self._verdicts = Verdicts()
         self._composer = Composer(self._agent)
+        self._sources = Sources(self._keys, self._agent, deployment)
         self._sessions = Sessions(since=time.time_ns() // 1_000_000)
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
@@ -140,8 +144,12 @@ class Bus:
         """
         if self._closed:
             raise Refused("this Bus is closed", code=Code.CLOSED)
-        data, content_type = encode_payload(payload)
         policy = self._policy()
+        found = policy.domains.get(DomainName(domain))
+        if found is not None and found.tier is Tier.FHE and found.protectable:
+            data, content_type = self.fhe.encoded(found, payload)
+        else:
+            data, content_type = encode_payload(payload)
         session, shown = session_of(correlation, causation), None
         if policy.propagate is Propagate.TICKETS:
             shown = self._sessions.shown(session, causation)
@@ -168,7 +176,14 @@ class Bus:
         if partition_key:
             check_text("partition_key", partition_key)
         made = self._composer.compose(
-            route, data, session=session, causation=causation, tickets=tickets, reply_to=reply_to, expires_in=expires_in
+            route,
+            data,
+            session=session,
+            causation=causation,
+            tickets=tickets,
+            reply_to=reply_to,
+            expires_in=expires_in,
+            protect=functools.partial(self._protect, route.domain) if route.at_source else None,
         )
         partition = partition_of(partition_key or made.session, route.partitions)
         sent = Sent(made.message_id, domain, self._verdicts, len(made.plaintexts))
@@ -259,6 +274,14 @@ class Bus:
         )
         self._subscribers.append(subscriber)
         return Subscription(self, subscriber)
+
+    def _protect(self, domain: DomainName, message_id: bytes, payload: bytes) -> bytes:
+        return self._sources.seal(domain, message_id, payload, time.time_ns() // 1_000_000)
+
+    @functools.cached_property
+    def fhe(self) -> Encryption:
+        """Homomorphic encryption: what a domain of tier FHE takes, to compute on and to decrypt."""
+        return Encryption(Layout(self._settings.state), self._agent)
 
     def store(self, name: str, domain: str) -> Store:
         """This agent's store ``name`` (a checkpoint, a cache): sealed in its folder under its keys of ``domain``, and

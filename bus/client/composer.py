@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from bus.policy.decide import decide_constant
 from bus.policy.model import Policy
 from bus.policy.question import Action, Context
 from bus.wire import codec, envelope, sealed
-from bus.wire.envelope import Kind, Message, Profile
+from bus.wire.envelope import Kind, Message, Profile, ProtectAt
 from bus.wire.names import AgentId, DomainName, Tier
 
 MAX_ROUTES: Final = 1024
@@ -34,6 +34,7 @@ class Route:
     """What the arguments that an agent repeats come to: allowed, with this profile (behind its length).
 
     ``padding``: the plaintext is filled to a multiple of so many bytes. ``cuts``: a larger payload may go in parts.
+    ``at_source``: it is protected here, before anything sees it.
     """
 
     domain: DomainName
@@ -41,6 +42,7 @@ class Route:
     partitions: int
     padding: int
     cuts: bool
+    at_source: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Composer:
                 notify=notify,
                 content_type=content_type,
                 metadata=dict(told),
+                protect_at=ProtectAt.SOURCE if policy.domains[DomainName(domain)].at_source else ProtectAt.POLICY,
                 delegation=delegation,
                 on_behalf_of=user_token,
             )
@@ -132,7 +135,14 @@ class Composer:
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
             decided = policy.domains[profile.domain]
-            found = Route(profile.domain, prefixed, decided.partitions, decided.padding, not decided.looks_inside)
+            found = Route(
+                profile.domain,
+                prefixed,
+                decided.partitions,
+                decided.padding,
+                not decided.looks_inside,
+                decided.at_source,
+            )
             self._routes[name] = found
         return found
 
@@ -146,9 +156,10 @@ class Composer:
         tickets: tuple[bytes, ...] = (),
         reply_to: str,
         expires_in: float,
+        protect: Callable[[bytes, bytes], bytes] | None = None,
     ) -> Composed:
         """A new message, of a ``session`` of its own where none is named; ``expires_in`` in s. Its payload is cut where
-        one record has no room for it.
+        one record has no room for it. ``protect`` makes of message id and payload what is protected at the source.
 
         Raises Refused(schema) or TooLarge."""
         if not 0 < expires_in <= MAX_TTL_S:
@@ -157,6 +168,8 @@ class Composer:
         now = time.time_ns() // 1_000_000
         expires = now + int(expires_in * 1000)
         session = session or message_id.hex()
+        if protect is not None:
+            payload = protect(message_id, payload)
         limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding - sum(len(each) + 2 for each in tickets)
         if len(payload) > limit and not route.cuts:
             raise TooLarge(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bus.authority.bundle import Bundle, DomainBundle, read_bundle
 from bus.codes import Code
-from bus.crypto.keys import AgentKeys, ReadingKey
+from bus.crypto.keys import AgentKeys, ReadingKey, Secret
 from bus.errors import AccessRefused, BusError, RetryLater
 from bus.wire.names import AgentId, DomainName
 
@@ -157,6 +157,11 @@ class KeyStore:
                 self.ask()
             self.refresh(force=True)
             time.sleep(0.02)
+
+    def session(self, domain: DomainName, epoch: int) -> Secret | None:
+        """The session key of ``epoch``, where one is held."""
+        held = self.held(domain, epoch)
+        return held.session if held is not None else None
 
     def all_reading(self, domain: DomainName) -> dict[int, tuple[ReadingKey, ...]]:
         """Keys that may open records of ``domain``, by epoch."""

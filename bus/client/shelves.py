@@ -20,7 +20,6 @@ from bus.codes import Code
 from bus.crypto.entries import EntryKeys
 from bus.errors import BusError, Denied, Erased, Refused, RetryLater, Unverified
 from bus.policy.model import Policy
-from bus.policy.rules import AVAILABLE_TIERS
 from bus.wire.names import AgentId, DomainName
 
 log = logging.getLogger("bus.client")
@@ -81,7 +80,7 @@ class Shelves:
                 code=Code.CONSUME,
             )
         policy = self._law()
-        if policy is not None and policy.domains[domain].tier not in AVAILABLE_TIERS:
+        if policy is not None and not policy.domains[domain].protectable:
             tier = policy.domains[domain].tier.name
             raise Refused(f"store: tier {tier} of {domain} has no keys in this release", code=Code.TIER_UNAVAILABLE)
         self._keys.check(domain)

@@ -23,6 +23,7 @@ from bus.client.chunks import Assembler
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.opening import Profiles, open_bundle
+from bus.client.source import Opened
 from bus.codes import Code
 from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater, Unavailable
@@ -119,6 +120,7 @@ class Subscriber:
         self._parts: dict[int, Assembler] = {}
         self._lock = threading.Lock()
         self._profiles = Profiles()
+        self._opened = Opened(keys, self._trust.held.deployment, domain)
         self._generation = 0
         self._current: _Item | None = None
         self._paused = False
@@ -284,6 +286,8 @@ class Subscriber:
             before = (offset, index) < done
             try:
                 whole = parts.take(each, append_time, again=before)
+                if whole is not None and not before:
+                    whole = self._opened.open(whole)
             except BusError as refusal:
                 if not before:
                     self._refuse(refusal, partition, offset, index)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from bus.errors import PolicyError
 from bus.policy.model import DomainPolicy, Policy
-from bus.policy.rules import AVAILABLE_TIERS
 from bus.wire.names import AgentId, DomainName
 
 
 def gated(policy: Policy) -> list[DomainPolicy]:
     """Domains that require attestation and have keys at all, by name."""
     held = (policy.domains[name] for name in sorted(policy.domains))
-    return [each for each in held if each.attestation_required and each.tier in AVAILABLE_TIERS]
+    return [each for each in held if each.attestation_required and each.protectable]
 
 
 def needed(policy: Policy, agent: AgentId) -> list[DomainName]:

@@ -113,6 +113,8 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "max_token_age_ms": domain.max_token_age_ms,
         "padding": domain.padding,
         "computation": domain.computation,
+        "protect_at": domain.protect_at,
+        "fhe_context": domain.fhe_context,
         "blind_index": domain.blind_index,
         "user_required": domain.user_required,
         "audit_payload": domain.audit_payload if domain.audit_payload == "sealed" else None,

@@ -87,6 +87,7 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
         if domain.computation is not None and domain.tier != "COMPUTATION":
             message = f"computation: expected a domain of tier COMPUTATION, found {domain.tier}"
             yield document.error((*path, "computation"), message)
+        yield from _protected(document, path, domain, law)
         if domain.audit_payload == "sealed" and domain.audit_level != "FULL_MESH":
             message = f"audit_payload: expected audit_level FULL_MESH for sealed, found {domain.audit_level}"
             yield document.error((*path, "audit_payload"), message)
@@ -106,6 +107,31 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
         ):
             if rule is not None and rule not in given:
                 yield unknown(document, (*path, key), key, rule, given)
+
+
+def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:
+    if domain.fhe_context is not None and domain.tier != "FHE":
+        message = f"fhe_context: expected a domain of tier FHE, found {domain.tier}"
+        yield document.error((*path, "fhe_context"), message)
+    if domain.protect_at != "source":
+        return
+    if domain.tier == "PLAINTEXT":
+        yield document.error((*path, "protect_at"), "protect_at: a domain of tier PLAINTEXT protects nothing")
+    if domain.blind_index is not None:
+        yield document.error((*path, "blind_index"), "blind_index: no enforcer sees payloads with protect_at: source")
+    looking = {
+        "guardrails": {name for name, each in law.guardrails.items() if "payload" in each.on},
+        "masks": {name for name, each in law.masks.items() if any(map(_in_payload, each.changed))},
+    }
+    for key, names in looking.items():
+        for place, name in enumerate(getattr(domain, key)):
+            if name in names:
+                message = f"{key}: {name} looks into payloads, which no enforcer sees with protect_at: source"
+                yield document.error((*path, key, place), message)
+
+
+def _in_payload(key: str) -> bool:
+    return key.startswith("payload.")
 
 
 def _indexed(document: Document, path: Path_, domain: Domain) -> Iterator[PolicyError]:

@@ -189,6 +189,8 @@ class _Parts:
             padding=each.get("padding", 0),
             delegates=frozenset(map(RoleName, each.get("delegates", ()))),
             computation=each.get("computation", "tee"),
+            at_source=each.get("protect_at") == "source",
+            fhe_context=bytes.fromhex(each.get("fhe_context", "")),
             user_required=each.get("user_required", False),
             blind_index=tuple(each.get("blind_index", ())),
             payload_kept=each.get("audit_payload", "digest") == "sealed",

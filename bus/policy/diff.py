@@ -97,6 +97,8 @@ def _scalars(
         ("user_required", before.user_required, after.user_required, before.user_required),
         ("blind_index", *_indexed(before, after)),
         ("computation", before.computation, after.computation, True),
+        ("protect_at", _at(before), _at(after), before.at_source and not after.at_source),
+        ("fhe_context", before.fhe_context.hex()[:12], after.fhe_context.hex()[:12], True),
         ("circuit_breaker", str(before.breaker), str(after.breaker), before.breaker is not None),
         (
             "label",
@@ -123,6 +125,10 @@ def _indexed(before: DomainPolicy, after: DomainPolicy) -> tuple[str, str, bool]
 
 def _audited(domain: DomainPolicy) -> str:
     return "sealed" if domain.payload_kept else "digest"
+
+
+def _at(domain: DomainPolicy) -> str:
+    return "source" if domain.at_source else "enforcer"
 
 
 def _rate(rate: RateRule | None) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from bus.policy.values import (
     ByteRate,
+    DigestText,
     Duration,
     Expression,
     LowerName,
@@ -113,6 +114,11 @@ class Mask(Strict):
     last4: Annotated[list[Key], Field(max_length=64)] = []
     generalise: Annotated[list[Key], Field(max_length=64)] = []
 
+    @property
+    def changed(self) -> list[str]:
+        """Keys that do not stay as they are."""
+        return [*self.drop, *self.hash, *self.last4, *self.generalise]
+
 
 class Guardrail(Strict):
     """What is looked for, where, and what happens to what was found."""
@@ -163,6 +169,8 @@ class Domain(Strict):
     max_token_age_ms: Annotated[int, Field(ge=1000, le=900_000)] | None = None
     padding: Annotated[int, Field(ge=256, le=16_384)] | None = None
     computation: Literal["tee", "mpc"] | None = None
+    protect_at: Literal["source", "enforcer"] | None = None
+    fhe_context: DigestText | None = None
     user_required: bool = False
     blind_index: Annotated[list[FieldText], Field(min_length=1, max_length=8)] | None = None
 

@@ -131,6 +131,10 @@ class DomainPolicy:
     """Roles that may write under a delegation alone, from an agent that may produce."""
     computation: str = "tee"
     """How a domain of tier COMPUTATION computes: "tee" or "mpc"."""
+    at_source: bool = False
+    """Whether payloads are protected where they come from: no enforcer sees them."""
+    fhe_context: bytes = b""
+    """SHA-256 of the context of homomorphic encryption that a domain of tier FHE encrypts under."""
     blind_index: tuple[str, ...] = ()
     """Fields of payloads, keys with dots between them, by whose values records are found without being opened."""
     payload_kept: bool = False
@@ -141,10 +145,20 @@ class DomainPolicy:
         return self.locations.get(rule, self.locations.get("name", ""))
 
     @property
+    def protectable(self) -> bool:
+        """Whether this release can protect for its tier; records of another are refused, never weakened."""
+        match self.tier:
+            case Tier.COMPUTATION:
+                return self.at_source and self.computation == "tee"
+            case Tier.FHE:
+                return self.at_source and bool(self.fhe_context)
+        return True
+
+    @property
     def looks_inside(self) -> bool:
         """Whether a rule looks at payloads as a whole: guardrails, masks of payload fields, the blind index."""
-        rules = any(each.payload for each in (*self.guardrails, *self.masks))
-        return rules or bool(self.blind_index)
+        guarded = any(each.payload for each in self.guardrails)
+        return guarded or any(each.payload for each in self.masks) or bool(self.blind_index)
 
     @property
     def writing(self) -> frozenset[RoleName]:

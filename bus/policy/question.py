@@ -44,6 +44,8 @@ class Context:
     time_ms: int = 0
     load: float = 0.0
     size: int = 0
+    at_source: bool | None = None
+    """Whether the envelope says that its payload is protected at its source; None: as the domain asks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,10 @@ from typing import Any, Final
 from bus.codes import Code
 from bus.policy.acting import delegation
 from bus.policy.conditions import prepared
-from bus.policy.model import AgentPolicy, FlowRule, reader_group
+from bus.policy.model import AgentPolicy, DomainPolicy, FlowRule, reader_group
 from bus.policy.question import Action, Case, Finding
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, Tier
-
-AVAILABLE_TIERS: Final = frozenset({Tier.PLAINTEXT, Tier.RETRIEVAL})
-"""Tiers that this release can protect for; a domain of another tier is refused, never weakened."""
 
 
 def readers(case: Case) -> tuple[str, ...]:
@@ -226,15 +223,25 @@ def _tier(case: Case) -> Iterator[Finding]:
     domain, floor = case.domain, case.context.tier_floor
     rule = f"{domain.name}.tier"
     # The loader refuses PLAINTEXT with attestation: its records have no keys that could be withheld.
-    if domain.tier not in AVAILABLE_TIERS or (domain.attestation_required and domain.tier is Tier.PLAINTEXT):
-        tier = f"{domain.tier.name} by {domain.computation}" if domain.tier is Tier.COMPUTATION else domain.tier.name
-        why = f"{tier}{' with attestation' if domain.attestation_required else ''} is not available yet"
-        yield Finding(rule, why, domain.location("tier"), Code.TIER_UNAVAILABLE)
+    if not domain.protectable or (domain.attestation_required and domain.tier is Tier.PLAINTEXT):
+        yield Finding(rule, _lacks(domain), domain.location("tier"), Code.TIER_UNAVAILABLE)
+    elif case.action is Action.PRODUCE and case.context.at_source not in (None, domain.at_source):
+        at = "at its source" if domain.at_source else "by the enforcer"
+        yield Finding(rule, f"its payload is protected {at}", domain.location("protect_at"), Code.TIER_FLOOR)
     elif floor is not None and domain.tier < floor:
         why = f"{domain.tier.name} is below the envelope's floor {floor.name}"
         yield Finding(rule, why, domain.location("tier"), Code.TIER_FLOOR)
     else:
         yield Finding(rule, domain.tier.name, domain.location("tier"))
+
+
+def _lacks(domain: DomainPolicy) -> str:
+    tier = f"{domain.tier.name} by {domain.computation}" if domain.tier is Tier.COMPUTATION else domain.tier.name
+    attested = " with attestation" if domain.attestation_required else ""
+    if domain.tier is Tier.FHE or domain.computation == "tee":
+        needs = "protect_at: source and an fhe_context" if domain.tier is Tier.FHE else "protect_at: source"
+        return f"{tier}{attested} is available with {needs}"
+    return f"{tier}{attested} is not available yet"
 
 
 Rule = Callable[[Case], Iterator[Finding]]

@@ -105,6 +105,8 @@ Version = Annotated[int, BeforeValidator(_first_version), WithJsonSchema({"type"
 LowerName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 RoleText = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,62}$")]
 ToolText = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}(\.[a-z][a-z0-9_-]{0,30}){0,3}$")]
+DigestText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256, in hex."""
 MeasurementText = Annotated[
     str,
     AfterValidator(_measured),

@@ -133,7 +133,7 @@ def prepare(settings: Settings, say: Say) -> None:
         write_file(first / "cluster", cluster_id().encode(), 0o600)
     # 3. Signers, the wrapping key, trust. The issuer and the audit get their own signer and no other.
     stack.ensure_identities(policy)
-    held_by = [("issuer", "issuer"), ("audit", "ledger")]
+    held_by = [("issuer", "issuer"), ("issuer", "session"), ("audit", "ledger")]
     if settings.client_certificates:
         held_by.append(("issuer", CLIENTS_KEY))
     for service, signer in held_by:

@@ -52,6 +52,7 @@ STATE_NAMES = (
     "authority",
     "bus.toml",
     "clients",
+    "contexts",
     "jwks",
     "kafka",
     "keys",
@@ -238,6 +239,8 @@ class Stack:
             for name in others:
                 self._begin(name)
             for name in others:
+                self.start_service(name)
+            for name in others:  # whoever joins a group last keeps those that were ready waiting once more
                 self.start_service(name)
                 say(f"{name}  ready")
 

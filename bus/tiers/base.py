@@ -1,6 +1,6 @@
 """The tier protocol: protect at the enforcer, open at a reader. One module a tier; the policy alone chooses.
 
-A tier whose module is missing here is not available: the PDP refuses it (``tier-unavailable``) before this is reached.
+What a domain lacks for its tier the PDP refuses (``tier-unavailable``) before this is reached.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bus.crypto.dek import Dek
 from bus.crypto.keys import ReadingKey
 from bus.policy.decide import Obligations
 from bus.tiers.plaintext import Plaintext
-from bus.tiers.retrieval import Retrieval
+from bus.tiers.retrieval import Retrieval, Sourced
 from bus.wire.derived import Derived
 from bus.wire.names import Tier
 
@@ -36,4 +36,9 @@ class TierModule(Protocol):
         ...
 
 
-TIERS: Final[dict[Tier, TierModule]] = {Tier.PLAINTEXT: Plaintext(), Tier.RETRIEVAL: Retrieval()}
+TIERS: Final[dict[Tier, TierModule]] = {
+    Tier.PLAINTEXT: Plaintext(),
+    Tier.RETRIEVAL: Retrieval(),
+    Tier.COMPUTATION: Sourced(Tier.COMPUTATION),
+    Tier.FHE: Sourced(Tier.FHE),
+}

@@ -18,7 +18,7 @@ from bus.wire.names import Tier
 class Retrieval:
     """Who holds a lease of the record's reader set opens it."""
 
-    tier = Tier.RETRIEVAL
+    tier: Tier = Tier.RETRIEVAL
 
     def readers(self, obligations: Obligations) -> tuple[tuple[str, str], ...]:
         """The target alone, or every role that may consume."""
@@ -57,3 +57,11 @@ class Retrieval:
             if found is not None:
                 return found
         return None
+
+
+class Sourced(Retrieval):
+    """COMPUTATION and FHE with payloads that were protected at their source (``bus.crypto.session``): the enforcer
+    seals the envelope around them to its readers like any other, and the payload stays closed to it."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier

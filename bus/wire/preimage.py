@@ -175,6 +175,17 @@ def index_info(field: str) -> bytes:
     return label("key/index") + part(field.encode())
 
 
+# Payloads that are protected at their source (bus.crypto.session).
+def session_info(domain: str, epoch: int) -> bytes:
+    """The session key of a domain and epoch, from what the authority's secret and the root give together."""
+    return label("key/session") + part(domain.encode()) + epoch.to_bytes(8, "big")
+
+
+def source_aad(deployment: bytes, domain: str, agent: str) -> bytes:
+    """Prefix of the AAD of a payload protected at its source; message id (16) and header (33) follow."""
+    return label("source/aad") + deployment + part(domain.encode()) + part(agent.encode())
+
+
 # An agent's data at rest (bus.crypto.entries).
 def store_names_info() -> bytes:
     """Key of the tokens that stand for names, from an agent's store key."""

@@ -1,6 +1,6 @@
 """Steps 10 and 11 of accepted records: protected for their tier, up to 32 behind one head, key table and signature.
 
-``_plain`` says what is done to each record; ``sealbus_native.Cipher.protect`` does the same for tier RETRIEVAL.
+``_plain`` says what is done to each record; ``sealbus_native.Cipher.protect`` does the same for tiers with keys.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _protect(
     commitment = dek.reader_set.commitment if dek is not None else derived.NO_COMMITMENT
     aad = state.out_aad + head + commitment
     random = os.urandom(16 * len(outcomes))
-    if native is not None and dek is not None and dek.cipher is not None and obligations.tier is Tier.RETRIEVAL:
+    if native is not None and dek is not None and dek.cipher is not None and obligations.tier is not Tier.PLAINTEXT:
         compiled = [each for each in outcomes if isinstance(each, native.Accepted)]
         if len(compiled) == len(outcomes):
             return dek.cipher.protect(

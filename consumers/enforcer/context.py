@@ -26,7 +26,15 @@ from bus.policy.rekeying import opening_digest
 from bus.tiers.base import TIERS
 from bus.wire import codec, preimage
 from bus.wire.delegation import without_mac
-from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile, encode_profile, user_digest
+from bus.wire.envelope import (
+    MAX_CACHED_PROFILE,
+    MAX_PROFILE,
+    Profile,
+    ProtectAt,
+    decode_profile,
+    encode_profile,
+    user_digest,
+)
 from bus.wire.hop import HopTail, Verdict, encode_tail
 from bus.wire.names import DomainName, DomainTopics
 from bus.wire.objects import Tombstone
@@ -318,6 +326,7 @@ class EnforcerContext:
             kind=profile.kind,
             target=profile.target,
             tier_floor=profile.tier_floor,
+            at_source=profile.protect_at is ProtectAt.SOURCE,
             tool=profile.tool,
             task_type=profile.task_type,
             purpose=profile.purpose,

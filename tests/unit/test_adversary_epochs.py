@@ -230,9 +230,9 @@ def test_epochs_of_a_second_do_not_make_a_step_longer_than_an_epoch(authority, m
     made = []
     make = module.make_bundle
 
-    def counting(agent, policy, epochs, *, sending=True):
+    def counting(agent, policy, epochs, **told):
         made.append(agent)
-        return make(agent, policy, epochs, sending=sending)
+        return make(agent, policy, epochs, **told)
 
     monkeypatch.setattr(module, "make_bundle", counting)
     short = law(*GONE, domains={"notes": {**domain(), "max_token_age_ms": 1000}, "plans": domain()})

@@ -49,6 +49,7 @@ def test_each_folder_holds_what_its_container_needs_and_no_more(tmp_path):
     assert {path for path in held if path.startswith("nodes/")} == {f"nodes/1/{name}" for name in node}
     assert {path for path in held if path.startswith("signers-of/")} == {
         "signers-of/issuer/issuer.key",
+        "signers-of/issuer/session.key",
         "signers-of/issuer/tokens.key",
         "signers-of/audit/ledger.key",
     }

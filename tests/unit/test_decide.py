@@ -17,7 +17,6 @@ from bus.policy.decide import Decision, decide
 from bus.policy.loader import load_policy
 from bus.policy.model import AgentPolicy, Policy
 from bus.policy.question import Action, Context
-from bus.policy.rules import AVAILABLE_TIERS
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 from tests.unit.build import MEMORY, OUTSIDER, READER, VAULT, WRITER, domain_policy, make_policy
@@ -130,7 +129,43 @@ def test_a_tier_that_cannot_be_had_is_refused_and_never_weakened(tier, attested)
         assert decision.location == "mesh.yaml:2"
 
 
-@pytest.mark.parametrize("tier", sorted(AVAILABLE_TIERS))
+@pytest.mark.parametrize(
+    ("tier", "changes"),
+    [
+        (Tier.RETRIEVAL, {"at_source": True}),
+        (Tier.COMPUTATION, {"at_source": True}),
+        (Tier.FHE, {"at_source": True, "fhe_context": bytes(32)}),
+    ],
+)
+def test_what_is_protected_at_its_source_says_so_and_nothing_else_does(tier, changes):
+    policy, plain = make_policy(domain_policy(MEMORY, tier, **changes)), make_policy(domain_policy(MEMORY))
+    for shown, law, allowed in (
+        (None, policy, True),
+        (True, policy, True),
+        (False, policy, False),
+        (None, plain, True),
+        (True, plain, False),
+    ):
+        decision = decide(WRITER, Action.PRODUCE, MEMORY, Context(at_source=shown), law)
+        assert decision.allowed is allowed
+        assert allowed or (decision.code, decision.rule) == (Code.TIER_FLOOR, "memory.tier")
+
+
+@pytest.mark.parametrize(
+    ("tier", "changes", "why"),
+    [
+        (Tier.COMPUTATION, {}, "COMPUTATION by tee is available with protect_at: source"),
+        (Tier.COMPUTATION, {"at_source": True, "computation": "mpc"}, "COMPUTATION by mpc is not available yet"),
+        (Tier.FHE, {"at_source": True}, "FHE is available with protect_at: source and an fhe_context"),
+        (Tier.FHE, {"fhe_context": bytes(32)}, "FHE is available with protect_at: source and an fhe_context"),
+    ],
+)
+def test_what_a_domain_lacks_for_its_tier_is_told(tier, changes, why):
+    decision = asked(WRITER, MEMORY, make_policy(domain_policy(MEMORY, tier, **changes)))
+    assert (decision.code, decision.why) == (Code.TIER_UNAVAILABLE, why)
+
+
+@pytest.mark.parametrize("tier", [Tier.PLAINTEXT, Tier.RETRIEVAL])
 @pytest.mark.parametrize("floor", [None, *Tier])
 def test_an_envelopes_floor_is_kept_or_the_record_is_refused(tier, floor):
     decision = asked(WRITER, MEMORY, make_policy(domain_policy(MEMORY, tier)), tier_floor=floor)
@@ -183,7 +218,7 @@ def test_every_question_has_one_answer_with_a_rule(principal, action, resource, 
     if decision.allowed:
         domain, agent = policy.domains[resource], policy.agents[principal]
         assert agent.roles & (domain.produce if action is Action.PRODUCE else domain.consume)
-        assert domain.tier in AVAILABLE_TIERS
+        assert domain.protectable
         assert decision.obligations.tier is domain.tier
         assert set(decision.obligations.roles) <= domain.consume
     else:

@@ -152,10 +152,10 @@ def test_files_can_be_handed_to_an_owner(tmp_path):
 def test_every_path_lies_under_the_state_folder_and_services_apart_from_agents():
     layout = Layout(Path("/state"))
     fixed = [getattr(layout, name) for name, each in vars(Layout).items() if isinstance(each, property)]
-    assert len(fixed) == 13
+    assert len(fixed) == 14
     named = [layout.signer("issuer"), layout.agent("a"), layout.service("bus-audit")]
     assert all(path.is_relative_to("/state") for path in fixed + named)
-    assert len(set(fixed + named)) == 16
+    assert len(set(fixed + named)) == 17
     assert layout.principal("writer-1") == layout.agent("writer-1")
     assert layout.principal("bus-enforcer-1") == layout.service("bus-enforcer-1")
     assert layout.agent("busy") == layout.principal("busy")

@@ -239,11 +239,10 @@ def test_step_4_the_sequence_of_an_instance_only_rises(highest, accepted):
     [
         (Tier.PLAINTEXT, Tier.RETRIEVAL, Code.TIER_FLOOR),
         (Tier.RETRIEVAL, Tier.COMPUTATION, Code.TIER_FLOOR),
-        (Tier.COMPUTATION, Tier.RETRIEVAL, Code.TIER_UNAVAILABLE),
-        (Tier.FHE, None, Code.TIER_UNAVAILABLE),
+        (Tier.COMPUTATION, Tier.FHE, Code.TIER_FLOOR),
     ],
 )
-def test_a_tier_below_the_policys_or_one_that_cannot_be_opened_is_refused(tier, floor, code):
+def test_a_tier_below_the_policys_is_refused(tier, floor, code):
     assert refusal(Made(tier=tier).value(), tier=floor).code is code
 
 

@@ -86,9 +86,9 @@ def test_what_was_made_while_a_policy_was_overtaken_is_not_given_out(site, monke
 def test_a_bundle_is_made_once_for_a_policy_an_agent_and_an_epoch(site, monkeypatch):
     made = []
 
-    def counted(agent, policy, epochs, *, sending, attested):
-        made.append((agent, policy.digest, sending))
-        return make_bundle(agent, policy, epochs, sending=sending, attested=attested)
+    def counted(agent, policy, epochs, **told):
+        made.append((agent, policy.digest, told["sending"]))
+        return make_bundle(agent, policy, epochs, **told)
 
     make_bundle = issuer_module.make_bundle
     monkeypatch.setattr(issuer_module, "make_bundle", counted)
