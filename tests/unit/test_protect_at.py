@@ -1,0 +1,94 @@
+"""`protect_at` and `fhe_context` in policy files: what goes with them, what does not, what `plan` says of a change."""
+
+from dataclasses import replace
+
+import pytest
+
+from bus.errors import PolicyError
+from bus.policy.diff import access_changes
+from bus.wire.names import DomainName, Tier
+from tests.unit.law_build import from_text
+from tests.unit.test_policy_checks import AGENTS, MESH
+
+DIGEST = "ab" * 32
+BARE = MESH.replace("      masks: [few]\n      guardrails: [no-pii]\n", "")
+
+
+def law(more, text=BARE):
+    """The law with ``more`` in its one domain, which is of another tier where that is told."""
+    tier = more.pop("tier", "RETRIEVAL")
+    lines = "".join(f"      {key}: {value}\n" for key, value in more.items())
+    return text.replace("      tier: RETRIEVAL\n", f"      tier: {tier}\n{lines}")
+
+
+def domain(**more):
+    return from_text(law(more), AGENTS).domains[DomainName("notes")]
+
+
+def test_what_is_written_is_what_holds():
+    assert not domain().at_source
+    assert domain(protect_at="source").at_source
+    assert not domain(protect_at="enforcer").at_source
+    made = domain(tier="FHE", protect_at="source", fhe_context=DIGEST)
+    assert (made.fhe_context.hex(), made.protectable) == (DIGEST, True)
+    assert domain(tier="COMPUTATION", protect_at="source").protectable
+    for more in ({}, {"protect_at": "enforcer"}, {"protect_at": "source", "computation": "mpc"}):
+        assert not domain(tier="COMPUTATION", **more).protectable
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"protect_at": "broker"}, "protect_at: expected 'source' or 'enforcer', found 'broker'"),
+        ({"fhe_context": DIGEST}, "fhe_context: expected a domain of tier FHE, found RETRIEVAL"),
+        ({"tier": "FHE", "fhe_context": "AB" * 32}, "fhe_context: "),
+        ({"tier": "FHE", "fhe_context": "ab"}, "fhe_context: "),
+        ({"protect_at": "source", "blind_index": "[id]"}, "blind_index: no enforcer sees payloads"),
+        ({"tier": "PLAINTEXT", "protect_at": "source"}, "protect_at: a domain of tier PLAINTEXT protects nothing"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_at_its_place(more, why):
+    with pytest.raises(PolicyError) as refused:
+        from_text(law(more), AGENTS)
+    assert why in str(refused.value)
+    assert refused.value.line > 0
+
+
+def test_rules_that_look_into_payloads_are_refused_and_those_of_metadata_are_not():
+    for text, why in (
+        (MESH, "guardrails: no-pii looks into payloads"),
+        (BARE + "      masks: [few]\n", None),
+        (
+            BARE.replace("drop: [note]", "drop: [payload.note]") + "      masks: [few]\n",
+            "masks: few looks into payloads",
+        ),
+        (MESH.replace("{detect: [EMAIL],", "{detect: [EMAIL], on: [metadata],"), None),
+    ):
+        if why is None:
+            assert from_text(law({"protect_at": "source"}, text), AGENTS).domains[DomainName("notes")].at_source
+        else:
+            with pytest.raises(PolicyError, match=why):
+                from_text(law({"protect_at": "source"}, text), AGENTS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "widens"),
+    [
+        ({}, {"at_source": True}, "notes protect_at enforcer -> source", False),
+        ({"at_source": True}, {}, "notes protect_at source -> enforcer", True),
+        (
+            {"tier": Tier.FHE, "fhe_context": b"\1" * 32},
+            {"tier": Tier.FHE, "fhe_context": b"\2" * 32},
+            "notes fhe_context 010101010101 -> 020202020202",
+            True,
+        ),
+    ],
+)
+def test_a_plan_says_what_changes_and_whether_more_can_be_seen(before, after, line, widens):
+    policy = from_text(BARE, AGENTS)
+    made = [
+        replace(policy, domains={name: replace(each, **changes) for name, each in policy.domains.items()})
+        for changes in (before, after)
+    ]
+    found = {each.text: each.widens for each in access_changes(*made)}
+    assert found == {line: widens}
