@@ -55,13 +55,18 @@ def look(folder: Path, items: Iterable[str]) -> Sighting:
         if not path.is_file():
             continue
         files += 1
-        data = b"".join(_extents(path))
-        count += len(data)
-        places = [data, *(_inflated(data) if path.suffix == ".log" else ())]
+        places = stored(path)
+        count += len(places[0])
         for item, forms in wanted.items():
             if item not in found and any(form in place for place in places for form in forms):
                 found.add(item)
     return Sighting(frozenset(found), files, count)
+
+
+def stored(path: Path) -> list[bytes]:
+    """What stands in a file, and decompressed what its batches hold where it is a log."""
+    data = b"".join(_extents(path))
+    return [data, *(_inflated(data) if path.suffix == ".log" else ())]
 
 
 def _extents(path: Path) -> Iterator[bytes]:

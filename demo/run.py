@@ -220,9 +220,8 @@ def _opens(stack: Stack, agent: str, stored: bytes, topic: str, got: Delivery | 
     bundle = derived.parse(stored)
     store = KeyStore(stack.layout.agent(agent) / "keys", AgentId(agent), trust.anchor, trust.deployment)
     store.refresh(force=True)
-    readable = [each.name for each in stack.load_policy().may_consume(AgentId(agent)) if each.tier in TIERS]
-    held = [store.reading(domain, bundle.head.epoch) or () for domain in readable]
-    keys = tuple(key for each in held for key in each)
+    readable = [each.name for each in stack.load_policy().may_consume(AgentId(agent))]
+    keys = tuple(key for domain in readable for held in store.all_reading(domain).values() for key in held)
     plaintexts = TIERS[bundle.head.tier].open(bundle, keys, trust.deployment, topic, got.place[0])
     return sum(each is not None for each in plaintexts)
 

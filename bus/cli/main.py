@@ -26,6 +26,7 @@ COMMANDS = {
     "fhe": "bus.cli.fhe",
     "keys": "bus.cli.keys",
     "policy": "bus.cli.policy",
+    "probe": "bus.cli.probe",
     "publish": "bus.cli.records",
     "secrets": "bus.cli.secrets",
     "stack": "bus.cli.stack",

@@ -14,7 +14,7 @@ from bus.client.delivery import Delivery
 from bus.codes import Code
 from bus.crypto.keys import ReadingKey
 from bus.crypto.signing import Trust, verify_bundle
-from bus.errors import BusError, Erased, Refused, Unverified, WireError
+from bus.errors import BusError, Erased, Unverified, WireError
 from bus.tiers.base import TIERS
 from bus.wire import codec, derived, envelope, released
 from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile
@@ -75,7 +75,7 @@ def open_bundle(
 ) -> Opened:
     """All records of a bundle that are mine, or ``only`` those in these places; all of it is verified.
 
-    Raises Unverified, WireError, Erased or Refused(tier-unavailable) when the whole bundle is refused.
+    Raises Unverified, WireError or Erased when the whole bundle is refused.
 
     ``tier`` is the policy's floor for the domain; ``highest`` the highest sequence seen of an instance (-1: none).
     """
@@ -89,9 +89,6 @@ def open_bundle(
     if tier is not None and head.tier < tier:
         message = f"bundle: expected tier {tier.name}, found {head.tier.name}"
         raise Unverified(message, step="tier", code=Code.TIER_FLOOR)
-    module = TIERS.get(head.tier)
-    if module is None:
-        raise Refused(f"bundle: tier {head.tier.name} cannot be opened here", code=Code.TIER_UNAVAILABLE)
     keys = () if head.tier is Tier.PLAINTEXT else reading(head.epoch)
     if keys is None:
         raise Erased(f"epoch {head.epoch} of {domain}: no reading key any more", epoch=head.epoch, domain=domain)
@@ -99,7 +96,7 @@ def open_bundle(
     if only is not None:
         places = sorted(only)
         bundle = replace(bundle, entries=tuple(bundle.entries[place] for place in places))
-    plaintexts = module.open(bundle, keys, trust.deployment, topic, partition)
+    plaintexts = TIERS[head.tier].open(bundle, keys, trust.deployment, topic, partition)
     deliveries, refusals = [], []
     for index, plaintext in zip(places, plaintexts, strict=True):
         if plaintext is not None:
