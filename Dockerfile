@@ -13,6 +13,7 @@ COPY bus bus
 COPY consumers consumers
 COPY bench bench
 COPY demo demo
+COPY probe probe
 COPY schemas schemas
 COPY policies policies
 RUN tools/bin/pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir wheels . \
