@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,15 +94,19 @@ def received(stack: Stack, agent: str, count: int, phase: int, told: Told) -> li
     found: list[Got] = []
     with Bus(agent, settings=stack.settings) as reader:
         inboxes = {domain: reader.subscribe(domain, observe=True) for domain in DOMAINS}
+        until = time.monotonic() + WAIT_S
         for domain in itertools.cycle(DOMAINS):
+            if time.monotonic() > until:
+                break
             delivery = inboxes[domain].get(0.02)
             if delivery is not None and (value := delivery.value()).get("phase") == phase:
                 size = sizes.get((domain, *delivery.place), 0)
                 found.append(Got(value["number"], phase, value["content"], size))
+                until = time.monotonic() + WAIT_S
                 told("read", len(found), count)
             if len(found) >= count:
                 return found
-    raise AssertionError("unreachable")
+    raise StackError(f"{len(found)} of {count} records came to {agent} of phase {phase}")
 
 
 def opened_by(stack: Stack, agent: str) -> list[Delivery]:

@@ -176,6 +176,8 @@ def failures(document: dict[str, Any]) -> list[str]:
     if document["names_in_domain_topics"]:
         found.append(f"names in stored bytes: {', '.join(document['names_in_domain_topics'])}")
     for what, told in document["guess"][f"cells of {CELL:,}"].items():
-        if told and told["guessed"] > told["chance"] + 0.02:
+        if not told:
+            found.append(f"{what} could not be guessed: too few sessions")
+        elif told["guessed"] > told["chance"] + 0.02:
             found.append(f"{what} is told by size in {told['guessed']:.1%}, by chance in {told['chance']:.1%}")
     return found

@@ -186,10 +186,12 @@ class Bus:
             protect=functools.partial(self._protect, route.domain) if route.at_source else None,
         )
         partition = partition_of(partition_key or made.session, route.partitions)
+        for each in made.parts:
+            self._verdicts.part(each, made.message_id)
         sent = Sent(made.message_id, domain, self._verdicts, len(made.plaintexts))
         sender = self._publisher or self._sender()
-        for each in made.plaintexts:
-            sent._keys.append(sender.send(route.domain, partition, each, sent._done))
+        for plaintext in made.plaintexts:
+            sent._keys.append(sender.send(route.domain, partition, plaintext, sent._done))
         if confirm != "queued":
             sent.wait_stored(timeout)
         if confirm == "decided":
@@ -236,7 +238,8 @@ class Bus:
     def _on_verdict(self, verdict: records.Verdict, policy: Policy | None) -> None:
         self._verdicts.put(verdict, policy)
         if verdict.decision is not Verdict.ALLOW:
-            message_id = str(uuid.UUID(bytes=verdict.message_id)) if any(verdict.message_id) else ""
+            whole = self._verdicts.whole(verdict.message_id)
+            message_id = str(uuid.UUID(bytes=whole)) if any(whole) else ""
             self._tell(refusal(verdict, message_id, policy))
 
     def on_refused(self, handler: Callable[[BusError], None]) -> Callable[[BusError], None]:
@@ -267,6 +270,7 @@ class Bus:
             name,
             lambda: read_trust(self._trust_path).trust(),
             lambda: self._policy().domains[name].tier if name in self._policy().domains else None,
+            lambda: name in self._policy().domains and self._policy().domains[name].at_source,
             self._tell,
             self._sessions.given,
             max_inflight,

@@ -16,8 +16,10 @@ from bus.errors import BusError, Refused, TooLarge, Unverified
 from bus.wire.envelope import Chunk
 
 MAX_CHUNKS: Final = 64
+MAX_GROUPS: Final = 16
+"""Unfinished messages of one source and partition; its oldest is given up for one more."""
 MAX_HELD: Final = 128 * 1024 * 1024
-"""Bytes of unfinished messages of one partition: the oldest is given up beyond it."""
+"""Bytes of the unfinished messages of one source and partition; its oldest are given up beyond it."""
 PATIENCE_MS: Final = 120_000
 """How far the log may go on behind the first part: a publisher sends them one after the other."""
 
@@ -45,10 +47,10 @@ class _Group:
 
 
 class Assembler:
-    """Unfinished messages of one partition."""
+    """Unfinished messages of one partition, by source and group, in the order of their first parts."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, bytes], _Group] = {}
+        self._groups: dict[str, dict[bytes, _Group]] = {}
 
     def take(self, part: Delivery, append_ms: int, *, again: bool = False) -> Delivery | None:
         """The message that ``part`` ends, or None: a message in one record ends itself.
@@ -59,43 +61,56 @@ class Assembler:
         chunk = part.chunk
         if chunk is None:
             return part
-        name = (part.source, chunk.group)
-        held = self._groups.pop(name, None)
+        groups = self._groups.setdefault(part.source, {})
+        held = groups.get(chunk.group)
         if held is None:
             if again and chunk.index:
                 return None  # its message ended before the place that was stored
             if chunk.index or part.message_id != chunk.group or not 2 <= chunk.count <= MAX_CHUNKS:
                 raise Unverified(f"chunk: expected the first part of a message, found {_of(chunk)}", step="chunk")
-            held = _Group(part, append_ms, chunk.count, [], 0)
-        told = (len(held.parts), held.count, held.head.profile, held.head.correlation)
-        if (chunk.index, chunk.count, part.profile, part.correlation) != told:
+            held = groups[chunk.group] = _Group(part, append_ms, chunk.count, [], 0)
+        told = (len(held.parts), held.count, _same(held.head))
+        if (chunk.index, chunk.count, _same(part)) != told:
+            del groups[chunk.group]
             expected = f"{len(held.parts)} of {held.count} of the same message"
             raise Unverified(f"chunk: expected {expected}, found {_of(chunk)}", step="chunk")
         held.parts.append(part.payload)
         held.size += len(part.payload)
         if len(held.parts) < held.count:
-            self._groups[name] = held
             return None
+        del groups[chunk.group]
         return replace(held.head, payload=b"".join(held.parts), place=part.place, chunk=None)
 
     def give_up(self, append_ms: int) -> list[BusError]:
-        """Forget messages whose rest did not come in time, or that are too large together; what is to be told of each.
+        """Forget messages whose rest did not come in time, or of which a source has too many; what is told of each.
 
         ``append_ms`` is the time that the log has reached.
         """
         told: list[BusError] = []
-        held = sum(each.size for each in self._groups.values())
-        for name, each in sorted(self._groups.items(), key=lambda item: item[1].head.place):
-            if held > MAX_HELD or append_ms - each.began_ms > PATIENCE_MS:
-                held -= each.size
-                del self._groups[name]
-                message = f"message of {name[0]}: {len(each.parts)} of its {each.count} parts came"
+        for source, groups in list(self._groups.items()):
+            size = sum(each.size for each in groups.values())
+            for group, each in list(groups.items()):  # at most MAX_GROUPS and one: it is asked after each record
+                late = append_ms - each.began_ms > PATIENCE_MS
+                if not (late or size > MAX_HELD or len(groups) > MAX_GROUPS):
+                    break
+                size -= each.size
+                del groups[group]
+                message = f"message of {source}: {len(each.parts)} of its {each.count} parts came"
                 told.append(Refused(message, code=Code.INCOMPLETE, message_id=str(each.head.id)))
+            if not groups:
+                del self._groups[source]
         return told
 
     def floor(self) -> int | None:
         """Offset of the first part of the oldest unfinished message."""
-        return min((each.head.place[1] for each in self._groups.values()), default=None)
+        firsts = (next(iter(groups.values())) for groups in self._groups.values() if groups)
+        return min((each.head.place[1] for each in firsts), default=None)
+
+
+def _same(part: Delivery) -> tuple[object, ...]:
+    """What parts of one message have alike. Masked metadata may differ: keys and masks may change between two parts."""
+    profile = part.profile
+    return profile.domain, profile.kind, profile.target, profile.content_type, profile.protect_at, part.correlation
 
 
 def _of(chunk: Chunk) -> str:

@@ -52,6 +52,8 @@ class Composed:
     message_id: bytes
     session: str
     plaintexts: tuple[bytes, ...]
+    parts: tuple[bytes, ...] = ()
+    """Ids of the parts behind the first, which has the message's."""
 
 
 class Composer:
@@ -140,7 +142,7 @@ class Composer:
                 prefixed,
                 decided.partitions,
                 decided.padding,
-                not decided.looks_inside,
+                not decided.whole,
                 decided.at_source,
             )
             self._routes[name] = found
@@ -175,24 +177,25 @@ class Composer:
             raise TooLarge(
                 f"payload: expected at most {limit} bytes, found {len(payload)}",
                 limit=limit,
-                hint="this domain looks into payloads, which it cannot do in parts",
+                hint="this domain has rules of what payloads say or how large they are, and takes none in parts",
             )
         parts = cut(payload, limit, message_id)
         if causation or reply_to or tickets or len(parts) > 1:
             causes = tuple(each.message_id if isinstance(each, Delivery) else each.bytes for each in causation)
             first = Message(message_id, now, expires, session, causes, reply_to, tickets)
-            rest = (replace(first, message_id=uuid_utils.uuid7().bytes) for _ in parts[1:])
+            rest = [replace(first, message_id=uuid_utils.uuid7().bytes) for _ in parts[1:]]
             messages = [
                 envelope.encode_message(replace(each, chunk=chunk))
                 for each, (_, chunk) in zip((first, *rest), parts, strict=True)
             ]
         else:
+            rest = []
             messages = [envelope.encode_plain_message(message_id, now, expires, session)]
         plaintexts = tuple(
             envelope.join_plaintext(route.profile, message, part, route.padding)
             for message, (part, _) in zip(messages, parts, strict=True)
         )
-        return Composed(message_id, session, plaintexts)
+        return Composed(message_id, session, plaintexts, tuple(each.message_id for each in rest))
 
 
 def check_text(name: str, text: str) -> None:

@@ -159,8 +159,15 @@ class KeyStore:
             time.sleep(0.02)
 
     def session(self, domain: DomainName, epoch: int) -> Secret | None:
-        """The session key of ``epoch``, where one is held."""
+        """The session key of ``epoch``, where there is one; of an epoch newer than all that are held after 2 s of
+        looking: a source whose clock is ahead may be in it already."""
+        deadline = time.monotonic() + WAIT_S
         held = self.held(domain, epoch)
+        while held is None and epoch > self.newest() and time.monotonic() < deadline:
+            self.ask()
+            self.refresh(force=True)
+            time.sleep(0.02)
+            held = self.held(domain, epoch)
         return held.session if held is not None else None
 
     def all_reading(self, domain: DomainName) -> dict[int, tuple[ReadingKey, ...]]:

@@ -161,4 +161,4 @@ class Search:
         self._highest[partition, opened.instance] = opened.sequence
         for _, why in opened.refusals:
             self._on_refused(why)
-        return [delivery for _, delivery in opened.deliveries]
+        return [delivery for _, delivery in opened.deliveries if delivery.chunk is None]

@@ -28,6 +28,7 @@ class Verdicts:
 
     def __init__(self) -> None:
         self._held: OrderedDict[Key, Told] = OrderedDict()
+        self._wholes: OrderedDict[bytes, bytes] = OrderedDict()
         self._changed = threading.Condition()
 
     def put(self, verdict: records.Verdict, policy: Policy | None) -> None:
@@ -39,6 +40,18 @@ class Verdicts:
             if len(self._held) > MAX_VERDICTS:
                 self._held.popitem(last=False)
             self._changed.notify_all()
+
+    def part(self, part_id: bytes, message_id: bytes) -> None:
+        """A record with the id ``part_id`` is a part of this message."""
+        with self._changed:
+            self._wholes[part_id] = message_id
+            if len(self._wholes) > MAX_VERDICTS:
+                self._wholes.popitem(last=False)
+
+    def whole(self, message_id: bytes) -> bytes:
+        """The id of the message that a record is a part of; its own where it is all of it."""
+        with self._changed:
+            return self._wholes.get(message_id, message_id)
 
     def wait(self, key: Key, timeout: float) -> Told | None:
         """What was told of ``key``, or None after ``timeout`` s."""

@@ -9,7 +9,7 @@ from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.codes import Code
 from bus.crypto.session import SourceOpener, SourceSealer
-from bus.errors import AccessRefused
+from bus.errors import RetryLater, Unverified
 from bus.wire.envelope import ProtectAt
 from bus.wire.names import AgentId, DomainName
 
@@ -22,31 +22,24 @@ class Sources:
         self._agent = agent
         self._deployment = deployment
         self._lock = threading.Lock()
-        self._held: dict[DomainName, tuple[int, SourceSealer]] = {}
+        self._held: dict[tuple[DomainName, int], SourceSealer] = {}
 
     def seal(self, domain: DomainName, message_id: bytes, payload: bytes, now_ms: int) -> bytes:
-        """``payload`` under the session key of the newest epoch. Raises RetryLater where there is none now,
-        AccessRefused where there will be none."""
-        with self._lock:
-            until, sealer = self._held.get(domain, (0, None))
-            if sealer is None or now_ms > until:
-                until, sealer = self._held[domain] = self._fresh(domain, now_ms)
-        return sealer.seal(message_id, payload)
-
-    def _fresh(self, domain: DomainName, now_ms: int) -> tuple[int, SourceSealer]:
+        """``payload`` under the session key of the newest epoch. Raises RetryLater where there is none yet,
+        AccessRefused where keys of the domain wait for an attestation."""
         self._keys.check(domain)
-        held = self._keys.sending(domain, now_ms)
+        held = self._keys.sending(domain, now_ms)  # the newest that has begun: who lost the domain has no key of it
         if held.session is None:
-            raise AccessRefused(
-                f"{self._agent}: no session key of {domain}",
-                principal=self._agent,
-                operation="protect",
-                resource=domain,
-                code=Code.CREDENTIAL,
-                hint="whoever issues keys has no session secret: bus doctor",
-            )
-        epoch = held.epoch.epoch
-        return held.epoch.not_after, SourceSealer(held.session, epoch, self._deployment, domain, self._agent)
+            self._keys.ask()
+            raise RetryLater(f"{self._agent}: no session key of {domain} yet", code=Code.RETRY, after=1)
+        name = (domain, held.epoch.epoch)
+        with self._lock:
+            sealer = self._held.get(name)
+            if sealer is None:
+                self._held = {each: made for each, made in self._held.items() if each[0] != domain}
+                sealer = SourceSealer(held.session, held.epoch.epoch, self._deployment, domain, self._agent)
+                self._held[name] = sealer
+        return sealer.seal(message_id, payload)
 
 
 class Opened:
@@ -55,9 +48,12 @@ class Opened:
     def __init__(self, keys: KeyStore, deployment: bytes, domain: DomainName) -> None:
         self._opener = SourceOpener(deployment, domain, lambda epoch: keys.session(domain, epoch))
 
-    def open(self, delivery: Delivery) -> Delivery:
-        """With its payload in the clear. Raises Unverified (source), or Refused where the key is not held."""
+    def open(self, delivery: Delivery, *, required: bool) -> Delivery:
+        """With its payload in the clear. ``required``: the policy has no other in this domain, whatever an enforcer
+        says. Raises Unverified (source), or Refused where the key is not held."""
         if delivery.profile.protect_at is not ProtectAt.SOURCE:
+            if required:
+                raise Unverified("payload: expected one that is protected at its source", step="source", code=Code.OPEN)
             return delivery
         payload = self._opener.open(delivery.source, delivery.message_id, delivery.payload)
         return replace(delivery, payload=payload)

@@ -33,6 +33,8 @@ from bus.wire.names import AgentId, DomainName, Tier, domain_topics
 log = logging.getLogger("bus.client")
 
 MAX_INFLIGHT: Final = 1000
+MAX_WAITING: Final = 64 * 1024 * 1024
+"""Bytes of payloads that wait to be handed out; one message may be larger."""
 COMMIT_S: Final = 0.2
 MAX_INSTANCES: Final = 32
 """Enforcer instances whose highest sequence rides in the metadata: the newest; older ones are beyond the 60 s rule."""
@@ -93,6 +95,7 @@ class Subscriber:
         domain: DomainName,
         trust: Callable[[], Trust],
         tier: Callable[[], Tier | None],
+        at_source: Callable[[], bool],
         on_refused: Callable[[BusError], None],
         given: Callable[[Delivery], None],
         max_inflight: int = MAX_INFLIGHT,
@@ -110,12 +113,15 @@ class Subscriber:
         self._topic = domain_topics(domain).outbound
         self._trust = KnownTrust(trust)
         self._tier = tier
+        self._at_source = at_source
         self._on_refused = on_refused
         self._given = given
         self._max_inflight = max_inflight
         self._items: queue.Queue[_Item | BusError | None] = queue.Queue()
         self._places: dict[int, _Place] = {}
         self._seen: dict[int, dict[str, int]] = {}
+        self._before: dict[int, dict[str, int]] = {}
+        """The highest sequences of what is read again, before the stored place."""
         self._resume: dict[int, tuple[int, int]] = {}
         self._parts: dict[int, Assembler] = {}
         self._lock = threading.Lock()
@@ -126,6 +132,7 @@ class Subscriber:
         self._paused = False
         self._stop = threading.Event()
         self._ended = False
+        self._waiting = 0
         self.skipped = 0
         self.assigned = threading.Event()
         self._agent = agent
@@ -182,7 +189,10 @@ class Subscriber:
                 raise item
             if item.delivery is None:
                 self._advance(item)
-            elif item.generation == self._generation:
+                continue
+            with self._lock:
+                self._waiting -= len(item.delivery.payload)
+            if item.generation == self._generation:
                 self._current = item
                 self._given(item.delivery)
                 return item.delivery
@@ -231,7 +241,10 @@ class Subscriber:
     def _throttle(self) -> None:
         # Every pause throws away what the client has prefetched: go on only when half is taken.
         waiting = self._items.qsize()
-        full = waiting >= self._max_inflight or (self._paused and waiting > self._max_inflight // 2)
+        if self._paused:
+            full = waiting > self._max_inflight // 2 or self._waiting > MAX_WAITING // 2
+        else:
+            full = waiting >= self._max_inflight or self._waiting > MAX_WAITING
         if full != self._paused:
             partitions = self._consumer.assignment()
             (self._consumer.pause if full else self._consumer.resume)(partitions)
@@ -246,14 +259,15 @@ class Subscriber:
                 log.debug("%s", error)
             return
         partition, offset = message.partition() or 0, message.offset() or 0
-        seen = self._seen.setdefault(partition, {})
+        seen, before = self._seen.setdefault(partition, {}), self._before.setdefault(partition, {})
         parts = self._parts.setdefault(partition, Assembler())
         done = self._resume.get(partition, (-1, 0))
         # The bundle in whose middle the last run stopped comes again, and those before it with parts of a message.
         again = (offset, 0) < done
         append_time = message.timestamp()[1]
         for late in parts.give_up(append_time):
-            self._refuse(late, partition, offset)
+            if offset >= done[0]:
+                self._refuse(late, partition, offset)
         tier = self._tier()  # raises where no policy is valid now: nothing is passed over unread
         try:
             opened = open_bundle(
@@ -265,7 +279,7 @@ class Subscriber:
                 append_time=append_time,
                 trust=self._trusted(message.value() or b""),
                 tier=tier,
-                highest=(lambda _: -1) if again else (lambda instance: seen.get(instance.hex()[:16], -1)),
+                highest=lambda instance: (before if again else seen).get(instance.hex()[:16], -1),
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
                 profiles=self._profiles,
             )
@@ -278,27 +292,31 @@ class Subscriber:
                 self._refuse(refusal, partition, offset)
                 self._items.put(_Item(self._generation, partition, offset + 1, 0, None, parts.floor()))
             return
+        bundle = (opened.instance.hex()[:16], opened.sequence)
+        if again:
+            before[bundle[0]] = bundle[1]
         for index, why in opened.refusals:
             if (offset, index) >= done:
                 self._refuse(why, partition, offset, index)
         fresh = []
         for index, each in opened.deliveries:
-            before = (offset, index) < done
+            acknowledged = (offset, index) < done
             try:
-                whole = parts.take(each, append_time, again=before)
-                if whole is not None and not before:
-                    whole = self._opened.open(whole)
+                whole = parts.take(each, append_time, again=acknowledged)
+                if whole is not None and not acknowledged:
+                    whole = self._opened.open(whole, required=self._at_source())
             except BusError as refusal:
-                if not before:
+                if not acknowledged:
                     self._refuse(refusal, partition, offset, index)
             else:
-                if whole is not None and not before:
+                if whole is not None and not acknowledged:
                     fresh.append((index + 1, whole, parts.floor()))
         if offset < done[0]:
             return
-        bundle = (opened.instance.hex()[:16], opened.sequence)
         seen[bundle[0]] = bundle[1]
         self.skipped += opened.skipped
+        with self._lock:
+            self._waiting += sum(len(whole.payload) for _, whole, _ in fresh)
         for place, whole, floor in fresh[:-1]:
             self._items.put(_Item(self._generation, partition, offset, place, whole, floor))
         last = fresh[-1][1] if fresh else None
@@ -322,6 +340,7 @@ class Subscriber:
 
     def _begin(self, partition: int, place: _Place) -> None:
         self._parts[partition] = Assembler()
+        self._before[partition] = {}
         self._seen[partition] = dict(place.sequences)
         self._resume[partition] = (place.offset, place.index)
 
@@ -347,6 +366,7 @@ class Subscriber:
         with self._lock:
             self._generation += 1
             self._places.clear()
+        self._parts.clear()
 
     def _commit(self) -> None:
         """Store every place that moved. What is not stored yet comes again after a crash."""

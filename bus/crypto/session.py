@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hmac
 import itertools
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -45,9 +46,12 @@ class SourceSealer:
         self._prefix = SUITE + epoch.to_bytes(8, "big") + instance
         self._aad = preimage.source_aad(deployment, domain, agent)
         self._counter = itertools.count()
+        self._process = os.getpid()
 
     def seal(self, message_id: bytes, payload: bytes) -> bytes:
         """``payload`` of the message with this id (16 bytes). Raises Refused when the key is used up."""
+        if os.getpid() != self._process:
+            raise Refused("session key: a forked child makes a Bus of its own", code=Code.INTERNAL)
         counter = next(self._counter)
         if counter >= MAX_USES:
             raise Refused("session key: used up; a new epoch brings a new one", code=Code.EPOCH_LATE)

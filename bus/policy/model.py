@@ -155,10 +155,12 @@ class DomainPolicy:
         return True
 
     @property
-    def looks_inside(self) -> bool:
-        """Whether a rule looks at payloads as a whole: guardrails, masks of payload fields, the blind index."""
-        guarded = any(each.payload for each in self.guardrails)
-        return guarded or any(each.payload for each in self.masks) or bool(self.blind_index)
+    def whole(self) -> bool:
+        """Whether a rule needs payloads as a whole: what they say (guardrails, masks of payload fields, the blind
+        index), or how large they are. A message in parts is refused then."""
+        inside = any(each.payload for each in self.guardrails) or any(each.payload for each in self.masks)
+        sized = (self.rate is not None and self.rate.max_bytes is not None) or self.looks is None
+        return inside or sized or bool(self.blind_index) or Look.SIZE in (self.looks or ())
 
     @property
     def writing(self) -> frozenset[RoleName]:

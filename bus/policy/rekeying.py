@@ -47,6 +47,7 @@ def _opening(policy: Policy, domain: DomainPolicy) -> dict[str, Any]:
     held = {role for agent in openers for role in policy.agents[agent].roles}
     return {
         "tier": domain.tier.name,
+        **({"protect_at": "source"} if domain.at_source else {}),
         "attested": _attested(policy, domain, writers, openers),
         "label": list(policy.scheme.names(domain.label)),
         "writers": [_placed(policy, agent) for agent in writers],

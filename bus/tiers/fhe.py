@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bus.codes import Code
 from bus.errors import Refused, SettingsError
-from bus.tiers.fheframe import Column, Frame, Scheme
+from bus.tiers.fheframe import MAX_COLUMNS, Column, Frame, Scheme
 
 MAX_ROWS: Final = 4096
 MIN_ROWS: Final = 256
@@ -43,6 +44,15 @@ def _library() -> Any:
 
 def _refuse(message: str, hint: str = "") -> Refused:
     return Refused(f"FHE: {message}", code=Code.SCHEMA, hint=hint)
+
+
+@contextmanager
+def _computing(what: str) -> Iterator[None]:
+    """What the library raises as a refusal."""
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        raise _refuse(f"{what}: the library does not take it: {type(error).__name__}") from None
 
 
 def make_contexts(scheme: Scheme) -> tuple[bytes, bytes]:
@@ -86,9 +96,13 @@ class Context:
         Raises Refused (schema) for columns of different length, other counts, NaN, infinities and what is beyond the
         bound, or for BFV no integer.
         """
+        if not 0 < bound < math.inf:
+            raise _refuse(f"bound: expected a positive number, found {bound!r}")
+        if not all(isinstance(values, Sequence) or hasattr(values, "tolist") for values in columns.values()):
+            raise _refuse("expected columns of numbers")
         sizes = {len(values) for values in columns.values()}
-        if len(sizes) != 1:
-            raise _refuse(f"expected columns of one length, found {sorted(sizes)}")
+        if len(sizes) != 1 or len(columns) > MAX_COLUMNS:
+            raise _refuse(f"expected up to {MAX_COLUMNS} columns of one length, found {sorted(sizes)}")
         (rows,) = sizes
         if not 1 <= rows <= MAX_ROWS or (rows < MIN_ROWS and not small):
             raise _refuse(
@@ -97,14 +111,16 @@ class Context:
             )
         made = {}
         for name, values in columns.items():
-            if not name or len(name.encode()) > MAX_NAME:
-                raise _refuse(f"expected names of columns of 1 to {MAX_NAME} bytes")
+            _check_name(name)
             checked = [self._number(name, value, bound) for value in values]
-            made[name] = Column(self._vector(checked), float(bound), 0)
+            with _computing("encrypt"):
+                made[name] = Column(self._vector(checked), float(bound), 0)
         return Batch(self, rows, made)
 
     def _number(self, name: str, value: float, bound: float) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise _refuse(f"{name}: expected finite numbers")
+        if isinstance(value, float) and not math.isfinite(value):
             raise _refuse(f"{name}: expected finite numbers")
         if abs(value) > bound:
             raise _refuse(f"{name}: expected values within {bound:g}", "say a larger bound, or scale what is sent")
@@ -130,13 +146,26 @@ class Context:
                 vector = (ts.bfv_vector_from if self.scheme is Scheme.BFV else ts.ckks_vector_from)(
                     self.raw, column.cipher
                 )
-                slots = vector.size()
+                slots, inner = vector.size(), vector.ciphertext()
             except (ValueError, RuntimeError, TypeError) as error:
                 raise _refuse(f"{name}: not a ciphertext: {type(error).__name__}") from None
             if slots != frame.rows:
                 raise _refuse(f"{name}: expected {frame.rows} slots, found {slots}")
+            # The library believes what is told of a ciphertext, and crashes where it is not so.
+            shape = vector.shape if self.scheme is Scheme.CKKS else [slots]
+            if shape != [frame.rows] or len(inner) != 1 or not self._fits(inner[0], column.depth):
+                raise _refuse(f"{name}: expected one ciphertext after {column.depth} multiplications")
             made[name] = Column(vector, column.bound, column.depth)
         return Batch(self, frame.rows, made)
+
+    def _fits(self, cipher: Any, depth: int) -> bool:
+        """Whether a ciphertext has the size, level and scale of its depth."""
+        if cipher.is_transparent() or cipher.size() != 2:
+            return False
+        if self.scheme is Scheme.BFV:
+            return bool(cipher.poly_modulus_degree() == 4096 and depth <= 1)
+        levels = bool(cipher.coeff_modulus_size() == len(LEVELS) - depth)
+        return levels and cipher.poly_modulus_degree() == 8192 and cipher.scale == 2.0**SCALE_BITS
 
     def decrypt(self, batch: Batch, *, digits: int = 4, fold: bool = False) -> dict[str, list[float]]:
         """Columns in the clear, rounded to ``digits``: an exact CKKS value would tell of the key (Li and Micciancio,
@@ -147,7 +176,10 @@ class Context:
             raise _refuse(f"decrypt: expected context {self.digest.hex()[:12]}")
         found = {}
         for name, column in batch.columns.items():
-            values = column.cipher.decrypt(self.raw.secret_key())[: batch.rows]
+            with _computing("decrypt"):
+                values = column.cipher.decrypt(self.raw.secret_key())[: batch.rows]
+            if len(values) != batch.rows:
+                raise _refuse(f"{name}: expected {batch.rows} values, found {len(values)}")
             if fold:
                 values = [sum(values)]
             found[name] = [round(each, digits) for each in values]
@@ -176,8 +208,9 @@ class Batch:
         self._check(name, bound, depth)
         whole = self.context.scheme is Scheme.BFV
         total: Any = [int(bias) if whole else bias] * self.rows
-        for column, each in held.items():
-            total = each.cipher * ([int(told[column])] * self.rows if whole else told[column]) + total
+        with _computing("linear"):
+            for column, each in held.items():
+                total = each.cipher * ([int(told[column])] * self.rows if whole else told[column]) + total
         return self._one(name, total, bound, depth)
 
     def polynomial(self, column: str, coefficients: Sequence[float], *, name: str = "value") -> Batch:
@@ -190,7 +223,8 @@ class Batch:
         bound = sum(abs(each) * held.bound**power for power, each in enumerate(coefficients))
         depth = held.depth + (1 if len(coefficients) == 2 else 2)
         self._check(name, bound, depth)
-        return self._one(name, held.cipher.polyval(list(coefficients)), bound, depth)
+        with _computing("polynomial"):
+            return self._one(name, held.cipher.polyval(list(coefficients)), bound, depth)
 
     def logistic(self, weights: Mapping[str, float], bias: float = 0.0, *, name: str = "probability") -> Batch:
         """The logistic function of ``linear``, by a polynomial that is within 0.06 of it where scores are within 5."""
@@ -215,7 +249,8 @@ class Batch:
                 more = other.columns[name]
                 bound, depth = held.bound + more.bound, max(held.depth, more.depth)
                 self._check(name, bound, depth)
-                columns[name] = Column(held.cipher + more.cipher, bound, depth)
+                with _computing("add"):
+                    columns[name] = Column(held.cipher + more.cipher, bound, depth)
         return Batch(self.context, self.rows, columns)
 
     def encode(self) -> bytes:
@@ -230,13 +265,21 @@ class Batch:
         return found
 
     def _one(self, name: str, cipher: Any, bound: float, depth: int) -> Batch:
+        _check_name(name)
         self._check(name, bound, depth)
+        if self.context.scheme is Scheme.CKKS:  # the library spares multiplications by 0 and 1
+            depth = len(LEVELS) - cipher.ciphertext()[0].coeff_modulus_size()
         return Batch(self.context, self.rows, {name: Column(cipher, bound, depth)})
 
     def _check(self, name: str, bound: float, depth: int) -> None:
         most = capacity(self.context.scheme, depth)
         if not bound < most:
             raise _refuse(f"{name}: might reach {bound:g} after {depth} multiplications, where {most:g} is the most")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name.encode(errors="replace")) <= MAX_NAME or not name.isprintable():
+        raise _refuse(f"expected names of columns of 1 to {MAX_NAME} bytes")
 
 
 def capacity(scheme: Scheme, depth: int) -> float:

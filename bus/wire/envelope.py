@@ -373,6 +373,15 @@ def chunk_of(plain: bytes, causes_end: int, payload_size: int) -> Chunk | None:
     )
 
 
+def is_part(plain: bytes, message: int, payload_size: int) -> bool:
+    """Whether a plaintext that ``split`` took is one part of a message; ``message`` is where its message begins."""
+    causes = message + 33 + (plain[message + 32] >> 1)
+    if payload_size - causes == len(NOTHING_ELSE):
+        return False
+    end = causes + 2 + 8 * plain[causes] if plain[causes] else causes + 1
+    return chunk_of(plain, end, payload_size) is not None
+
+
 def _step_tickets(plain: bytes, at: int) -> int:
     count, at = codec.read_length(plain, at, code=Code.DECODE)
     if count > MAX_TICKETS:

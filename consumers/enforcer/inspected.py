@@ -28,6 +28,7 @@ def inspect(
     inspector: Inspector,
     decided: DecidedProfile,
     plain: bytes,
+    message: int,
     payload: int,
     size: int,
     effective_ms: int,
@@ -35,8 +36,8 @@ def inspect(
     state: PartitionState,
     context: EnforcerContext,
 ) -> tuple[DecidedProfile, bytes | None]:
-    """What holds for a record whose payload's length stands at ``plain[payload:]``, and its payload where that
-    changes."""
+    """What holds for a record whose message begins at ``plain[message:]`` and its payload's length at
+    ``plain[payload:]``, and its payload where that changes."""
     released, findings, decision = None, NONE, decided.decision
     moment = Moment(load=f"{context.load:.2f}") if inspector.moment else NO_MOMENT
     limits = state.windows.limits
@@ -44,6 +45,7 @@ def inspect(
         if inspector.moment:
             inspector.judge(decided, effective_ms, size, context.load)
         if decision.allowed:
+            inspector.entire(plain, message, payload)
             content_type = decided.profile.content_type if decided.profile is not None else ""
             released, findings = inspector.payload(plain, payload, content_type, key.domain_epoch.masking.reveal())
             inspector.admit(key.agent, size, effective_ms, limits)
@@ -66,14 +68,15 @@ def inspect_compiled(
     """A record, sealed in ``value``, that the compiled steps accepted up to step 7."""
     key, decided, plain = outcome.key, outcome.decided, outcome.plaintext
     try:
+        _, start = codec.read_length(plain, _TICKET_END)
+        message = start + len(envelope.MARK) + len(decided.masked)
         decided, released = inspect(
-            inspector, decided, plain, outcome.payload, outcome.size, effective_ms, key, state, context
+            inspector, decided, plain, message, outcome.payload, outcome.size, effective_ms, key, state, context
         )
         if not decided.decision.allowed:
             return _refused(decided.decision.code, outcome, value, decided, state)
         if released is None:
             return outcome if decided is outcome.decided else outcome.variant(decided)
-        _, start = codec.read_length(plain, _TICKET_END)
         released = plain[start : outcome.payload] + codec.prefixed(released)
         if len(released) - len(envelope.MARK) - len(decided.masked) > sealed.MAX_LENGTH:
             return _refused(Code.TOO_LARGE, outcome, value, decided, state)

@@ -15,7 +15,7 @@ from bus.policy.guarding import Findings, Guardrails
 from bus.policy.labels import Propagate
 from bus.policy.masking import mask_payload, reads
 from bus.policy.model import DomainPolicy, Policy
-from bus.wire import codec
+from bus.wire import codec, envelope
 from bus.wire.envelope import Profile
 from bus.wire.names import AgentId
 from consumers.enforcer.decided import DecidedProfile
@@ -67,6 +67,13 @@ class Inspector:
         decision = decided.moments.at(time_ms, load, size)
         if decision is not decided.decision:
             raise Denied(decision)
+
+    def entire(self, plain: bytes, message: int, payload: int) -> None:
+        """Raises Denied for one part of a message where rules need all of it: its readers put parts together."""
+        if self._domain.whole and envelope.is_part(plain, message, payload):
+            rule, where = f"{self._domain.name}.parts", self._domain.location("name")
+            why = "a message in parts cannot be looked into, nor its size be told"
+            raise Denied(Decision(Code.SCHEMA, rule, where, why=why))
 
     def metadata(self, profile: Profile) -> tuple[Profile, Findings]:
         """A profile with its metadata redacted. Raises Denied."""

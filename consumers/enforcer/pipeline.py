@@ -149,7 +149,9 @@ def enforce_batch(
             # Conditions of the moment, 8. guardrails, 9. masks of payload fields.
             released = None
             if inspector is not None:
-                decided, released = inspect(inspector, decided, plain, payload, size, highest, key, state, context)
+                decided, released = inspect(
+                    inspector, decided, plain, message, payload, size, highest, key, state, context
+                )
             if decided.decision.obligations is None:
                 raise _Refusal(decided.decision.code)
             # 9. Mask: the masked profile, then the rest as it stands (a canonical Avro run, step 6).

@@ -74,9 +74,9 @@ def test_messages_of_several_agents_in_parts_do_not_mix():
         part(0, 3),
         part(1, 4),
         part(1, 3, correlation="s-2"),
-        part(1, 3, profile=replace(PROFILE, purpose="other")),
+        part(1, 3, profile=replace(PROFILE, content_type="text/plain")),
     ],
-    ids=["gap", "first again", "count", "session", "profile"],
+    ids=["gap", "first again", "count", "session", "type"],
 )
 def test_a_part_that_does_not_follow_is_refused_with_its_message(wrong):
     held = Assembler()
@@ -111,14 +111,50 @@ def test_a_message_whose_rest_does_not_come_is_given_up_by_the_logs_time():
     assert (held.floor(), held.give_up(10**15)) == (None, [])
 
 
-def test_the_oldest_are_given_up_where_they_are_too_large_together(monkeypatch):
+def begin(held, number, size=4, **changes):
+    group = number.to_bytes(16, "big")
+    held.take(part(0, 2, bytes(size), group=group, message_id=group, offset=number, **changes), 0)
+
+
+def test_a_source_gives_up_its_own_oldest_where_they_are_too_large_together(monkeypatch):
     monkeypatch.setattr(chunks, "MAX_HELD", 10)
+    held, other = Assembler(), replace(PROFILE, source=AgentId("writer-2"))
+    begin(held, 0, profile=other)
+    for number in range(1, 5):
+        begin(held, number)
+    told = held.give_up(0)
+    assert [str(each) for each in told] == ["message of writer-1: 1 of its 2 parts came"] * 2
+    assert held.floor() == 0, "the other source's is untouched"
+    assert held.give_up(0) == []
+
+
+def test_a_source_has_so_many_unfinished_messages_and_costs_no_more():
     held = Assembler()
-    for number in range(4):
-        group = bytes([number]) * 16
-        held.take(part(0, 2, bytes(4), group=group, message_id=group, offset=number), 0)
-    assert len(held.give_up(0)) == 2
-    assert held.floor() == 2
+    given_up = 0
+    for number in range(2000):
+        begin(held, number, size=0)
+        given_up += len(held.give_up(0))
+    assert given_up == 2000 - chunks.MAX_GROUPS
+    assert held.floor() == 2000 - chunks.MAX_GROUPS
+
+
+def test_metadata_that_is_masked_otherwise_parts_no_message():
+    held = Assembler()
+    held.take(part(0, 2, b"a", profile=replace(PROFILE, metadata={"customer": "h1"})), 0)
+    assert held.take(part(1, 2, b"b", profile=replace(PROFILE, metadata={"customer": "h2"})), 0).payload == b"ab"
+
+
+@given(
+    causes=st.lists(st.binary(min_size=16, max_size=16), max_size=3),
+    reply_to=st.text(max_size=4),
+    fields=st.lists(st.tuples(st.sampled_from(["", "x"]), st.sampled_from(["", "y"])), max_size=3),
+    chunk=st.none() | st.builds(Chunk, st.just(bytes(16)), st.just(0), st.sampled_from([0, 2, 64, 256])),
+)
+def test_the_enforcer_tells_a_part_whatever_else_the_message_says(causes, reply_to, fields, chunk):
+    message = Message(bytes(16), 1, 2, "s", tuple(causes), reply_to, (), "", chunk, tuple(fields))
+    plain = encode_plaintext(encode_profile(PROFILE), encode_message(message), b"payload")
+    _, begins, payload_size, *_ = envelope.split(plain)
+    assert envelope.is_part(plain, begins, payload_size) is (chunk is not None)
 
 
 @given(

@@ -90,8 +90,8 @@ def test_what_is_released_is_rounded(ckks, data):
 @pytest.mark.parametrize(
     ("columns", "why"),
     [
-        ({}, "expected columns of one length"),
-        ({"a": [0.0] * ROWS, "b": [0.0]}, "expected columns of one length"),
+        ({}, "columns of one length"),
+        ({"a": [0.0] * ROWS, "b": [0.0]}, "columns of one length"),
         ({"a": [0.0] * (MIN_ROWS - 1)}, f"expected {MIN_ROWS} to {MAX_ROWS} rows, found {MIN_ROWS - 1}"),
         ({"a": [0.0] * (MAX_ROWS + 1)}, f"found {MAX_ROWS + 1}"),
         ({"a": [math.nan] * ROWS}, "a: expected finite numbers"),
@@ -99,6 +99,11 @@ def test_what_is_released_is_rounded(ckks, data):
         ({"a": ["1"] * ROWS}, "a: expected finite numbers"),
         ({"a": [True] * ROWS}, "a: expected finite numbers"),
         ({"a": [1.5] * ROWS}, "a: expected values within 1"),
+        ({"a": [10**400] * ROWS}, "a: expected values within 1"),
+        ({"a": 5}, "expected columns of numbers"),
+        ({1: [1.0] * ROWS}, "names of columns"),
+        ({"\ud800": [1.0] * ROWS}, "names of columns"),
+        ({f"c{number}": [1.0] * ROWS for number in range(65)}, "up to 64 columns"),
         ({"": [1.0] * ROWS}, "names of columns"),
         ({"x" * 65: [1.0] * ROWS}, "names of columns"),
     ],
@@ -116,8 +121,8 @@ def test_few_rows_are_taken_on_purpose(ckks):
 def test_what_might_overflow_is_refused_before_it_is_computed(ckks, bfv, data):
     public, _ = ckks
     large = public.encrypt({"a": [100.0] * ROWS}, bound=100)
-    with pytest.raises(Refused, match=r"value: might reach 1e\+06 after 3 multiplications, where 128 is the most"):
-        large.polynomial("a", [0, 1.0]).polynomial("value", [0, 0, 0, 1.0])
+    with pytest.raises(Refused, match=r"value: might reach 970299 after 3 multiplications, where 128 is the most"):
+        large.polynomial("a", [0, 0.99]).polynomial("value", [0, 0, 0, 1.0])
     batch = public.encrypt(data)
     for _ in range(3):
         batch = batch.linear(dict.fromkeys(batch.columns, 1.0), name="a")
@@ -218,3 +223,40 @@ def test_ciphertexts_of_another_length_or_none_are_refused(ckks, data):
         with pytest.raises(Refused, match=r"age: (expected 511 slots, found 512|not a ciphertext)"):
             public.load(changed.encode())
     assert struct.unpack(">H", public.encrypt(data).encode()[37:39]) == (ROWS,)
+
+
+@pytest.mark.parametrize("bound", [0, -1, math.nan, math.inf])
+def test_a_bound_is_a_positive_number(ckks, bound):
+    with pytest.raises(Refused, match="bound: expected a positive number"):
+        ckks[0].encrypt({"a": [0.0] * ROWS}, bound=bound)
+
+
+def vector(sizes, *ciphers):
+    """TenSEAL's message of a CKKS vector, as a hostile agent may write it."""
+
+    def varint(number):
+        low, rest = number & 0x7F, number >> 7
+        return bytes((low | 0x80,)) + varint(rest) if rest else bytes((low,))
+
+    packed = b"".join(map(varint, sizes))
+    made = b"\x0a" + varint(len(packed)) + packed
+    made += b"".join(b"\x12" + varint(len(each)) + each for each in ciphers)
+    return made + b"\x19" + struct.pack("<d", 2.0**40)
+
+
+def test_a_frame_that_says_what_is_not_so_is_refused_before_the_library_computes(ckks, data):
+    public, _ = ckks
+    honest = public.encrypt(data)
+    for sizes, inner in (([ROWS], []), ([ROWS // 2, ROWS // 2], [b""]), ([], [])):
+        frame = Frame(Scheme.CKKS, public.digest, ROWS, {"age": Column(vector(sizes, *inner), 1.0, 0)})
+        with pytest.raises(Refused, match="age: "):
+            public.load(frame.encode())
+    # Another depth than its own: more multiplications would be permitted than it has levels.
+    assert honest.polynomial("age", [0, 0, 1.0]).columns["value"].depth == 1
+    deep = honest.polynomial("age", [0.5, 0.3, 0.7])
+    told = Frame.parse(deep.encode())
+    for depth in (0, 1, 3, 8):
+        column = Column(told.columns["value"].cipher, 1.0, depth)
+        with pytest.raises(Refused, match=f"value: expected one ciphertext after {depth} multiplications"):
+            public.load(Frame(Scheme.CKKS, public.digest, ROWS, {"value": column}).encode())
+    assert public.load(deep.encode()).columns["value"].depth == 2

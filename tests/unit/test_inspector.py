@@ -13,7 +13,8 @@ import pytest
 from bus.codes import Code
 from bus.native import native
 from bus.policy.conditions import compile_condition
-from bus.wire.envelope import Kind
+from bus.policy.model import RateRule
+from bus.wire.envelope import Chunk, Kind
 from bus.wire.hop import Verdict
 from bus.wire.names import Tier
 from consumers.enforcer import compiled
@@ -427,3 +428,35 @@ def test_records_that_are_looked_at_go_through_the_compiled_steps(monkeypatch, d
     outcomes = compiled.enforce(values, [NOW] * 4, list(range(4)), site.place, site.context)
     assert judged == values[:1]
     assert all(isinstance(each, native.Accepted) and each.key.agent == WRITER for each in outcomes)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        {"guardrails": (NO_PII,)},
+        {"masks": (mask(payload={"card": "drop"}),)},
+        {"rate": RateRule("small", "agent", 3_600_000, 10, 5000)},
+    ],
+    ids=["guardrail", "mask", "size"],
+)
+def test_a_message_in_parts_is_refused_where_a_rule_needs_all_of_it(law):
+    """Readers put parts together: what is cut in two would pass by whoever looks at each half."""
+    site = Site(**law)
+    group = bytes(range(16))
+    parts = [
+        site.sealed(b'"write to john.doe@', chunk=Chunk(group, 0, 2), message_id=group),
+        site.sealed(b'example.com"', chunk=Chunk(group, 1, 2)),
+        site.sealed(b'"x"', chunk=Chunk(group, 1, 2), causation_ids=(bytes(16),), field_protection=(("", ""),) * 2),
+    ]
+    outcomes, made = site.run(*parts, site.sealed({"note": "whole"}))
+    codes = [each.decision.code for each in outcomes[:3]]
+    assert codes == [Code.SCHEMA] * 3
+    assert {each.decision.rule for each in outcomes[:3]} == {"memory.parts"}
+    assert [each.value() for each in site.read(made)] == [{"note": "whole"}]
+
+
+def test_a_message_in_parts_goes_where_no_rule_looks_at_it():
+    site = Site()
+    group = bytes(range(16))
+    _, made = site.run(site.sealed(b'"a', chunk=Chunk(group, 0, 2), message_id=group))
+    assert [each.chunk for each in site.read(made)] == [Chunk(group, 0, 2)]

@@ -1,15 +1,20 @@
 """Payloads that are protected at their source: who has the session key opens them, and nothing else does."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from bus.authority.bundle import make_bundle, read_bundle
 from bus.authority.sessions import ensure_session, read_session
+from bus.client.delivery import Delivery
+from bus.client.source import Opened, Sources
 from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.keys import Secret
 from bus.crypto.session import OVERHEAD, SourceOpener, SourceSealer, session_key
-from bus.errors import Refused, StackError, Unverified
+from bus.errors import Refused, RetryLater, StackError, Unverified
 from bus.files import Layout, write_secret
+from bus.wire.envelope import Profile, ProtectAt
 from bus.wire.names import AgentId, DomainName, Tier
 from tests.unit.build import DEPLOYMENT, MEMORY, READER, WRITER, World, domain_policy, make_policy
 from tests.unit.ledger_build import ANCHOR, domain
@@ -104,6 +109,44 @@ def test_the_enforcers_keys_do_not_open_it():
     for each in derived:
         with pytest.raises(Unverified):
             opener(each).open(WRITER, MESSAGE, sealed)
+
+
+def test_a_forked_child_does_not_go_on_counting(monkeypatch):
+    made = sealer()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(Refused, match="a forked child makes a Bus of its own"):
+        made.seal(MESSAGE, b"payload")
+
+
+def delivery(**profile):
+    told = Profile(WRITER, MEMORY, **profile)
+    return Delivery(told, MESSAGE, 1, 2, "s", b"", "", b"d" * 10, 3, (0, 0, 0), sealer().seal(MESSAGE, b"{}"))
+
+
+def test_what_the_policy_wants_protected_is_not_taken_otherwise_whatever_an_enforcer_says():
+    keys_held = SimpleNamespace(session=lambda _domain, epoch: KEY if epoch == 3 else None)
+    made = Opened(keys_held, DEPLOYMENT, MEMORY)
+    assert made.open(delivery(protect_at=ProtectAt.SOURCE), required=True).payload == b"{}"
+    plain = delivery()
+    with pytest.raises(Unverified, match="expected one that is protected at its source"):
+        made.open(plain, required=True)
+    assert made.open(plain, required=False) is plain
+
+
+def test_a_source_seals_under_the_newest_epoch_that_has_begun_and_waits_where_it_has_no_session_key():
+    asked = []
+    held = SimpleNamespace(session=KEY, epoch=SimpleNamespace(epoch=3))
+    store = SimpleNamespace(check=lambda _: None, sending=lambda _domain, _now: held, ask=lambda: asked.append(1))
+    made = Sources(store, WRITER, DEPLOYMENT)
+    assert made.seal(MEMORY, MESSAGE, b"x", 0)[1:9] == (3).to_bytes(8, "big")
+    held = SimpleNamespace(session=session_key(ROOT, SECRET, MEMORY, 4), epoch=SimpleNamespace(epoch=4))
+    assert made.seal(MEMORY, MESSAGE, b"x", 0)[1:9] == (4).to_bytes(8, "big"), (
+        "an early epoch takes the old one's place"
+    )
+    held = SimpleNamespace(session=None, epoch=SimpleNamespace(epoch=5))
+    with pytest.raises(RetryLater, match="no session key of memory yet"):
+        made.seal(MEMORY, MESSAGE, b"x", 0)
+    assert asked == [1]
 
 
 # In bundles.
