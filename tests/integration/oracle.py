@@ -23,6 +23,10 @@ from bus.stack.local import Stack
 T = TypeVar("T")
 
 
+ASKED_S = 0.2
+"""Between two questions to the ledger: each is a process."""
+
+
 def read_topic(stack: Stack, topic: str, *, committed: bool = True) -> list[tuple[int, int, bytes]]:
     """(partition, offset, value) of everything in a topic up to its present end."""
     config = stack.admin_connection().config(
@@ -90,6 +94,7 @@ def wait_for_hops(stack: Stack, values: list[bytes], timeout: float = 30) -> lis
         if all(digest in found for digest in wanted):
             return [found[digest][-1] for digest in wanted]
         assert time.monotonic() < deadline, f"{sum(d not in found for d in wanted)} hops missing"
+        time.sleep(ASKED_S)
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
@@ -131,6 +136,7 @@ def account(stack: Stack, domain: str, *, timeout: float = 60) -> dict[str, dict
         told = [each for each in hops(stack, "--domain", domain) if each["decision"] != "RETRY"]
         if len(told) >= inputs.total() or time.monotonic() > deadline:
             break
+        time.sleep(ASKED_S)
     assert Counter(each["origin_digest"] for each in told) == inputs
     assert len({(each["topic"], each["partition"], each["offset"]) for each in told}) == len(told)
     out = Counter(leaf for _, _, value in read_topic(stack, f"{domain}.out") for leaf in leaves(value))

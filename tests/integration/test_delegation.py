@@ -8,7 +8,7 @@ import pytest
 from bus import Bus, Delegation, Kind
 from bus.errors import Denied, Refused
 from bus.wire.envelope import user_digest
-from tests.integration.oracle import bus_command, until, verified
+from tests.integration.oracle import bus_command, hops, until, verified
 from tests.unit.test_users import ID, document, token
 
 pytestmark = pytest.mark.broker
@@ -50,8 +50,7 @@ def tasks(tmp_path_factory, policies):
 
 def shown(stack):
     """The chain of each record that was allowed in `tasks`."""
-    done = bus_command(stack, "audit", "search", "--domain", "tasks", "--verdict", "ALLOW", "--json")
-    return sorted(each["delegation"] for each in map(json.loads, done.stdout.splitlines()))
+    return sorted(each["delegation"] for each in hops(stack, "--domain", "tasks", "--verdict", "ALLOW"))
 
 
 def user_token(**changes):
@@ -71,8 +70,8 @@ def test_records_on_behalf_of_a_user_need_a_token_that_holds(tasks):
         with pytest.raises(Refused, match="user_token: expected a JWT"):
             planner.publish("orders", {"n": 4}, user_token="not one")
         assert (early.value.rule, late.value.rule) == ("orders.user", "user.audience")
-    done = bus_command(tasks, "audit", "search", "--domain", "orders", "--verdict", "ALLOW", "--json")
-    assert [json.loads(row)["facts"]["user"] for row in done.stdout.splitlines()] == [ID]
+    found = until(lambda: hops(tasks, "--domain", "orders", "--verdict", "ALLOW"))
+    assert [each["facts"]["user"] for each in found] == [ID]
 
 
 def test_a_right_goes_from_hand_to_hand_and_ends_when_the_planner_loses_its_own(tasks, policies):

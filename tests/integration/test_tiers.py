@@ -65,8 +65,10 @@ def test_a_payload_is_sealed_past_the_enforcer_and_opened_by_who_computes(comput
         assert (got.value(), got.source) == ({"ssn": SECRET}, "executor-1")
         large = me.publish("pii_inference", {"ssn": SECRET, "data": "x" * 2_000_000}, confirm="decided")
         assert next(each for each in inbox if each.id == large.id).value()["ssn"] == SECRET
-    hop = next(each for each in hops(computing, "--domain", "pii_inference") if each["message_id"] == str(sent.id))
-    assert hop["decision"] == "ALLOW"
+    found = until(
+        lambda: [hop for hop in hops(computing, "--domain", "pii_inference") if hop["message_id"] == str(sent.id)]
+    )
+    assert [each["decision"] for each in found] == ["ALLOW"]
 
     # The enforcer has the root, opens the envelope and finds the payload closed.
     trust = read_trust(computing.layout.trust)
