@@ -6,6 +6,7 @@ Azure Key Vault itself was not run: a transport of the test answers Azure's own 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import time
 from dataclasses import replace
@@ -165,7 +166,7 @@ def answer(request, status, document, headers=None):
     """What azure-core makes of an answer that `requests` has."""
     basic, requests = need("azure.core.rest._requests_basic", "azure"), need("requests", "azure")
     inner = requests.Response()
-    inner.status_code, inner._content = status, json.dumps(document).encode()
+    inner.status_code, inner.raw = status, io.BytesIO(json.dumps(document).encode())
     inner.headers.update({"Content-Type": "application/json", **(headers or {})})
     return basic.RestRequestsTransportResponse(request=request, internal_response=inner)
 
