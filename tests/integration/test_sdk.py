@@ -18,7 +18,7 @@ from bus.admin.desired import Acl
 from bus.codes import Code
 from bus.errors import AccessRefused
 from bus.settings import load
-from tests.integration.oracle import account, bus_command, verified
+from tests.integration.oracle import account, bus_command, until, verified
 from tests.integration.readers import read_in_runs
 
 pytestmark = pytest.mark.broker
@@ -49,6 +49,7 @@ def test_a_silent_broker_brings_back_pressure_at_1000_records_and_the_unknown_ar
     me.publish("agent_memory", {"n": "first"}, partition_key="one")
     broker = broker_of(lone)
     broker.suspend()
+    until(lambda: broker.status() == psutil.STATUS_STOPPED)
     try:
         sent = []
 
@@ -64,10 +65,11 @@ def test_a_silent_broker_brings_back_pressure_at_1000_records_and_the_unknown_ar
             assert len(sent) == 1000
         else:
             assert sent[0]._answered, "there was room because the oldest one's time was over"
+        oldest = next(each for each in sent if not each.stored)
         with pytest.raises(RetryLater) as unknown:
-            sent[0].wait_stored(20)
+            oldest.wait_stored(20)
         assert unknown.value.code is Code.UNKNOWN
-        assert unknown.value.message_id == str(sent[0].id)
+        assert unknown.value.message_id == str(oldest.id)
     finally:
         broker.resume()
     deadline = time.monotonic() + 30
