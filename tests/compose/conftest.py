@@ -27,6 +27,9 @@ def machine():
     except Missing as reason:
         made.stop()
         pytest.skip(str(reason))
+    except BaseException:
+        made.stop()  # the daemon is this session's own
+        raise
     yield SimpleNamespace(compose=made.compose, images=images)
     made.stop()
 

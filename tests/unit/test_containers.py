@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,14 @@ def test_volumes_of_one_broker_do_not_become_those_of_three(tmp_path):
     prepared(tmp_path)
     with pytest.raises(StackError, match="these volumes are of 1 brokers, not 3"):
         prepared(tmp_path, 3)
+
+
+def test_what_the_image_is_built_from_is_not_kept_from_it():
+    home = Path(__file__).parents[2]
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (home / "Dockerfile").read_text(), re.MULTILINE)
+    allowed = {
+        line[1:].rstrip("/") for line in (home / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
+    named = {name for each in copied for name in each.split()}
+    assert {"bus", "probe", "pyproject.toml"} <= named
+    assert {name for name in named if name.split("/")[0] not in allowed and name not in allowed} == set()
