@@ -81,7 +81,7 @@ def test_each_service_sees_its_own_signer_and_only_the_roots_that_it_needs(proje
     seen = {service: files(project, service) for service in ("issuer", "enforcer", "audit")}
     signers = {name: {path for path in paths if path.startswith("/state/signers")} for name, paths in seen.items()}
     assert signers == {
-        "issuer": {"/state/signers/issuer.key"},
+        "issuer": {"/state/signers/issuer.key", "/state/signers/session.key"},
         "enforcer": set(),
         "audit": {"/state/signers/ledger.key"},
     }
