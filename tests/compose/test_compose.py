@@ -69,7 +69,10 @@ def test_an_agent_is_refused_what_the_policy_does_not_give_it(project):
 
 
 def test_an_agent_sees_what_is_public_and_its_own_keys_and_no_more(project):
-    public = {f"/state/{name}" for name in ("bus.toml", "trust.json", "policy/snapshot", "pki/ca.pem")}
+    public = {
+        f"/state/{name}"
+        for name in ("bus.toml", "trust.json", "policy/snapshot", "policy/history/00000001", "pki/ca.pem")
+    }
     for service, agent in (("publisher", "retriever-1"), ("subscriber", "orchestrator-1")):
         own = f"/state/agents/{agent}/"
         seen = files(project, service)
@@ -81,7 +84,7 @@ def test_each_service_sees_its_own_signer_and_only_the_roots_that_it_needs(proje
     seen = {service: files(project, service) for service in ("issuer", "enforcer", "audit")}
     signers = {name: {path for path in paths if path.startswith("/state/signers")} for name, paths in seen.items()}
     assert signers == {
-        "issuer": {"/state/signers/issuer.key", "/state/signers/session.key"},
+        "issuer": {f"/state/signers/{name}.key" for name in ("issuer", "session", "tokens")},
         "enforcer": set(),
         "audit": {"/state/signers/ledger.key"},
     }
