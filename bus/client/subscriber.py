@@ -28,7 +28,8 @@ from bus.codes import Code
 from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater, Unavailable
 from bus.kafka.config import ACL_ERRORS, Connection
-from bus.wire.names import AgentId, DomainName, Tier, domain_topics
+from bus.policy.model import DomainPolicy
+from bus.wire.names import AgentId, DomainName, domain_topics
 
 log = logging.getLogger("bus.client")
 
@@ -94,16 +95,15 @@ class Subscriber:
         agent: AgentId,
         domain: DomainName,
         trust: Callable[[], Trust],
-        tier: Callable[[], Tier | None],
-        at_source: Callable[[], bool],
+        law: Callable[[], DomainPolicy | None],
         on_refused: Callable[[BusError], None],
         given: Callable[[Delivery], None],
         max_inflight: int = MAX_INFLIGHT,
         *,
         observe: bool = False,
     ) -> None:
-        """``given`` is told each delivery as it is handed out. ``observe`` reads from the beginning beside the agent's
-        group: it joins nothing and stores no place.
+        """``law`` gives the domain as the policy has it now, ``given`` is told each delivery as it is handed out.
+        ``observe`` reads from the beginning beside the agent's group: it joins nothing and stores no place.
         """
         if max_inflight < 1:
             raise Refused(f"max_inflight: expected at least 1, found {max_inflight}", code=Code.SCHEMA)
@@ -112,8 +112,7 @@ class Subscriber:
         self._domain = domain
         self._topic = domain_topics(domain).outbound
         self._trust = KnownTrust(trust)
-        self._tier = tier
-        self._at_source = at_source
+        self._law = law
         self._on_refused = on_refused
         self._given = given
         self._max_inflight = max_inflight
@@ -268,7 +267,7 @@ class Subscriber:
         for late in parts.give_up(append_time):
             if offset >= done[0]:
                 self._refuse(late, partition, offset)
-        tier = self._tier()  # raises where no policy is valid now: nothing is passed over unread
+        law = self._law()  # raises where no policy is valid now: nothing is passed over unread
         try:
             opened = open_bundle(
                 message.value() or b"",
@@ -278,7 +277,7 @@ class Subscriber:
                 offset=offset,
                 append_time=append_time,
                 trust=self._trusted(message.value() or b""),
-                tier=tier,
+                tier=law.tier if law is not None else None,
                 highest=lambda instance: (before if again else seen).get(instance.hex()[:16], -1),
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
                 profiles=self._profiles,
@@ -303,14 +302,13 @@ class Subscriber:
             acknowledged = (offset, index) < done
             try:
                 whole = parts.take(each, append_time, again=acknowledged)
-                if whole is not None and not acknowledged:
-                    whole = self._opened.open(whole, required=self._at_source())
+                if whole is None or acknowledged:
+                    continue
+                whole = self._opened.open(whole, required=law is not None and law.at_source)
+                fresh.append((index + 1, whole, parts.floor()))
             except BusError as refusal:
                 if not acknowledged:
                     self._refuse(refusal, partition, offset, index)
-            else:
-                if whole is not None and not acknowledged:
-                    fresh.append((index + 1, whole, parts.floor()))
         if offset < done[0]:
             return
         seen[bundle[0]] = bundle[1]
