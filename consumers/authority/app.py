@@ -23,7 +23,7 @@ from bus.authority.issuer import Issuer
 from bus.authority.local import ensure_roots, load_signer, now_ms, open_roots
 from bus.authority.service import AuthorityService
 from bus.authority.tokens import audience
-from bus.authority.trust import read_trust
+from bus.authority.trust import LiveSnapshot, read_trust
 from bus.authority.verifiers import open_verifiers
 from bus.codes import Code
 from bus.crypto.signing import Signer
@@ -33,13 +33,15 @@ from bus.kafka.config import Connection, connect
 from bus.kafka.feed import Feed
 from bus.settings import Mode, Settings
 from bus.wire.names import ISSUE, POLICY
-from consumers.authority.published import Published
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
 from consumers.issuer.app import Turn, issue, stop_on_signal
+from consumers.published import Published
 
 log = logging.getLogger("bus.authority")
 STORED_S: Final = 10.0
+FIRST_S: Final = 1.0
+"""How long the broker's first answer is waited for, at a time."""
 
 
 class IssueLog:
@@ -94,8 +96,9 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     identity = Identity(held.server_key, held.server_chain, held.ca.certificate_pem)
     name = settings.instance or "authority"
     vitals = Vitals(layout.run / f"{name}.ready")
+    published = Published(feed := Feed(connection, POLICY), trust)
     with (
-        contextlib.closing(Feed(connection, POLICY)) as feed,
+        contextlib.closing(feed),
         Turn(layout) as turn,
         AuthorityServer(service, identity, settings.authority, settings.enrolment) as server,
         vitals,
@@ -103,7 +106,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     ):
         issue(
             settings,
-            Published(feed, trust),
+            lambda: _newest(published),
             vitals,
             registry,
             stop,
@@ -111,3 +114,10 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
             lambda ready: server.serving(ready=ready),
             turn.mine,
         )
+
+
+def _newest(published: Published) -> LiveSnapshot | None:
+    """The policy to go by; None before the first."""
+    for _ in published.new(0 if published.held else FIRST_S):
+        pass
+    return published.held

@@ -18,7 +18,7 @@ from bus.authority.documents import Place
 from bus.authority.local import now_ms
 from bus.authority.roots import RootStore, StoredEpoch
 from bus.authority.tombstones import place_of
-from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot
+from bus.authority.trust import LiveSnapshot, TrustFile
 from bus.codes import Code
 from bus.crypto.keys import Secret
 from bus.crypto.signing import open_object
@@ -29,6 +29,7 @@ from bus.wire.hopblock import DAY_MS
 from bus.wire.names import CONTROL
 from bus.wire.objects import Tombstone
 from consumers.enforcer.issuers import IssuersFile
+from consumers.published import Published
 
 log = logging.getLogger("bus.enforcer")
 
@@ -64,10 +65,10 @@ class Watcher:
         users: IssuersFile | None = None,
     ) -> None:
         self._feed = feed
+        self._published = Published(feed, trust, snapshot)
         self._control = control
         self._roots = roots
         self._trust = trust
-        self._snapshot = snapshot
         self._users = users
         self._rounds: queue.SimpleQueue[Round] = queue.SimpleQueue()
         self._held: set[Place] = set()
@@ -126,7 +127,7 @@ class Watcher:
         issuers = self._users.read() if self._users is not None else None
         try:
             self._read_tombstones(erased)
-            self._read_snapshots(snapshots)
+            snapshots.extend(self._published.new())
             self._read_days(began // DAY_MS, days)
             self._read_epochs(epochs)
         except (RetryLater, OSError) as error:
@@ -135,15 +136,6 @@ class Watcher:
             log.exception("policy or keys cannot be read")
             failure = RetryLater(f"policy or keys cannot be read: {type(error).__name__}", code=Code.RETRY)
         return Round(began, tuple(snapshots), tuple(epochs), tuple(days), tuple(erased), issuers, failure)
-
-    def _read_snapshots(self, into: list[LiveSnapshot]) -> None:
-        while (value := self._feed.poll(0)) is not None:
-            try:
-                self._snapshot = open_snapshot(value, self._trust, self._snapshot)
-            except BusError as error:
-                log.error("policy snapshot refused: %s", error)  # noqa: TRY400  # the reason is the message
-                continue
-            into.append(self._snapshot)
 
     def _read_tombstones(self, into: list[Tombstone]) -> None:
         """Tombstones that are new: from `bus.control`, and those beside the roots, which outlive its retention."""
