@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,19 @@ class Trace:
     private: frozenset[str]
 
 
+def private(vault: Mapping[str, Any], allowed: frozenset[str], request: str) -> frozenset[str]:
+    """Items of a vault that nobody asked for, by the data set's own rule: values longer than three characters, neither
+    of fields that are ``allowed`` nor in the request."""
+    values = {str(value) for name, value in vault.items() if name not in allowed}
+    return frozenset(each for each in values if len(each) > 3 and each.lower() not in request.lower())
+
+
+def inside(items: frozenset[str], text: str) -> frozenset[str]:
+    """Those of ``items`` that stand in ``text``."""
+    low = text.lower()
+    return frozenset(each for each in items if each.lower() in low)
+
+
 def load_traces() -> list[Trace]:
     """The traces that the project carries."""
     return [_trace(json.loads(line)) for line in DATA.read_text(encoding="utf-8").splitlines()]
@@ -43,10 +57,5 @@ def _trace(document: dict[str, Any]) -> Trace:
             agent, domain = AGENTS[told["source"]], "coordination"
         payload = {"from": told["source"], "to": told["target"], "content": told["content"]}
         messages.append(Say(agent, domain, document["trace_id"], payload))
-    said = " ".join(each.payload["content"] for each in messages).casefold()
-    vault = (str(value) for value in document["vault"].values())
-    # The data set's own rule: values longer than three characters, not those that the request names.
-    private = {
-        v for v in vault if len(v) > 3 and v.casefold() in said and v.casefold() not in document["request"].casefold()
-    }
-    return Trace(tuple(messages), frozenset(private))
+    said = " ".join(each.payload["content"] for each in messages)
+    return Trace(tuple(messages), inside(private(document["vault"], frozenset(), document["request"]), said))

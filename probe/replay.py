@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bus.authority.trust import read_trust
@@ -17,8 +17,8 @@ from bus.client.bus import Bus
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.opening import Profiles, open_bundle
-from bus.crypto.keys import ReadingKey
 from bus.errors import StackError
+from bus.kafka.whole import whole
 from bus.stack.local import Stack
 from bus.wire import derived
 from bus.wire.envelope import Kind
@@ -37,7 +37,6 @@ class Got:
     """One record as a permitted reader opened it. ``size``: bytes of its body as the broker stores it."""
 
     number: int
-    phase: int
     content: str = field(repr=False)
     size: int
 
@@ -85,11 +84,10 @@ def bare(stack: Stack, messages: Sequence[Say]) -> None:
 
 def received(stack: Stack, agent: str, count: int, phase: int, told: Told) -> list[Got]:
     """What ``agent`` opens of both domains in this phase, once ``count`` records are there."""
-    values = stored_values(stack)
-    sizes = {
-        (domain, partition, offset, index): len(body)
-        for domain, partition, offset, value, _ in values
-        for index, (_, _, _, body) in enumerate(derived.parse(value).entries)
+    sizes: dict[tuple[str, int, int, int], int] = {
+        (each.domain, each.partition, each.offset, index): len(body)
+        for each in stored_values(stack)
+        for index, (_, _, _, body) in enumerate(derived.parse(each.value).entries)
     }
     found: list[Got] = []
     with Bus(agent, settings=stack.settings) as reader:
@@ -100,8 +98,7 @@ def received(stack: Stack, agent: str, count: int, phase: int, told: Told) -> li
                 break
             delivery = inboxes[domain].get(0.02)
             if delivery is not None and (value := delivery.value()).get("phase") == phase:
-                size = sizes.get((domain, *delivery.place), 0)
-                found.append(Got(value["number"], phase, value["content"], size))
+                found.append(Got(value["number"], value["content"], sizes.get((domain, *delivery.place), 0)))
                 until = time.monotonic() + WAIT_S
                 told("read", len(found), count)
             if len(found) >= count:
@@ -109,56 +106,50 @@ def received(stack: Stack, agent: str, count: int, phase: int, told: Told) -> li
     raise StackError(f"{len(found)} of {count} records came to {agent} of phase {phase}")
 
 
-def opened_by(stack: Stack, agent: str) -> list[Delivery]:
-    """What the keys of ``agent``, all together, open of both domains' bundles, whatever ACLs let it read."""
-    layout, trust = stack.layout, read_trust(stack.layout.trust)
-    store = KeyStore(layout.agent(agent) / "keys", AgentId(agent), trust.anchor, trust.deployment)
-    store.refresh(force=True)
-    keys: list[ReadingKey] = []
-    for name in stack.load_policy().domains:
-        keys += [key for held in store.all_reading(name).values() for key in held]
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A bundle as it stands in a domain's output topic."""
+
+    domain: DomainName
+    partition: int
+    offset: int
+    value: bytes = field(repr=False)
+    append_time: int
+
+
+def stored_values(stack: Stack) -> list[Stored]:
+    """Both output topics, up to their present end."""
+    connection = stack.admin_connection()
+    return [
+        Stored(domain, message.partition() or 0, message.offset() or 0, message.value() or b"", message.timestamp()[1])
+        for domain in map(DomainName, DOMAINS)
+        for message in whole(connection, domain_topics(domain).outbound, connection.identity.principal, WAIT_S)
+    ]
+
+
+def opened_by(stack: Stack, agent: str, values: Iterable[Stored]) -> list[Delivery]:
+    """What the keys of ``agent``, all together, open of ``values``, whatever ACLs let it read."""
+    layout, file = stack.layout, read_trust(stack.layout.trust)
+    store = KeyStore(layout.agent(agent) / "keys", AgentId(agent), file.anchor, file.deployment)
+    held = [store.all_reading(name).values() for name in stack.load_policy().domains]
+    keys = tuple(key for epochs in held for each in epochs for key in each)
+    trust, profiles = file.trust(), Profiles()
     found: list[Delivery] = []
-    for domain, partition, offset, value, at in stored_values(stack):
+    for each in values:
         opened = open_bundle(
-            value,
-            domain=DomainName(domain),
-            topic=domain_topics(DomainName(domain)).outbound,
-            partition=partition,
-            offset=offset,
-            append_time=at,
-            trust=trust.trust(),
+            each.value,
+            domain=each.domain,
+            topic=domain_topics(each.domain).outbound,
+            partition=each.partition,
+            offset=each.offset,
+            append_time=each.append_time,
+            trust=trust,
             tier=None,
             highest=lambda _: -1,
-            reading=lambda _: tuple(keys),
-            profiles=Profiles(),
+            reading=lambda _: keys,
+            profiles=profiles,
         )
         found += [delivery for _, delivery in opened.deliveries]
-    return found
-
-
-def stored_values(stack: Stack) -> list[tuple[str, int, int, bytes, int]]:
-    """(domain, partition, offset, value, append time) of both output topics, up to their present end."""
-    consumer = Consumer(
-        stack.admin_connection().config(
-            group_id="bus-admin", enable_auto_commit=False, enable_partition_eof=True, isolation_level="read_committed"
-        )
-    )
-    found = []
-    try:
-        for domain in DOMAINS:
-            topic = domain_topics(DomainName(domain)).outbound
-            reading = set(consumer.list_topics(topic, WAIT_S).topics[topic].partitions)
-            consumer.assign([TopicPartition(topic, number, 0) for number in reading])
-            while reading:
-                for message in consumer.consume(1000, 1.0):
-                    error, partition = message.error(), message.partition() or 0
-                    if error is None:
-                        place = (domain, partition, message.offset() or 0)
-                        found.append((*place, message.value() or b"", message.timestamp()[1]))
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        reading.discard(partition)
-    finally:
-        consumer.close()
     return found
 
 

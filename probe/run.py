@@ -19,9 +19,10 @@ from bus.errors import Refused
 from bus.guardrails.types import TYPES
 from bus.settings import Mechanism, Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
-from probe.replay import CONTROL, Got, Told, bare, data_folder, opened_by, received, send
+from demo.traces import inside
+from probe.replay import CONTROL, Got, Told, bare, data_folder, opened_by, received, send, stored_values
 from probe.scan import Scanner
-from probe.traces import OUTPUT, Say, inside, spelled
+from probe.traces import OUTPUT, Say, spelled
 
 READER: Final = "orchestrator-1"
 UNCLEARED: Final = "analyst-1"
@@ -70,7 +71,8 @@ def _observed(stack: Stack, messages: Sequence[Say], mesh: Path, told: Told) -> 
     logs = [names.folder(each) for each in data_folder(stack).glob("*.in-*")]
     logs += [names.folder(each) for each in data_folder(stack).glob("*.out-*")]
     told("opened", 0, 2)
-    held = {agent: _contents(opened_by(stack, agent), 1) for agent in (UNCLEARED, READER)}
+    values = stored_values(stack)
+    held = {agent: _contents(opened_by(stack, agent, values), 1) for agent in (UNCLEARED, READER)}
     told("opened", 2, 2)
     plain, guarded = ([(each.number, each.content) for each in got] for got in (first, second))
     return {

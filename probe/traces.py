@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from bus.codes import Code
 from bus.errors import Refused
+from demo.traces import inside, private
 
 OUTPUT: Final = "C1"
 """The channel of final outputs: all that an output-only audit sees."""
@@ -45,18 +46,6 @@ class Say:
         """Agent, domain and kind that it goes by here."""
         agent = "orchestrator-1" if self.source == "coordinator" else "executor-1"
         return _PLACES.get(self.channel, (agent, "coordination", "MESSAGE"))
-
-
-def private(vault: Mapping[str, Any], allowed: frozenset[str], request: str) -> frozenset[str]:
-    """Items of a vault that nobody asked for."""
-    values = {str(value) for name, value in vault.items() if name not in allowed}
-    return frozenset(each for each in values if len(each) > 3 and each.lower() not in request.lower())
-
-
-def inside(items: frozenset[str], text: str) -> frozenset[str]:
-    """Those of ``items`` that stand in ``text``."""
-    low = text.lower()
-    return frozenset(each for each in items if each.lower() in low)
 
 
 def spelled(item: str, text: str) -> str:

@@ -6,11 +6,10 @@ epochs that the agent holds: older ones, and those for which it had no lease, st
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Mapping
-from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Message
 
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
@@ -22,14 +21,13 @@ from bus.crypto.keys import index_key
 from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater
 from bus.kafka.config import Connection
+from bus.kafka.whole import whole
 from bus.policy.model import DomainPolicy
 from bus.wire import derived
 from bus.wire.names import AgentId, domain_topics
 
 Wanted = Mapping[int, tuple[frozenset[bytes], ...]]
 """By epoch, and for each value that a record must have: the tokens of it under the keys that the agent holds."""
-
-_BATCH: Final = 500
 
 
 def wanted(keys: KeyStore, domain: DomainPolicy, values: Mapping[str, Value]) -> Wanted:
@@ -96,41 +94,11 @@ class Search:
 
     def run(self, values: Mapping[str, Value], timeout: float) -> list[Delivery]:
         """Deliveries, oldest first. Raises what ``wanted`` does, and RetryLater when ``timeout`` s pass first."""
-        tokens = wanted(self._keys, self._domain, values)
-        consumer = Consumer(
-            self._connection.config(
-                group_id=self._agent,
-                enable_auto_commit=False,
-                enable_partition_eof=True,
-                isolation_level="read_committed",
-                fetch_wait_max_ms=50,
-            )
-        )
-        try:
-            found = self._read(consumer, tokens, timeout)
-        finally:
-            consumer.close()
+        tokens, found = wanted(self._keys, self._domain, values), list[Delivery]()
+        with contextlib.closing(whole(self._connection, self._topic, self._agent, timeout)) as messages:
+            for message in messages:
+                found += self._found(message, tokens)
         return sorted(found, key=lambda each: (each.created_at, each.place))
-
-    def _read(self, consumer: Consumer, tokens: Wanted, timeout: float) -> list[Delivery]:
-        """What is found up to the end that each partition has when it is reached."""
-        deadline = time.monotonic() + timeout
-        partitions = self._connection.partitions(consumer, self._topic, timeout)
-        consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in partitions])
-        reading, found = set(partitions), list[Delivery]()
-        while reading:
-            if time.monotonic() > deadline:
-                raise RetryLater(f"search: {self._topic} was not read to its end in {timeout:g} s", code=Code.RETRY)
-            for message in consumer.consume(_BATCH, 0.1):
-                error = message.error()
-                if error is None:
-                    found += self._found(message, tokens)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    reading.discard(message.partition())
-                elif not error.retriable():
-                    raise self._connection.typed(error, "read", self._topic)
-            self._connection.check()
-        return found
 
     def _found(self, message: Message, tokens: Wanted) -> list[Delivery]:
         """What of one value has the tokens. A value that is refused is told as a subscription's is."""

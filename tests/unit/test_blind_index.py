@@ -20,6 +20,7 @@ from bus.crypto import blind, keys
 from bus.crypto.keys import Secret
 from bus.errors import AccessRefused, Refused, RetryLater, Unavailable
 from bus.files import write_secret
+from bus.kafka import whole
 from bus.kafka.config import Connection
 from bus.kafka.identity import Identity
 from bus.tiers import retrieval
@@ -252,7 +253,7 @@ class Refusing:
 )
 def test_a_topic_that_cannot_be_read_is_not_one_without_a_find(tmp_path, monkeypatch, code, expected):
     connection = Connection("localhost:1", tmp_path / "ca.pem", Identity(LEASING, Secret(b"x", "password")))
-    monkeypatch.setattr(search, "Consumer", lambda _: Refusing(code))
+    monkeypatch.setattr(whole, "Consumer", lambda _: Refusing(code))
     domain = INDEXED.domains[NOTES]
     asked = search.Search(connection, store(tmp_path), LEASING, domain, lambda: None, lambda _: None)
     with pytest.raises(expected, match=r"read .*notes\.out"):

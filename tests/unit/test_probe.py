@@ -8,11 +8,11 @@ import os
 import pytest
 
 from bus.errors import Refused
-from demo.traces import DATA
+from demo.traces import DATA, inside, private
 from probe.replay import Got
 from probe.run import CELL, failures, guess
 from probe.scan import Scanner
-from probe.traces import Say, inside, private, read, spelled
+from probe.traces import Say, read, spelled
 
 pytest.importorskip("numpy", reason="numpy is not installed: pip install 'sealbus[plot]'")
 VAULT = {"name": "Devin Schaefer", "ssn": "787-08-3753", "dob": "1995-01-25", "pin": "123", "job": "nurse"}
@@ -111,10 +111,10 @@ def test_sizes_tell_channels_apart_where_they_differ_and_nothing_in_cells():
     messages = [
         Say(f"s-{number}", channels[number % 2], channels[number % 2], "x", "", frozenset()) for number in range(400)
     ]
-    told = guess(messages, [Got(number, 1, "", 100 + 50 * (number % 2)) for number in range(400)])
+    told = guess(messages, [Got(number, "", 100 + 50 * (number % 2)) for number in range(400)])
     assert told["channel"]["guessed"] == 1
     assert abs(told["channel"]["chance"] - 0.5) < 0.1
-    flat = guess(messages, [Got(number, 1, "", 4096) for number in range(400)])
+    flat = guess(messages, [Got(number, "", 4096) for number in range(400)])
     assert flat["channel"]["guessed"] == flat["channel"]["chance"]
 
 
