@@ -20,6 +20,8 @@ from bus.codes import Code
 from bus.errors import Refused
 
 CLIENT = "client.pem"
+SECRET_LENGTH: Final = 32
+"""Bytes of a key, or of a seed that a key is made of."""
 ENROLLED = "identity"
 """Key, client certificate and counter of an agent that the authority knows."""
 
@@ -167,6 +169,13 @@ def make_folder(path: Path, mode: int = 0o700, owner: int | None = None) -> Path
 def write_secret(path: Path, data: bytes, owner: int | None = None) -> None:
     """``data`` to ``path``, 0600, whole or not at all."""
     write_file(path, data, 0o600, owner)
+
+
+def ensure_secret(path: Path) -> None:
+    """A secret file of ``SECRET_LENGTH`` random bytes at ``path``, where there is none."""
+    if not path.exists():
+        make_folder(path.parent)
+        write_secret(path, os.urandom(SECRET_LENGTH))
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644, owner: int | None = None) -> None:

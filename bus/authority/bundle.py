@@ -70,13 +70,13 @@ def make_bundle(
             continue
         if not domain.protectable or (domain.attestation_required and not attested):
             continue
-        if domain.at_source and session is None:
+        protects = session if domain.at_source else None
+        if domain.at_source and protects is None:
             continue
         store = keys.store_key(stored.root, agent)
         entry: dict[str, Any] = {"epoch": stored.signed.hex(), "store": store.reveal().hex()}
-        if domain.at_source and session is not None and (name in consume or sending):
-            key = session_key(stored.root, session, name, stored.epoch.epoch)
-            entry["session"] = key.reveal().hex()
+        if protects is not None and (name in consume or sending):
+            entry["session"] = session_key(stored.root, protects, name, stored.epoch.epoch).reveal().hex()
         if name in produce and sending:
             entry["own"] = _own(keys.agent_keys(stored.root, agent))
             entry["delegation"] = keys.delegation_key(stored.root, agent).reveal().hex()

@@ -5,7 +5,6 @@ Made where missing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ from bus.authority.database import open_database
 from bus.authority.local import now_ms
 from bus.authority.register import Register
 from bus.codes import Code
-from bus.crypto.keys import KEY_LENGTH, Secret
+from bus.crypto.keys import Secret
 from bus.errors import Refused
-from bus.files import Layout, make_folder, read_secret, write_file, write_secret
+from bus.files import Layout, ensure_secret, make_folder, read_secret, write_file, write_secret
 from bus.settings import Settings
 
 
@@ -49,8 +48,7 @@ def ensure_authority_files(layout: Layout, deployment: bytes, issue: Callable[[]
         key, chain = issue()
         write_file(folder / "server.pem", chain)
         write_secret(folder / "server.key", key)
-    if not (folder / "attestation.key").exists():
-        write_secret(folder / "attestation.key", os.urandom(KEY_LENGTH))
+    ensure_secret(folder / "attestation.key")
 
 
 def open_authority(settings: Settings, layout: Layout) -> AuthorityFiles:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -12,12 +11,11 @@ from bus.authority.database import Sqlite, open_database
 from bus.authority.documents import Documents, Folder
 from bus.authority.providers.file import FileProvider
 from bus.authority.roots import RootStore
-from bus.authority.sessions import ensure_session
 from bus.authority.tables import AUDIT_ROOTS, ROOTS, TOMBSTONES, Table, move
 from bus.authority.tombstones import StoneFolder, Stones, Tombstones, copy
 from bus.authority.trust import LiveSnapshot, TrustFile, open_snapshot, read_trust
 from bus.crypto.signing import Signer, sign_object
-from bus.files import Layout, make_folder, read_secret, write_secret
+from bus.files import Layout, ensure_secret, make_folder, read_secret
 from bus.settings import Custody, Issuing, Settings
 from bus.wire.names import NO_ZONE
 from bus.wire.objects import EnforcerCertificate
@@ -30,16 +28,15 @@ SIGNERS = ("issuer", "policy", "ledger")
 
 def load_signer(path: Path, *, create: bool = False) -> Signer:
     """The signing key in ``path``; made where missing if ``create``."""
-    if create and not path.exists():
-        make_folder(path.parent)
-        write_secret(path, os.urandom(32))
+    if create:
+        ensure_secret(path)
     return Signer(read_secret(path))
 
 
 def ensure_authority(layout: Layout, deployment: bytes, custody: Custody = Custody.FILE) -> TrustFile:
     """Make signers, the `file` provider's wrapping key and trust.json where missing; returns the trust file."""
     issuer, policy, ledger = (load_signer(layout.signer(name), create=True).public_key for name in SIGNERS)
-    ensure_session(layout)
+    ensure_secret(layout.signer("session"))
     if custody is Custody.FILE:
         FileProvider.create(layout.kek)
     make_folder(layout.roots)

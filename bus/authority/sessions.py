@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.errors import StackError
-from bus.files import Layout, make_folder, read_secret, write_secret
-
-
-def ensure_session(layout: Layout) -> None:
-    """Make it where there is none."""
-    path = layout.signer("session")
-    if not path.exists():
-        make_folder(path.parent)
-        write_secret(path, Secret.random("session").reveal())
+from bus.files import Layout, read_secret
 
 
 def read_session(layout: Layout) -> Secret | None:

@@ -22,9 +22,9 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
-from bus.authority.providers.aws import aws_client
+from bus.authority.providers.aws import aws_client, code_of
 from bus.authority.providers.base import away, package
-from bus.authority.providers.vault import vault_client
+from bus.authority.providers.vault import vault_client, vault_failures
 from bus.codes import Code
 from bus.errors import Refused, SettingsError
 from bus.files import make_folder, read_secret, write_secret
@@ -144,7 +144,7 @@ def _vault(settings: Settings, source: Source) -> object:
         return told["data"]["data"]
     except hvac.exceptions.InvalidPath:
         raise _missing(source) from None
-    except (hvac.exceptions.VaultError, OSError, ValueError, LookupError, TypeError) as error:
+    except vault_failures() as error:
         raise away(source.scheme, error) from None
 
 
@@ -153,7 +153,7 @@ def _aws(settings: Settings, source: Source) -> object:
     try:
         told = aws_client(settings, "secretsmanager").get_secret_value(SecretId=source.name)
     except errors.ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
+        code = code_of(error)
         if code == "ResourceNotFoundException":
             raise _missing(source) from None
         raise away(source.scheme, error, f"Secrets Manager says {code[:60]}") from None

@@ -51,7 +51,7 @@ def test_the_policy_comes_from_the_broker_where_it_was_applied_elsewhere(served,
     try:
         served.start_service("authority")
         with Bus("retriever-1", settings=served.settings) as me:
-            me.publish("agent_memory", {"note": 0}, confirm="decided")
+            assert me.publish("agent_memory", {"note": 0}, confirm="decided").decision() != ()
     finally:
         kept.rename(served.layout.snapshot)
 

@@ -5,17 +5,15 @@ import random
 
 import pytest
 from confluent_kafka import Producer
-from cryptography.exceptions import InvalidSignature
 
 from bus import Bus
 from bus.authority.local import open_roots
 from bus.authority.sessions import read_session
 from bus.authority.trust import read_trust
 from bus.codes import Code
-from bus.crypto.keyring import Keyring
-from bus.crypto.seal import Sealer
+from bus.crypto.keys import agent_keys
+from bus.crypto.seal import Sealer, open_sealed
 from bus.errors import Denied, Refused
-from bus.wire import preimage, sealed
 from bus.wire.names import DomainName
 from demo.observer import look
 from demo.raw import plaintext
@@ -73,13 +71,12 @@ def test_a_payload_is_sealed_past_the_enforcer_and_opened_by_who_computes(comput
     # The enforcer has the root, opens the envelope and finds the payload closed.
     trust = read_trust(computing.layout.trust)
     store = open_roots(computing.settings, computing.layout, trust)
-    ring = Keyring(lead_ms=120_000, grace_ms=120_000)
-    policy = computing.load_policy()
-    for number in store.numbers():
-        for each in store.load(number):
-            ring.add(each.epoch, each.root, policy.agents, each.openers)
-    values = [value for _, _, value in read_topic(computing, "pii_inference.in")]
-    plains = [opened(ring, computing, value) for value in values]
+    stored = [each for number in store.numbers() for each in store.load(number) if each.epoch.domain == "pii_inference"]
+    keys = {each.key_id: each for each in (agent_keys(root.root, "executor-1") for root in stored)}
+    plains = [
+        open_sealed(keys[value[12:28]], computing.settings.deployment_id, "pii_inference.in", partition, value)
+        for partition, _, value in read_topic(computing, "pii_inference.in")
+    ]
     assert plains
     assert all(b"executor-1" in each for each in plains), "the envelope is the enforcer's to read"
     assert not any(SECRET.encode() in each for each in plains)
@@ -88,23 +85,6 @@ def test_a_payload_is_sealed_past_the_enforcer_and_opened_by_who_computes(comput
     # Nor the broker's disks and the ledger.
     for folder in (computing.layout.state / "kafka", computing.layout.ledger.parent):
         assert look(folder, [SECRET]).items == frozenset()
-
-
-def opened(ring, stack, value):
-    """What an enforcer's keys make of an input, in whichever partition it was."""
-    key = ring.find(value[12:28])
-    for partition in range(4):
-        mac = key.mac(stack.settings.deployment_id, partition).copy()
-        mac.update(value[:52])
-        mac.update(value[84:])
-        try:
-            mac.verify(value[52:84])
-        except InvalidSignature:  # another partition's
-            continue
-        aad = preimage.sealed_aad(stack.settings.deployment_id, key.topic, partition) + value[:52]
-        nonce = preimage.sealed_nonce(partition, int.from_bytes(value[44:52], "big"))
-        return key.aead(value[28:44]).decrypt(nonce, value[sealed.body_start(value) :], aad)
-    raise AssertionError("of no partition")
 
 
 def test_what_does_not_say_that_it_is_protected_is_refused(computing):

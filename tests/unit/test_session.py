@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from bus.authority.bundle import make_bundle, read_bundle
-from bus.authority.sessions import ensure_session, read_session
+from bus.authority.sessions import read_session
 from bus.client.delivery import Delivery
 from bus.client.source import Opened, Sources
 from bus.codes import Code
@@ -13,7 +13,7 @@ from bus.crypto import keys
 from bus.crypto.keys import Secret
 from bus.crypto.session import OVERHEAD, SourceOpener, SourceSealer, session_key
 from bus.errors import Refused, RetryLater, StackError, Unverified
-from bus.files import Layout, write_secret
+from bus.files import Layout, ensure_secret, write_secret
 from bus.wire.envelope import Profile, ProtectAt
 from bus.wire.names import AgentId, DomainName, Tier
 from tests.unit.build import DEPLOYMENT, MEMORY, READER, WRITER, World, domain_policy, make_policy
@@ -189,11 +189,11 @@ def test_there_are_no_keys_without_the_secret_or_before_an_attestation(tmp_path)
 def test_the_secret_is_made_once_and_kept_from_others(tmp_path):
     layout = Layout(tmp_path)
     assert read_session(layout) is None
-    ensure_session(layout)
-    made = read_session(layout)
-    ensure_session(layout)
-    assert read_session(layout) == made
     path = layout.signer("session")
+    ensure_secret(path)
+    made = read_session(layout)
+    ensure_secret(path)
+    assert read_session(layout) == made
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o644)
     with pytest.raises(Refused, match="expected mode 0600"):

@@ -37,6 +37,11 @@ def aws_client(settings: Settings, service: str, endpoint: str = "") -> Any:
         ) from None
 
 
+def code_of(error: Any) -> str:
+    """What AWS calls a ClientError."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
 class AwsProvider:
     """``aws_key`` is an ARN, an id or `alias/<name>`; ``aws_endpoint`` is for a VPC endpoint."""
 
@@ -64,7 +69,7 @@ class AwsProvider:
         try:
             return dict(operation(EncryptionContext={"sealbus": context.hex()}, **arguments))
         except self._errors.ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
+            code = code_of(error)
             if code in _FORGED:
                 raise _Forged from None
             raise away(SCHEME, error, f"KMS says {code[:60]}") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bus.authority.providers.base import Wrapped, away, missing, seal, unseal
 from bus.crypto.keys import KEY_LENGTH, Secret
-from bus.files import make_folder, read_secret, write_secret
+from bus.files import ensure_secret, read_secret, write_secret
 from bus.wire import preimage
 
 SCHEME = "file"
@@ -33,9 +33,7 @@ class FileProvider:
     @classmethod
     def create(cls, path: Path) -> FileProvider:
         """The provider of ``path``; makes a random key where there is none."""
-        if not path.exists():
-            make_folder(path.parent)
-            write_secret(path, os.urandom(KEY_LENGTH))
+        ensure_secret(path)
         return cls(path)
 
     def wrap(self, key: Secret, context: bytes) -> Wrapped:

@@ -38,25 +38,23 @@ def vault_client(settings: Settings) -> Any:
     )
 
 
+def vault_failures() -> tuple[type[Exception], ...]:
+    """What a call raises that an operator can mend, an answer of another form among it."""
+    return package("hvac", "vault").exceptions.VaultError, OSError, ValueError, LookupError, TypeError
+
+
 class VaultProvider:
     """``vault_key`` is `<mount>/<key>`; what is wrapped begins with `vault:v<version>:`."""
 
     def __init__(self, settings: Settings) -> None:
-        hvac = package("hvac", "vault")
         mount, _, name = settings.vault_key.rpartition("/")
         if not mount or not name:
             raise SettingsError(f"vault_key: expected <mount>/<key>, found {settings.vault_key!r}")
         self._key = (mount, name)
         self._token_file = settings.vault_token_file
         self._client = vault_client(settings)
-        self._failed: tuple[type[Exception], ...] = (
-            hvac.exceptions.VaultError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-        )
-        self._refused: type[Exception] = hvac.exceptions.InvalidRequest
+        self._failed = vault_failures()
+        self._refused: type[Exception] = package("hvac", "vault").exceptions.InvalidRequest
 
     def wrap(self, key: Secret, context: bytes) -> Wrapped:
         """One call of `encrypt`."""
