@@ -69,4 +69,6 @@ class Code(StrEnum):
     STORE = "store"
     UNKNOWN = "unknown"
     INCOMPLETE = "incomplete"
+    COHORT = "cohort"
+    PARTIES = "parties"
     CLOSED = "closed"

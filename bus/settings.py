@@ -141,6 +141,8 @@ class Settings:
     pkcs11_pin_file: Path = UNSET
     owners: dict[str, int] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    peers: dict[str, str] = field(default_factory=dict)
+    """bus.toml of other deployments, by name: for shares of parties there."""
     source: str = "defaults"
 
     @property
@@ -218,7 +220,7 @@ class Settings:
 
 
 _DERIVED: Final = {"source"}
-_TABLES: Final = {"owners": int, "secrets": str}
+_TABLES: Final = {"owners": int, "secrets": str, "peers": str}
 _KEYS: Final = {each.name: each for each in fields(Settings) if each.name not in _DERIVED}
 _ELSEWHERE: Final = {"BUS_CONFIG"}
 
@@ -248,6 +250,14 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
             values[key] = _convert(key, text, name)
     source = str(file) if file is not None else "environment"
     return replace(Settings(), source=source, **values).checked()
+
+
+def load_peer(settings: Settings, name: str) -> Settings:
+    """Settings of the deployment that ``settings`` has under this name. Raises SettingsError."""
+    if name not in settings.peers:
+        known = ", ".join(sorted(settings.peers)) or "none"
+        raise SettingsError(f"{settings.source}: peers: expected {name!r} with the path of its bus.toml, found {known}")
+    return load({"BUS_CONFIG": str((Path(settings.source).parent / settings.peers[name]).resolve())})
 
 
 def _from_file(file: Path) -> dict[str, Any]:

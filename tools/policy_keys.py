@@ -103,6 +103,18 @@ MEANING: Final = {
     "Domain.computation": "How a domain of tier COMPUTATION computes; `tee` unless told.",
     "Domain.protect_at": "Where payloads are protected: with `source` by who writes, and no enforcer sees them.",
     "Domain.fhe_context": "SHA-256 of the context that a domain of tier FHE encrypts under: `bus fhe init`.",
+    "Domain.mpc": "What a domain of tier COMPUTATION by mpc adds up, and by whom (docs/tiers.md).",
+    "Mpc.parties": "Who holds shares: agents that may consume and produce, in a zone each; fewer than all of them open "
+    "nothing.",
+    "Mpc.fields": "Numbers: sum, mean, variance, histogram.",
+    "Mpc.groups": "Texts that are counted, with every value that they may have.",
+    "Mpc.minimum_cohort": "Rows that totals are over at least.",
+    "Mpc.release_to": "Roles whose holders may have totals.",
+    "SharedParty.key": "Its X25519 public key: `bus mpc init`.",
+    "SharedParty.peer": "Where the party is of another deployment: the name that `peers` in bus.toml gives that.",
+    "SharedNumber.min": "The least that it may be.",
+    "SharedNumber.max": "The most that it may be.",
+    "SharedNumber.bins": "Of its histogram; 16 unless told.",
     "Domain.user_required": "Records must be on behalf of a user whose token holds (docs/delegation.md).",
     "Domain.blind_index": "Fields of payloads by whose values readers find records without opening them; "
     "whoever reads the topic learns which records of an epoch have equal values there.",

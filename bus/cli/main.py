@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import sys
@@ -12,7 +11,6 @@ import click
 from rich.markup import escape
 
 import bus
-from bus import settings as settings_module
 from bus.cli.lazy import Lazy
 from bus.cli.output import EXIT_BUG, err, fail
 from bus.errors import BusError
@@ -25,19 +23,14 @@ COMMANDS = {
     "doctor": "bus.cli.doctor",
     "fhe": "bus.cli.fhe",
     "keys": "bus.cli.keys",
+    "mpc": "bus.cli.mpc",
     "policy": "bus.cli.policy",
     "probe": "bus.cli.probe",
     "publish": "bus.cli.records",
+    "run": "bus.cli.run",
     "secrets": "bus.cli.secrets",
     "stack": "bus.cli.stack",
     "tail": "bus.cli.records",
-}
-SERVICES = {
-    "audit": "consumers.audit.app",
-    "authority": "consumers.authority.app",
-    "enforcer": "consumers.enforcer.app",
-    "issuer": "consumers.issuer.app",
-    "rotator": "consumers.rotator.app",
 }
 
 
@@ -63,14 +56,6 @@ def cli() -> None:
     bus publish DOMAIN JSON --as AGENT
     bus audit search        what was decided, from the ledger
     """
-
-
-@cli.command()
-@click.argument("service", type=click.Choice(sorted(SERVICES)))
-def run(service: str) -> None:
-    """Run one service in the foreground (what the stack and containers call)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    importlib.import_module(SERVICES[service]).run(settings_module.load())
 
 
 def main() -> None:

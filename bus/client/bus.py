@@ -32,10 +32,11 @@ from bus.client.refusal import refusal
 from bus.client.search import Search
 from bus.client.sent import Sent, Verdicts
 from bus.client.sessions import Sessions
+from bus.client.sharing import Answer, Ask, Sharing
 from bus.client.shelves import Shelves
 from bus.client.source import Sources
 from bus.client.store import Store
-from bus.client.subscriber import MAX_INFLIGHT, Subscriber
+from bus.client.subscriber import MAX_INFLIGHT, Observing, Subscriber
 from bus.codes import Code
 from bus.crypto.blind import Value
 from bus.errors import BusError, Denied, Refused, Unavailable
@@ -46,6 +47,8 @@ from bus.policy.labels import Propagate
 from bus.policy.model import DomainPolicy, Policy
 from bus.policy.question import Action, Context
 from bus.settings import Issuing, Settings
+from bus.tiers.mpcframe import CONTENT_TYPE as SHARE
+from bus.tiers.mpcframe import ShareFrame
 from bus.wire import records
 from bus.wire.delegation import Block
 from bus.wire.envelope import Kind
@@ -86,6 +89,7 @@ class Bus:
         self._publisher: Publisher | None = None
         self._store_path = layout.store(agent)
         self._shelves: Shelves | None = None
+        self._peers: dict[str, Bus] = {}
         self._closed = False
         self._follower = Follower(self._connection, self._keys, self._agent, trust, self._on_verdict)
         self._law = Law(layout.snapshot, trust, lambda: self._follower.snapshot)
@@ -146,7 +150,31 @@ class Bus:
             raise Refused("this Bus is closed", code=Code.CLOSED)
         policy = self._policy()
         found = policy.domains.get(DomainName(domain))
-        if found is not None and found.tier is Tier.FHE and found.protectable:
+        if found is not None and found.sharing is not None and not isinstance(payload, ShareFrame | Ask | Answer):
+
+            def send(owner: Bus, share: ShareFrame, party: str) -> Sent:
+                return owner.publish(
+                    domain,
+                    share,
+                    purpose=purpose,
+                    kind=kind,
+                    target=party,
+                    task_type=task_type,
+                    correlation=correlation,
+                    causation=causation,
+                    metadata=metadata,
+                    labels=labels,
+                    tier_floor=tier_floor,
+                    expires_in=expires_in,
+                    user_token=user_token,
+                    confirm=confirm,
+                    timeout=timeout,
+                )
+
+            return self.mpc.publish(found.sharing, payload, send)
+        if isinstance(payload, ShareFrame):
+            data, content_type = payload.encode(), SHARE
+        elif found is not None and found.tier is Tier.FHE and found.protectable:
             data, content_type = self.fhe.encoded(found, payload)
         else:
             data, content_type = encode_payload(payload)
@@ -262,6 +290,10 @@ class Bus:
         Raises Denied where the policy says that this agent may not consume, AccessRefused where its keys wait for an
         attestation that it does not have.
         """
+        return self._subscribe(domain, Observing() if observe else None, max_inflight)
+
+    def _subscribe(self, domain: str, observe: Observing | None, max_inflight: int = MAX_INFLIGHT) -> Subscription:
+        """As ``subscribe``; ``observe`` says where to begin."""
         name = self._may_consume(domain).name
         subscriber = Subscriber(
             self._connection,
@@ -285,6 +317,22 @@ class Bus:
     def fhe(self) -> Encryption:
         """Homomorphic encryption: what a domain of tier FHE takes, to compute on and to decrypt."""
         return Encryption(Layout(self._settings.state), self._agent)
+
+    @functools.cached_property
+    def mpc(self) -> Sharing:
+        """Totals of a domain of tier COMPUTATION by mpc."""
+        return Sharing(self)
+
+    def peer(self, name: str) -> Bus:
+        """This agent in the deployment that bus.toml has under this name in `peers`; closed with this one.
+
+        Raises SettingsError for a name that is not there, and what opening a ``Bus`` raises.
+        """
+        with self._lock:
+            found = self._peers.get(name)
+            if found is None:
+                found = self._peers[name] = Bus(self._agent, settings=settings_module.load_peer(self._settings, name))
+        return found
 
     def store(self, name: str, domain: str) -> Store:
         """This agent's store ``name`` (a checkpoint, a cache): sealed in its folder under its keys of ``domain``, and
@@ -364,6 +412,8 @@ class Bus:
                 self._publisher.close(timeout)
             if self._shelves is not None:
                 self._shelves.close()
+            for peer in self._peers.values():
+                peer.close(timeout)
         finally:
             self._follower.close()
             if self._leases is not None:

@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -85,6 +85,15 @@ class _Item:
     """(enforcer instance, sequence) where this is the bundle's last: acknowledged with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """Reading beside the agent's group, which joins nothing and stores no place: from these offsets, by partition, and
+    else from the beginning, or with ``new`` what comes from now on."""
+
+    places: Mapping[int, int] = field(default_factory=dict)
+    new: bool = False
+
+
 class Subscriber:
     """Deliveries of one domain to one agent (its consumer group is its own id)."""
 
@@ -100,10 +109,10 @@ class Subscriber:
         given: Callable[[Delivery], None],
         max_inflight: int = MAX_INFLIGHT,
         *,
-        observe: bool = False,
+        observe: Observing | None = None,
     ) -> None:
         """``law`` gives the domain as the policy has it now, ``given`` is told each delivery as it is handed out.
-        ``observe`` reads from the beginning beside the agent's group: it joins nothing and stores no place.
+        ``observe`` reads beside the agent's group.
         """
         if max_inflight < 1:
             raise Refused(f"max_inflight: expected at least 1, found {max_inflight}", code=Code.SCHEMA)
@@ -154,15 +163,15 @@ class Subscriber:
                 queued_max_messages_kbytes=32 * 1024,
             )
         )
-        if self._observe:
-            self._assign_all()
+        if self._observe is not None:
+            self._assign_all(self._observe)
         else:
             self._consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
 
     def _reconnect(self) -> None:
         """A newer client certificate is there: the next consumer shows it. What was not acknowledged comes again."""
         self._consumer.close()  # stores the place, where the group is joined
-        if self._observe:
+        if self._observe is not None:
             with self._lock:
                 self._generation += 1
         self._paused = False
@@ -328,9 +337,13 @@ class Subscriber:
         log.warning("%s/%d at %d.%d refused: %s: %s", self._topic, partition, offset, index, refusal.code, refusal)
         self._on_refused(refusal)
 
-    def _assign_all(self) -> None:
-        partitions = self._connection.partitions(self._consumer, self._topic, 10)
-        self._places = {number: self._places.get(number, _Place(OFFSET_BEGINNING)) for number in partitions}
+    def _assign_all(self, observing: Observing) -> None:
+        for number in self._connection.partitions(self._consumer, self._topic, 10):
+            if number not in self._places:
+                begin = observing.places.get(number, OFFSET_BEGINNING)
+                if observing.new:
+                    begin = self._connection.end(self._consumer, self._topic, number, 10)
+                self._places[number] = _Place(begin)
         for number, place in self._places.items():
             self._begin(number, place)
         self._consumer.assign([TopicPartition(self._topic, n, place.start) for n, place in self._places.items()])
@@ -375,7 +388,7 @@ class Subscriber:
                 if place.offset >= 0 and (place.offset, place.index) != place.committed
             ]
             offsets = [TopicPartition(self._topic, number, at[0], place.metadata()) for number, place, at in moved]
-        if not offsets or self._observe:
+        if not offsets or self._observe is not None:
             return
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)

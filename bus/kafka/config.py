@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bus.codes import Code
 from bus.crypto.keys import Secret
@@ -223,6 +223,13 @@ class Connection:
         if told.error is not None:
             raise self.typed(told.error, "read", topic)
         return sorted(told.partitions)
+
+    def end(self, consumer: Consumer, topic: str, partition: int, timeout: float) -> int:
+        """The offset that the next record of a partition will have. Raises as ``partitions``."""
+        try:
+            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout)[1])
+        except KafkaException as failed:
+            raise self.typed(failed.args[0], "read", topic) from failed
 
 
 def connect(settings: Settings, principal: str) -> Connection:

@@ -16,6 +16,7 @@ from bus.policy.document import AgentsFile, Domain, SecurityMesh
 from bus.policy.downward import check_downward
 from bus.policy.masking import NEVER_KEPT
 from bus.policy.roles import agent_roles, closure, known_roles
+from bus.policy.sharingchecks import check_sharing
 from bus.policy.yamldoc import Document, Path_
 from bus.wire.names import LOWER_NAME, folded, is_lower_name
 
@@ -32,7 +33,7 @@ def check_files(
     types: frozenset[str] = TYPES,
 ) -> Iterator[PolicyError]:
     """Every refusal, in no order; ``types`` are those that a guardrail may name."""
-    yield from _domains(mesh, law, development=development)
+    yield from _domains(mesh, law, who, development=development)
     yield from _topics(mesh, law)
     yield from _quotas(mesh, law)
     yield from _roles(mesh, law)
@@ -64,7 +65,7 @@ def _each_known(
             yield unknown(document, (*path, place), what, name, known)
 
 
-def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Iterator[PolicyError]:
+def _domains(document: Document, law: SecurityMesh, who: AgentsFile, *, development: bool) -> Iterator[PolicyError]:
     seen: dict[str, str] = {}
     for index, domain in enumerate(law.domains):
         path = (LAW, "domains", index)
@@ -88,6 +89,8 @@ def _domains(document: Document, law: SecurityMesh, *, development: bool) -> Ite
             message = f"computation: expected a domain of tier COMPUTATION, found {domain.tier}"
             yield document.error((*path, "computation"), message)
         yield from _protected(document, path, domain, law)
+        if domain.mpc is not None:
+            yield from check_sharing(document, (*path, "mpc"), domain, domain.mpc, law, who)
         if domain.audit_payload == "sealed" and domain.audit_level != "FULL_MESH":
             message = f"audit_payload: expected audit_level FULL_MESH for sealed, found {domain.audit_level}"
             yield document.error((*path, "audit_payload"), message)

@@ -27,6 +27,7 @@ from bus.policy.model import (
     Policy,
     RateRule,
 )
+from bus.policy.sharing import compile_sharing
 from bus.wire.envelope import Kind
 from bus.wire.measurement import parse_measurement
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
@@ -191,6 +192,7 @@ class _Parts:
             computation=each.get("computation", "tee"),
             at_source=each.get("protect_at") == "source",
             fhe_context=bytes.fromhex(each.get("fhe_context", "")),
+            sharing=compile_sharing(each["mpc"]) if "mpc" in each else None,
             user_required=each.get("user_required", False),
             blind_index=tuple(each.get("blind_index", ())),
             payload_kept=each.get("audit_payload", "digest") == "sealed",

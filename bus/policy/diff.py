@@ -99,6 +99,7 @@ def _scalars(
         ("computation", before.computation, after.computation, True),
         ("protect_at", _at(before), _at(after), before.at_source and not after.at_source),
         ("fhe_context", before.fhe_context.hex()[:12], after.fhe_context.hex()[:12], True),
+        ("mpc", _sharing(before), _sharing(after), True),
         ("circuit_breaker", str(before.breaker), str(after.breaker), before.breaker is not None),
         (
             "label",
@@ -125,6 +126,10 @@ def _indexed(before: DomainPolicy, after: DomainPolicy) -> tuple[str, str, bool]
 
 def _audited(domain: DomainPolicy) -> str:
     return "sealed" if domain.payload_kept else "digest"
+
+
+def _sharing(domain: DomainPolicy) -> str:
+    return domain.sharing.digest.hex()[:12] if domain.sharing is not None else ""
 
 
 def _at(domain: DomainPolicy) -> str:

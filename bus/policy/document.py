@@ -145,6 +145,34 @@ class CircuitBreaker(Strict):
     half_open_after: Duration
 
 
+class SharedParty(Strict):
+    """A party's public key, as `bus mpc init` prints it; ``peer`` where it belongs to another deployment."""
+
+    key: DigestText
+    peer: LowerName | None = None
+
+
+class SharedNumber(Strict):
+    """The range of a number that is added up, and in how many bins it is counted."""
+
+    min: Annotated[float, Field(strict=False, allow_inf_nan=False)]
+    max: Annotated[float, Field(strict=False, allow_inf_nan=False)]
+    bins: Annotated[int, Field(ge=2, le=256)] | None = None
+
+
+Values = Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=2, max_length=256)]
+
+
+class Mpc(Strict):
+    """What a domain of tier COMPUTATION by mpc adds up, who holds shares, and who may have the totals."""
+
+    parties: Annotated[dict[LowerName, SharedParty], Field(min_length=2, max_length=8)]
+    fields: Annotated[dict[FieldText, SharedNumber], Field(max_length=32)] = {}
+    groups: Annotated[dict[FieldText, Values], Field(max_length=8)] = {}
+    minimum_cohort: Annotated[int, Field(ge=2, le=1_000_000)]
+    release_to: Annotated[list[RoleText], Field(min_length=1, max_length=32)]
+
+
 class Domain(Strict):
     """One data domain. ``produce``, ``delegates`` and ``consume`` may only narrow ``allowed_roles``."""
 
@@ -171,6 +199,7 @@ class Domain(Strict):
     computation: Literal["tee", "mpc"] | None = None
     protect_at: Literal["source", "enforcer"] | None = None
     fhe_context: DigestText | None = None
+    mpc: Mpc | None = None
     user_required: bool = False
     blind_index: Annotated[list[FieldText], Field(min_length=1, max_length=8)] | None = None
 

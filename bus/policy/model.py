@@ -12,6 +12,7 @@ from typing import Final
 
 from bus.policy.conditions import Condition, Look
 from bus.policy.labels import BOTTOM, Label, Propagate, Scheme, joined
+from bus.policy.sharing import SharingRule
 from bus.wire.envelope import Kind
 from bus.wire.measurement import Measurement
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
@@ -135,6 +136,8 @@ class DomainPolicy:
     """Whether payloads are protected where they come from: no enforcer sees them."""
     fhe_context: bytes = b""
     """SHA-256 of the context of homomorphic encryption that a domain of tier FHE encrypts under."""
+    sharing: SharingRule | None = None
+    """What a domain of tier COMPUTATION by "mpc" adds up, and by whom."""
     blind_index: tuple[str, ...] = ()
     """Fields of payloads, keys with dots between them, by whose values records are found without being opened."""
     payload_kept: bool = False
@@ -149,7 +152,7 @@ class DomainPolicy:
         """Whether this release can protect for its tier; records of another are refused, never weakened."""
         match self.tier:
             case Tier.COMPUTATION:
-                return self.at_source and self.computation == "tee"
+                return self.at_source and (self.computation == "tee" or self.sharing is not None)
             case Tier.FHE:
                 return self.at_source and bool(self.fhe_context)
         return True

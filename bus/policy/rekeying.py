@@ -48,6 +48,7 @@ def _opening(policy: Policy, domain: DomainPolicy) -> dict[str, Any]:
     return {
         "tier": domain.tier.name,
         **({"protect_at": "source"} if domain.at_source else {}),
+        **({"mpc": domain.sharing.digest.hex()} if domain.sharing is not None else {}),
         "attested": _attested(policy, domain, writers, openers),
         "label": list(policy.scheme.names(domain.label)),
         "writers": [_placed(policy, agent) for agent in writers],

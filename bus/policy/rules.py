@@ -238,10 +238,14 @@ def _tier(case: Case) -> Iterator[Finding]:
 def _lacks(domain: DomainPolicy) -> str:
     tier = f"{domain.tier.name} by {domain.computation}" if domain.tier is Tier.COMPUTATION else domain.tier.name
     attested = " with attestation" if domain.attestation_required else ""
-    if domain.tier is Tier.FHE or domain.computation == "tee":
-        needs = "protect_at: source and an fhe_context" if domain.tier is Tier.FHE else "protect_at: source"
-        return f"{tier}{attested} is available with {needs}"
-    return f"{tier}{attested} is not available yet"
+    if domain.tier is Tier.PLAINTEXT:
+        return f"{tier}{attested} is not available"
+    needs = "protect_at: source"
+    if domain.tier is Tier.FHE:
+        needs = "protect_at: source and an fhe_context"
+    elif domain.computation == "mpc":
+        needs = "protect_at: source, and what mpc adds up by which parties"
+    return f"{tier}{attested} is available with {needs}"
 
 
 Rule = Callable[[Case], Iterator[Finding]]

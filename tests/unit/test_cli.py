@@ -18,7 +18,7 @@ import click
 import pytest
 
 import bus
-from bus.cli import main as main_module
+from bus import settings as settings_module
 from bus.cli.main import cli
 from bus.cli.output import exit_code
 from bus.codes import Code
@@ -80,7 +80,7 @@ def test_every_command_has_help(run, words, option):
 def test_the_groups_are_those_that_the_documentation_names():
     groups = {words[0] for words in commands() if words}
     services = {"bench", "demo", "doctor", "probe", "run", "stack"}
-    assert groups == services | {"agent", "audit", "fhe", "keys", "policy", "publish", "secrets", "tail"}
+    assert groups == services | {"agent", "audit", "fhe", "keys", "mpc", "policy", "publish", "secrets", "tail"}
     of_policy = {words[1] for words in commands() if len(words) == 2 and words[0] == "policy"}
     asked = {"check", "test", "explain", "who", "graph", "replay"}
     assert of_policy == asked | {"plan", "apply", "history", "rollback"}
@@ -127,7 +127,7 @@ def test_each_kind_of_error_has_its_exit_code(run, monkeypatch, error, code):
         raise error
 
     assert exit_code(error) == code
-    monkeypatch.setattr(main_module.settings_module, "load", raising)
+    monkeypatch.setattr(settings_module, "load", raising)
     ran = run("policy", "check")
     assert (ran.code, ran.out, ran.err) == (code, "", "bus: error: m\n")
 
@@ -139,7 +139,7 @@ def test_an_error_is_told_with_its_notes_and_its_hint_as_plain_text(run, monkeyp
     def raising() -> None:
         raise error
 
-    monkeypatch.setattr(main_module.settings_module, "load", raising)
+    monkeypatch.setattr(settings_module, "load", raising)
     ran = run("policy", "check")
     assert ran.err == "bus: error: first [bold]not markup[/]\nbus: error: second [/]\nbus: hint: do [this]\n"
 
@@ -157,7 +157,7 @@ def test_a_bug_an_interrupt_and_a_closed_pipe_have_their_own_exit_codes(run, mon
     def raising() -> None:
         raise raised
 
-    monkeypatch.setattr(main_module.settings_module, "load", raising)
+    monkeypatch.setattr(settings_module, "load", raising)
     ran = run("policy", "check")
     assert (ran.code, ran.out) == (code, "")
     assert told is None or ran.err == told

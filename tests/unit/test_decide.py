@@ -155,7 +155,11 @@ def test_what_is_protected_at_its_source_says_so_and_nothing_else_does(tier, cha
     ("tier", "changes", "why"),
     [
         (Tier.COMPUTATION, {}, "COMPUTATION by tee is available with protect_at: source"),
-        (Tier.COMPUTATION, {"at_source": True, "computation": "mpc"}, "COMPUTATION by mpc is not available yet"),
+        (
+            Tier.COMPUTATION,
+            {"at_source": True, "computation": "mpc"},
+            "COMPUTATION by mpc is available with protect_at: source, and what mpc adds up by which parties",
+        ),
         (Tier.FHE, {"at_source": True}, "FHE is available with protect_at: source and an fhe_context"),
         (Tier.FHE, {"fhe_context": bytes(32)}, "FHE is available with protect_at: source and an fhe_context"),
     ],

@@ -8,7 +8,7 @@ from bus.policy.document import Domain
 from bus.policy.loader import load_policy
 
 FOLDER = Path(__file__).parent / "published"
-UNUSED = {"kinds", "consume", "delegates", "user_required", "max_token_age_ms", "protect_at", "fhe_context"}
+UNUSED = {"kinds", "consume", "delegates", "user_required", "max_token_age_ms", "protect_at", "fhe_context", "mpc"}
 """Keys that it has no need of."""
 
 

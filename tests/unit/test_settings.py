@@ -119,6 +119,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         writer-1 = 1001
         [secrets]
         "keys/pin" = "vault:kv/bus#pin"
+        [peers]
+        us = "../us/bus.toml"
     """
     loaded = load_text(tmp_path, text)
     assert loaded == Settings(
@@ -174,6 +176,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         pkcs11_pin_file=Path("/run/pin"),
         owners={"writer-1": 1001},
         secrets={"keys/pin": "vault:kv/bus#pin"},
+        peers={"us": "../us/bus.toml"},
         source=str(tmp_path / "bus.toml"),
     )
     assert loaded.deployment_id == bytes.fromhex(ID)
@@ -233,7 +236,7 @@ def test_every_key_but_the_tables_can_be_set_by_a_variable(tmp_path):
         "BUS_PKCS11_KEY": "kek",
         "BUS_PKCS11_PIN_FILE": "/run/pin",
     }
-    assert defaults_among(load(environ, tmp_path)) == {"owners", "secrets"}
+    assert defaults_among(load(environ, tmp_path)) == {"owners", "secrets", "peers"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""`bus run SERVICE`: one service in the foreground, as the stack and containers call it, or what an agent serves."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import threading
+
+import click
+
+from bus import settings as settings_module
+from bus.cli.output import say
+
+SERVICES = {
+    "audit": ("consumers.audit.app", "Persist every hop in the ledger."),
+    "authority": ("consumers.authority.app", "Enrol agents, make and lease keys."),
+    "enforcer": ("consumers.enforcer.app", "Check, mask, redact and seal what agents publish."),
+    "issuer": ("consumers.issuer.app", "Write keys for agents on this machine."),
+    "rotator": ("consumers.rotator.app", "Replace passwords as epochs begin."),
+}
+
+
+@click.group()
+def run() -> None:
+    """Run one service in the foreground.
+
+    \b
+    bus run enforcer
+    bus run party fraud_stats --as party-eu
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def _service(name: str) -> click.Command:
+    module, text = SERVICES[name]
+    return click.Command(
+        name, help=text, callback=lambda: importlib.import_module(module).run(settings_module.load()), params=[]
+    )
+
+
+for _name in SERVICES:
+    run.add_command(_service(_name))
+
+
+@run.command()
+@click.argument("domain")
+@click.option("--as", "agent", required=True, help="The party, as the policy names it.")
+def party(domain: str, agent: str) -> None:
+    """Keep this party's shares of DOMAIN, and answer jobs of who may have totals.
+
+    \b
+    bus run party fraud_stats --as party-eu
+    """
+    from bus import Bus
+    from bus.client.party import PartyOf
+    from bus.files import Layout
+
+    settings = settings_module.load()
+    stop = _signalled()
+    with Bus(agent, settings=settings) as me:
+        me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
+        served = PartyOf(me, Layout(settings.state), domain)
+        say(f"{agent}  party of {domain}")
+        served.run(stop)
+
+
+def _signalled() -> threading.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
