@@ -28,6 +28,7 @@ def run() -> None:
     \b
     bus run enforcer
     bus run party fraud_stats --as party-eu
+    bus run workload scoring:score --as analyst-1 --from pii_inference --to scores
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
@@ -62,6 +63,33 @@ def party(domain: str, agent: str) -> None:
         me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
         served = PartyOf(me, Layout(settings.state), domain)
         say(f"{agent}  party of {domain}")
+        served.run(stop)
+
+
+@run.command()
+@click.argument("function", metavar="MODULE:FUNC")
+@click.option("--as", "agent", required=True, help="The agent that attests.")
+@click.option("--from", "source", required=True, help="The domain whose messages are given to the function.")
+@click.option("--to", "sink", default="", help="The domain for results; unless told, they are replies to who sent.")
+@click.option("--timeout", default=60.0, help="Seconds that one call may take.")
+def workload(function: str, agent: str, source: str, sink: str, timeout: float) -> None:
+    """Attest, lease the session keys, and give what comes to FUNC in a confined process.
+
+    MODULE is found in the folder that `attester_code` names, which is measured; FUNC takes the payload, by its
+    annotation, and returns the result or None.
+
+    
+    bus run workload scoring:score --as analyst-1 --from pii_inference --to scores
+    """
+    from bus import Bus
+    from bus.workload.runner import Workload
+
+    settings = settings_module.load()
+    stop = _signalled()
+    with Bus(agent, settings=settings) as me:
+        me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
+        served = Workload(me, settings, function, source, sink, timeout)
+        say(f"{agent}  workload {function} of {source}")
         served.run(stop)
 
 

@@ -26,7 +26,7 @@ from bus.client.keystore import KeyStore
 from bus.client.law import Law
 from bus.client.leases import LeaseKeeper
 from bus.client.notices import Follower
-from bus.client.payload import encode_payload
+from bus.client.payload import Encoded, encode_payload
 from bus.client.publisher import Publisher, partition_of
 from bus.client.refusal import refusal
 from bus.client.search import Search
@@ -47,8 +47,6 @@ from bus.policy.labels import Propagate
 from bus.policy.model import DomainPolicy, Policy
 from bus.policy.question import Action, Context
 from bus.settings import Issuing, Settings
-from bus.tiers.mpcframe import CONTENT_TYPE as SHARE
-from bus.tiers.mpcframe import ShareFrame
 from bus.wire import records
 from bus.wire.delegation import Block
 from bus.wire.envelope import Kind
@@ -150,9 +148,9 @@ class Bus:
             raise Refused("this Bus is closed", code=Code.CLOSED)
         policy = self._policy()
         found = policy.domains.get(DomainName(domain))
-        if found is not None and found.sharing is not None and not isinstance(payload, ShareFrame | Ask | Answer):
+        if found is not None and found.sharing is not None and not isinstance(payload, Encoded | Ask | Answer):
 
-            def send(owner: Bus, share: ShareFrame, party: str) -> Sent:
+            def send(owner: Bus, share: Encoded, party: str) -> Sent:
                 return owner.publish(
                     domain,
                     share,
@@ -172,9 +170,7 @@ class Bus:
                 )
 
             return self.mpc.publish(found.sharing, payload, send)
-        if isinstance(payload, ShareFrame):
-            data, content_type = payload.encode(), SHARE
-        elif found is not None and found.tier is Tier.FHE and found.protectable:
+        if found is not None and found.tier is Tier.FHE and found.protectable:
             data, content_type = self.fhe.encoded(found, payload)
         else:
             data, content_type = encode_payload(payload)

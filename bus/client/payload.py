@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pydantic_core
@@ -17,12 +18,22 @@ BINARY = "application/octet-stream"
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A payload that was encoded elsewhere, with its content type."""
+
+    data: bytes = field(repr=False)
+    content_type: str
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
 def encode_payload(payload: object) -> tuple[bytes, str]:
     """(bytes, content type). Raises Refused(schema) for what is not JSON."""
+    if isinstance(payload, Encoded):
+        return payload.data, payload.content_type
     if isinstance(payload, bytes | bytearray | memoryview):
         return bytes(payload), BINARY
     try:

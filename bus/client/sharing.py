@@ -18,20 +18,21 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from bus.client.delivery import Delivery
+from bus.client.payload import Encoded
 from bus.client.sent import Sent
 from bus.client.subscriber import Observing
 from bus.codes import Code
 from bus.errors import Refused, Unavailable, Unverified
 from bus.policy.sharing import Party, SharingRule
 from bus.tiers.mpc import Totals, encode_rows, split, totals
-from bus.tiers.mpcframe import SUITE, ShareFrame
+from bus.tiers.mpcframe import CONTENT_TYPE, SUITE, ShareFrame
 from bus.wire.envelope import Kind
 
 if TYPE_CHECKING:
     from bus.client.bus import Bus, Subscription
 
 ASK_AGAIN_S: Final = 0.5
-Send = Callable[["Bus", ShareFrame, str], Sent]
+Send = Callable[["Bus", Encoded, str], Sent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,18 @@ def release_info(rule: SharingRule, job: str, ids: str, party: int) -> bytes:
     return b"sealbus/mpc/1\0" + rule.digest + bytes.fromhex(job) + bytes.fromhex(ids) + bytes((party,))
 
 
-def shares(rule: SharingRule, columns: object) -> list[ShareFrame]:
+def shares(rule: SharingRule, columns: object) -> list[Encoded]:
     """A share for each party, sealed to it. Raises Refused (schema) as ``encode_rows``."""
     if not isinstance(columns, Mapping):
         name = type(columns).__name__
         raise Refused(f"mpc: expected columns ({', '.join(rule.columns)}), found {name}", code=Code.SCHEMA)
     rows, vector = encode_rows(rule, columns)
     batch, count = uuid_utils.uuid7().bytes, len(rule.parties)
-    return [
+    frames = [
         ShareFrame.seal((rule.digest, batch, rows, place, count), share, party.key)
         for place, (party, share) in enumerate(zip(rule.parties, split(vector, count), strict=True))
     ]
+    return [Encoded(each.encode(), CONTENT_TYPE) for each in frames]
 
 
 class Sharing:

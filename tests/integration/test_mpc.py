@@ -170,7 +170,7 @@ def test_two_parties_on_two_brokers_give_totals_that_neither_has(sites, parties,
         for zone, place in places.items():
             memory = memory_of(parties[zone].process.pid)
             assert any(f"party-{zone}".encode() in part for part in memory), "the control: this memory was read"
-            others = [shares[1 - place][1:] for shares in made]
+            others = [each[1 - place][1:] for each in made]
             assert len(others) == 3
             for part in memory:
                 assert not any(share in part for share in others)
@@ -178,7 +178,7 @@ def test_two_parties_on_two_brokers_give_totals_that_neither_has(sites, parties,
             for file in folder.rglob("*"):
                 inside = file.is_relative_to(folder / "kafka")
                 for data in (stored(file) if inside else [file.read_bytes()]) if file.is_file() else ():
-                    assert not any(each[1:] in data for shares in made for each in shares)
+                    assert not any(each[1:] in data for both in made for each in both)
 
         # A batch is in one job alone: nothing is left for another.
         with pytest.raises(Refused, match="expected at least 50 rows, found 0") as refused:
