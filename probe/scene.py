@@ -1,7 +1,8 @@
 """Who attacks what on a running stack: chosen from the law that was applied last, so that every attack has a control.
 
-A way is a permitted one: an agent that may write a domain, and one that may read what it writes. Domains whose rates or
-circuit breakers would answer many refusals are taken last, those whose keys wait for an attestation not at all.
+A way is a permitted one: an agent that may write a domain, and one that may read what it writes. Domains whose rates,
+circuit breakers or conditions of the moment may answer are taken last, those whose keys wait for an attestation not at
+all.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _scene(policy: Policy, agent: AgentId) -> Scene | None:
 def _ways(policy: Policy, writers: list[AgentId], *, at_source: bool = False) -> Iterator[Way]:
     """One for each writer and domain, to itself where it may read; FHE takes no payload of this probe."""
     domains = [each for _, each in sorted(policy.domains.items()) if each.at_source is at_source]
-    for domain in sorted(domains, key=lambda each: each.rate is not None or each.breaker is not None):
+    for domain in sorted(domains, key=lambda each: any((each.rate, each.breaker, each.moment))):
         if domain.attestation_required or domain.tier is Tier.FHE:
             continue
         for writer in writers:
