@@ -11,13 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
-
 from bus.attester.chosen import measured_code
 from bus.authority.issued import open_issued
 from bus.authority.trust import read_trust
 from bus.client.bus import Bus
-from bus.client.keystore import KeyStore
 from bus.client.sent import Sent
 from bus.codes import Code
 from bus.crypto.seal import Sealer
@@ -29,7 +26,7 @@ from bus.settings import AttesterKind, Issuing, Settings, load
 from bus.stack.local import Stack
 from bus.wire.names import AgentId, DomainName, domain_topics
 from demo.hops import by_message, of_value
-from demo.raw import RawClient, plaintext
+from demo.raw import RawClient, held, judged, plaintext
 
 INTERVAL_MS = 4000
 LEAD_MS, GRACE_MS, SKEW_MS = 1500, 3000, 500
@@ -116,8 +113,7 @@ class Stolen:
         self._agent = AgentId(agent)
         self._at = time.monotonic()
         self._token = OldToken(agent, folder / "token")
-        store = KeyStore(folder / "keys", self._agent, trust.anchor, trust.deployment)
-        own = store.sending(MEMORY, time.time_ns() // 1_000_000).own
+        own = held(folder, agent, MEMORY, trust).own
         if own is None:
             raise AssertionError("the agent could send when it was taken")
         self._sealer = Sealer(own, trust.deployment, domain_topics(MEMORY).inbound)
@@ -132,12 +128,7 @@ class Stolen:
         return (code, broker) == (Code.EPOCH_LATE, Code.CREDENTIAL), f"{age:.1f} s old: keys {code}, token {broker}"
 
     def _broker(self) -> str:
-        connection = Connection(self._stack.settings.bootstrap, self._stack.layout.ca, self._token)
-        producer = Producer(connection.config())
-        deadline = time.monotonic() + 10
-        while connection.failure is None and time.monotonic() < deadline:
-            producer.poll(0.1)
-        return str(connection.failure.code) if connection.failure is not None else "taken"
+        return judged(Connection(self._stack.settings.bootstrap, self._stack.layout.ca, self._token))
 
 
 def attested() -> tuple[bool, str]:

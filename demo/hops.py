@@ -10,10 +10,12 @@ from typing import TypeVar
 from bus.cli.audit import open_query
 from bus.client.sent import Sent
 from bus.stack.local import Stack
-from bus.wire.hop import Hop
+from bus.wire.hop import Hop, Verdict
 
 WAIT_S = 60.0
 T = TypeVar("T")
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a record that was decided."""
 
 
 def by_message(stack: Stack, sent: Sequence[Sent]) -> dict[str, Hop]:
@@ -26,13 +28,19 @@ def by_message(stack: Stack, sent: Sequence[Sent]) -> dict[str, Hop]:
     return _until(found, lambda told: len(told) == len(wanted))
 
 
-def by_place(stack: Stack, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Hop]:
-    """Hops of partition 0 by (topic, offset)."""
+def by_place(stack: Stack, places: Sequence[Place], since: int = 0) -> dict[Place, Hop]:
+    """Hops of the records at ``places``, decided at ``since`` (ms since 1970) or later."""
+    wanted = set(places)
 
-    def found() -> dict[tuple[str, int], Hop]:
-        return {(hop.tail.topic, hop.offset): hop for hop in _hops(stack) if hop.partition == 0}
+    def found() -> dict[Place, Hop]:
+        told = {
+            (hop.tail.topic, hop.partition, hop.offset): hop
+            for hop in open_query(stack.settings).since(since)
+            if hop.tail.decision is not Verdict.RETRY
+        }
+        return {place: hop for place, hop in told.items() if place in wanted}
 
-    return _until(found, lambda told: all(place in told for place in places))
+    return _until(found, lambda told: len(told) == len(wanted))
 
 
 def of_value(stack: Stack, value: bytes) -> Hop | None:

@@ -1,34 +1,43 @@
 """A raw client past the SDK: the administrator's credential on the broker, any agent's keys from the roots.
 
-It exists to show what the enforcer refuses. No agent can do this: none holds a root or that credential.
+It exists to show what the enforcer refuses. No agent can do this: none holds a root or that credential. With an agent's
+credential, and the keys of its own folder (``held``), it does what that agent can do without the SDK.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from bus.authority.bundle import DomainBundle
 from bus.authority.local import open_roots
-from bus.authority.trust import read_trust
+from bus.authority.trust import TrustFile, read_trust
+from bus.client.keystore import KeyStore
 from bus.crypto.keys import AgentKeys, agent_keys
 from bus.crypto.seal import Sealer
+from bus.kafka.config import Connection, connect
 from bus.stack.local import Stack
+from bus.stack.server import ADMIN
 from bus.wire import envelope
 from bus.wire.names import AgentId, DomainName, domain_topics
 from bus.wire.objects import Epoch
 
+JUDGED_S: Final = 10.0
+
 
 class RawClient:
-    """Writes any bytes to any topic; seals as any agent."""
+    """Writes any bytes to any topic that ``principal`` may write; seals as any agent."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, principal: str = ADMIN, **more: Any) -> None:
+        """``more``: settings of its producer."""
         self.stack = stack
-        self.connection = stack.admin_connection()
+        self.connection = connect(stack.settings, principal)
         self.deployment = stack.settings.deployment_id
-        self._producer = Producer(self.connection.config(acks="all", message_timeout_ms=20_000))
+        self._producer = Producer(self.connection.config(acks="all", message_timeout_ms=20_000, **more))
 
     def produce(self, topic: str, value: bytes, partition: int = 0, **more: Any) -> int:
         """Write one record; returns its offset. Raises KafkaException."""
@@ -56,6 +65,26 @@ class RawClient:
     def sealer(self, agent: str, domain: str, topic: str = "") -> Sealer:
         """A fresh sending process of ``agent``."""
         return Sealer(self.keys(agent, domain)[0], self.deployment, topic or domain_topics(DomainName(domain)).inbound)
+
+
+def held(folder: Path, agent: str, domain: str, trust: TrustFile) -> DomainBundle:
+    """What the folder of ``agent`` has to send to ``domain`` with, now. Raises RetryLater or AccessRefused."""
+    store = KeyStore(folder / "keys", AgentId(agent), trust.anchor, trust.deployment)
+    return store.sending(DomainName(domain), time.time_ns() // 1_000_000)
+
+
+def judged(connection: Connection) -> str:
+    """What the broker says of a credential: the code of its refusal, or "taken" where it says nothing against it."""
+    producer = Producer(connection.config())
+    deadline = time.monotonic() + JUDGED_S
+    while connection.failure is None and time.monotonic() < deadline:
+        try:
+            producer.list_topics(timeout=0.2)
+        except KafkaException:
+            producer.poll(0)  # serves the error callback
+        else:
+            return "taken"
+    return str(connection.failure.code) if connection.failure is not None else "no answer"
 
 
 def plaintext(agent: str, domain: str, payload: bytes = b'{"raw": true}', *, now: int = 0, **changes: Any) -> bytes:

@@ -260,7 +260,7 @@ def _refusals(stack: Stack, narrator: Narrator) -> None:
         ("an executor writes to agent_memory", "agent_memory.in", forbidden, "produce"),
         ("a tier that this release cannot protect for", "pii_inference.in", unavailable, "tier-unavailable"),
     ]
-    places = [(topic, raw.produce(topic, value)) for _, topic, value, _ in cases]
+    places = [(topic, 0, raw.produce(topic, value)) for _, topic, value, _ in cases]
     hops = by_place(stack, places)
     for (what, _, value, code), place in zip(cases, places, strict=True):
         hop = hops.get(place)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bus.authority.trust import read_trust
@@ -58,7 +58,14 @@ def send(stack: Stack, messages: Sequence[Say], phase: int, told: Told) -> None:
             }
             sent.append(
                 buses[agent].publish(
-                    domain, payload, kind=Kind(kind), correlation=each.session, purpose="probe", confirm="queued"
+                    domain,
+                    payload,
+                    kind=Kind(kind),
+                    target=each.reader,
+                    tool=each.tool,
+                    correlation=each.session,
+                    purpose="probe",
+                    confirm="queued",
                 )
             )
             told("published", number + 1, len(messages))
@@ -117,11 +124,18 @@ class Stored:
     append_time: int
 
 
+def stored(domain: DomainName, message: Message) -> Stored:
+    """A record of the output topic of ``domain``."""
+    return Stored(
+        domain, message.partition() or 0, message.offset() or 0, message.value() or b"", message.timestamp()[1]
+    )
+
+
 def stored_values(stack: Stack) -> list[Stored]:
     """Both output topics, up to their present end."""
     connection = stack.admin_connection()
     return [
-        Stored(domain, message.partition() or 0, message.offset() or 0, message.value() or b"", message.timestamp()[1])
+        stored(domain, message)
         for domain in map(DomainName, DOMAINS)
         for message in whole(connection, domain_topics(domain).outbound, connection.identity.principal, WAIT_S)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,18 @@ from demo.traces import inside, private
 
 OUTPUT: Final = "C1"
 """The channel of final outputs: all that an output-only audit sees."""
+TOOL_CALL: Final = "C3"
+KEEPER: Final = "orchestrator-1"
+"""Who keeps the tools here: a call of one is for it alone."""
 _PLACES: Final = {
     "C1": ("orchestrator-1", "coordination", "ARTIFACT"),
-    "C3": ("executor-1", "coordination", "MESSAGE"),
+    TOOL_CALL: ("executor-1", "coordination", "TOOL_CALL"),
     "C5": ("retriever-1", "agent_memory", "MEMORY"),
     "C6": ("executor-1", "coordination", "REASONING"),
 }
 """Who writes a channel where, as what: outputs, tool calls, memory, logs. The rest is what agents tell each other."""
+_TOOL: Final = re.compile(r'"tool"\s*:\s*"([^"\\]{1,63})"')
+_SUFFIXES: Final = (".json", ".jsonl", ".gz")
 
 _CHANNELS: Final = {"user": "C1", "memory": "C5"}
 
@@ -47,6 +53,17 @@ class Say:
         agent = "orchestrator-1" if self.source == "coordinator" else "executor-1"
         return _PLACES.get(self.channel, (agent, "coordination", "MESSAGE"))
 
+    @property
+    def reader(self) -> str:
+        """The one agent that it is for; empty where it is for roles."""
+        return KEEPER if self.channel == TOOL_CALL else ""
+
+    @property
+    def tool(self) -> str:
+        """The tool that it calls, as its JSON names it; empty where it calls none."""
+        found = _TOOL.search(self.content) if self.channel == TOOL_CALL else None
+        return found[1] if found is not None else ""
+
 
 def spelled(item: str, text: str) -> str:
     """``item`` as it first stands in ``text``, where it does."""
@@ -55,14 +72,13 @@ def spelled(item: str, text: str) -> str:
 
 
 def read(path: Path) -> list[Say]:
-    """Messages of every trace in ``path``: JSON lines, perhaps gzipped, one JSON document, or a folder of these.
+    """Messages of every trace in ``path``: JSON lines, perhaps gzipped, one JSON document, or all of these in a folder.
 
     Raises Refused (schema) with the file and line of what is none.
     """
     if path.is_dir():
-        return [
-            say for each in sorted(path.iterdir()) if each.suffix in (".json", ".jsonl", ".gz") for say in read(each)
-        ]
+        files = (each for each in sorted(path.rglob("*")) if each.suffix in _SUFFIXES and each.is_file())
+        return [say for each in files for say in read(each)]
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = [data] if path.suffix == ".json" else data.splitlines()

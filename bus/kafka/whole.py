@@ -1,4 +1,4 @@
-"""A topic from its beginning to the end that each partition has when it is reached; no group is joined."""
+"""A topic from its beginning, or a time, to the end that each partition has when it is reached; no group is joined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bus.codes import Code
 from bus.errors import RetryLater
@@ -15,8 +15,12 @@ from bus.kafka.config import Connection
 BATCH: Final = 500
 
 
-def whole(connection: Connection, topic: str, group: str, timeout: float) -> Generator[Message, None, None]:
+def whole(
+    connection: Connection, topic: str, group: str, timeout: float, since: int = 0
+) -> Generator[Message, None, None]:
     """Every record of ``topic``, in order within a partition; ``group`` is one that the identity may read as.
+
+    With ``since`` (ms since 1970) those alone that the broker appended then or later.
 
     Raises AccessRefused, Unavailable, or RetryLater when ``timeout`` s pass first.
     """
@@ -32,7 +36,13 @@ def whole(connection: Connection, topic: str, group: str, timeout: float) -> Gen
     )
     try:
         partitions = connection.partitions(consumer, topic, timeout)
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+        places = [TopicPartition(topic, number, since or OFFSET_BEGINNING) for number in partitions]
+        if since:
+            try:
+                places = consumer.offsets_for_times(places, timeout)
+            except KafkaException as failed:
+                raise connection.typed(failed.args[0], "read", topic) from failed
+        consumer.assign(places)
         reading = set(partitions)
         while reading:
             if time.monotonic() > deadline:

@@ -84,9 +84,13 @@ def _silent(connection: Connection, error: object) -> Unavailable:
     )
 
 
-def tls_version(bootstrap: str, ca: Path) -> str:
-    """The TLS version of the first address that answers. Raises OSError where none does, SSLError for its proof."""
+def tls_version(bootstrap: str, ca: Path, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> str:
+    """The TLS version of the first address that answers, where no newer one than ``newest`` is offered.
+
+    Raises OSError where none does, SSLError for its proof.
+    """
     context = ssl.create_default_context(cafile=str(ca))
+    context.maximum_version = newest
     failure: OSError = OSError("no address")
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")

@@ -86,6 +86,12 @@ def test_the_groups_are_those_that_the_documentation_names():
     assert of_policy == asked | {"plan", "apply", "history", "rollback"}
 
 
+def test_options_of_a_probe_do_not_get_lost_before_the_attacks(run):
+    ran = run("probe", "--json", "attacks")
+    assert (ran.code, ran.out) == (2, "")
+    assert "options of attacks stand behind its name" in ran.err
+
+
 def test_the_version_is_the_packages(run):
     ran = run("--version")
     assert (ran.code, ran.out) == (0, f"bus, version {bus.__version__}\n")

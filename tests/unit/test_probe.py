@@ -13,6 +13,7 @@ from probe.replay import Got
 from probe.run import CELL, failures, guess
 from probe.scan import Scanner
 from probe.traces import Say, read, spelled
+from tests.leak_labels import count
 
 pytest.importorskip("numpy", reason="numpy is not installed: pip install 'sealbus[plot]'")
 VAULT = {"name": "Devin Schaefer", "ssn": "787-08-3753", "dob": "1995-01-25", "pin": "123", "job": "nurse"}
@@ -51,6 +52,38 @@ def test_traces_are_read_in_every_form(tmp_path, form):
         ("orchestrator-1", "coordination", "MESSAGE"),
         ("orchestrator-1", "coordination", "ARTIFACT"),
     ]
+
+
+def test_folders_in_a_folder_are_read_and_tool_calls_go_to_who_keeps_the_tools(tmp_path):
+    call = '```json\n{"tool": "patient_db.read", "params": {"ssn": "787-08-3753"}}\n```'
+    tools = {
+        **TRACE,
+        "channel_messages": [
+            {"channel": "C3", "source": "agent", "target": "tool_api", "content": call},
+            {"channel": "C6", "source": "infrastructure", "target": "log_file", "content": f"Payload: {call}"},
+            {"channel": "C3", "source": "agent", "target": "tool_api", "content": "I need no tool"},
+        ],
+    }
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "t.json").write_text(json.dumps(tools))
+    (tmp_path / "t.jsonl").write_text(json.dumps(TRACE))
+    (tmp_path / "NOTE.txt").write_text("no trace")
+    messages = read(tmp_path)
+    assert len(messages) == 5
+    called, logged, silent = messages[2:]
+    assert (called.place, called.reader, called.tool) == (
+        ("executor-1", "coordination", "TOOL_CALL"),
+        "orchestrator-1",
+        "patient_db.read",
+    )
+    assert (logged.place[2], logged.reader, logged.tool) == ("REASONING", "", "")
+    assert (silent.place[2], silent.reader, silent.tool) == ("TOOL_CALL", "orchestrator-1", "")
+    assert count(tmp_path) == (5, len({(each.session, item) for each in messages for item in each.items}))
+
+
+def test_the_demos_traces_hold_what_the_rule_alone_finds():
+    messages = read(DATA)
+    assert count(DATA) == (len(messages), len({(each.session, item) for each in messages for item in each.items}))
 
 
 def test_the_demos_traces_are_read_too():
