@@ -53,6 +53,8 @@ class Leases:
     """Domains whose keys wait for attestation, and why."""
     attested: bool
     """Whether there are keys that were given on an attestation result."""
+    policy: bytes
+    """Digest of the policy that gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,8 @@ class AuthorityService:
                 "epochs": sorted(new), "policy": policy.digest.hex(),
                 **({"eat": digest(result)} if gated and not why else {}),
             })  # fmt: skip
-        return Leases(new, kept, serving.due, dict.fromkeys(gated, why) if why else {}, bool(gated) and not why)
+        withheld = dict.fromkeys(gated, why) if why else {}
+        return Leases(new, kept, serving.due, withheld, bool(gated) and not why, policy.digest)
 
     def _current(self) -> _Serving:
         if self._serving is None:

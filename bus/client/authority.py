@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bus.attester.base import Attester
 from bus.authority import rpc
 from bus.authority.ca import life_of, make_request, private_pem
+from bus.authority.handed import take
 from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.client.evidence import answer
 from bus.codes import Code
@@ -141,6 +142,8 @@ class AuthorityClient:
         digests = {number: hashlib.sha256(data).digest() for number, data in held.items()}
         made = self._ask(rpc.LEASE, pb.LeaseRequest(held=digests, result=self._result))
         for number, data in made.bundles.items():
+            if made.attested and self._shown is not None:
+                data = take(data, self._shown.key, self._result, made.policy, number)
             write_secret(keys / str(number), data)
         for number in set(held) - set(made.bundles) - set(made.kept):
             (keys / str(number)).unlink(missing_ok=True)

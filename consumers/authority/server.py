@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from bus.authority import rpc
+from bus.authority.ca import certified_key
+from bus.authority.handed import hand
 from bus.authority.rpc import authority_v1_pb2 as pb
 from bus.authority.service import AuthorityService, Certified
 from bus.errors import BusError, Refused, RetryLater, StackError
@@ -129,13 +131,21 @@ class AuthorityServer:
 
     def _lease(self, request: Any, context: grpc.ServicerContext) -> pb.Leases:
         def leases() -> pb.Leases:
-            made = self._service.lease(_certificate(context), dict(request.held), request.result)
+            certificate = _certificate(context)
+            made = self._service.lease(certificate, dict(request.held), request.result)
+            bundles = dict(made.bundles)
+            if made.attested:
+                key = certified_key(certificate)
+                bundles = {
+                    epoch: hand(each, key, request.result, made.policy, epoch) for epoch, each in bundles.items()
+                }
             return pb.Leases(
-                bundles=dict(made.bundles),
+                bundles=bundles,
                 kept=made.kept,
                 due=made.due,
                 withheld={str(domain): why for domain, why in made.withheld.items()},
                 attested=made.attested,
+                policy=made.policy,
             )
 
         return _answer(context, leases)

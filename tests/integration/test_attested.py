@@ -11,6 +11,7 @@ import pytest
 
 from bus import Bus
 from bus.attester.chosen import measured_code
+from bus.authority.handed import take
 from bus.authority.issued import open_issued
 from bus.authority.local import open_roots
 from bus.authority.trust import read_trust
@@ -128,3 +129,17 @@ def test_files_are_refused_before_anything_is_started(served, tmp_path):
     with pytest.raises(PolicyError, match='agent_memory: expected issuing = "authority"'):
         start_stack(tmp_path / "state", policies=served.settings.policies)
     assert not (tmp_path / "state" / "kafka").exists()
+
+
+def test_keys_on_an_attestation_travel_sealed_to_the_attested_key(served, monkeypatch):
+    seen = []
+
+    def taken(sealed, *told):
+        seen.append((sealed, take(sealed, *told)))
+        return seen[-1][1]
+
+    monkeypatch.setattr("bus.client.authority.take", taken)
+    with Bus(ME, settings=attested(served)) as me:
+        me.publish("agent_memory", {"note": "sealed"}, confirm="decided")
+    assert seen
+    assert all(b"sealbus.bundle" in opened and b"sealbus.bundle" not in sealed for sealed, opened in seen)

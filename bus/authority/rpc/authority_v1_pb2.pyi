@@ -112,7 +112,7 @@ class LeaseRequest(_message.Message):
     def __init__(self, held: _Optional[_Mapping[int, bytes]] = ..., result: _Optional[str] = ...) -> None: ...
 
 class Leases(_message.Message):
-    __slots__ = ("bundles", "kept", "due", "withheld", "attested")
+    __slots__ = ("bundles", "kept", "due", "withheld", "attested", "policy")
     class BundlesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -132,9 +132,11 @@ class Leases(_message.Message):
     DUE_FIELD_NUMBER: _ClassVar[int]
     WITHHELD_FIELD_NUMBER: _ClassVar[int]
     ATTESTED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
     bundles: _containers.ScalarMap[int, bytes]
     kept: _containers.RepeatedScalarFieldContainer[int]
     due: int
     withheld: _containers.ScalarMap[str, str]
     attested: bool
-    def __init__(self, bundles: _Optional[_Mapping[int, bytes]] = ..., kept: _Optional[_Iterable[int]] = ..., due: _Optional[int] = ..., withheld: _Optional[_Mapping[str, str]] = ..., attested: _Optional[bool] = ...) -> None: ...
+    policy: bytes
+    def __init__(self, bundles: _Optional[_Mapping[int, bytes]] = ..., kept: _Optional[_Iterable[int]] = ..., due: _Optional[int] = ..., withheld: _Optional[_Mapping[str, str]] = ..., attested: _Optional[bool] = ..., policy: _Optional[bytes] = ...) -> None: ...
