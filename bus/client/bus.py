@@ -25,6 +25,7 @@ from bus.client.fhe import Encryption
 from bus.client.keystore import KeyStore
 from bus.client.law import Law
 from bus.client.leases import LeaseKeeper
+from bus.client.memory import Memory
 from bus.client.notices import Follower
 from bus.client.payload import Encoded, encode_payload
 from bus.client.publisher import Publisher, partition_of
@@ -88,6 +89,7 @@ class Bus:
         self._store_path = layout.store(agent)
         self._shelves: Shelves | None = None
         self._peers: dict[str, Bus] = {}
+        self._memories: dict[DomainName, Memory] = {}
         self._closed = False
         self._follower = Follower(self._connection, self._keys, self._agent, trust, self._on_verdict)
         self._law = Law(layout.snapshot, trust, lambda: self._follower.snapshot)
@@ -286,9 +288,9 @@ class Bus:
         Raises Denied where the policy says that this agent may not consume, AccessRefused where its keys wait for an
         attestation that it does not have.
         """
-        return self._subscribe(domain, Observing() if observe else None, max_inflight)
+        return Subscription(self, self._subscriber(domain, Observing() if observe else None, max_inflight))
 
-    def _subscribe(self, domain: str, observe: Observing | None, max_inflight: int = MAX_INFLIGHT) -> Subscription:
+    def _subscriber(self, domain: str, observe: Observing | None, max_inflight: int = MAX_INFLIGHT) -> Subscriber:
         """As ``subscribe``; ``observe`` says where to begin."""
         name = self._may_consume(domain).name
         subscriber = Subscriber(
@@ -304,7 +306,7 @@ class Bus:
             observe=observe,
         )
         self._subscribers.append(subscriber)
-        return Subscription(self, subscriber)
+        return subscriber
 
     def _protect(self, domain: DomainName, message_id: bytes, payload: bytes) -> bytes:
         return self._sources.seal(domain, message_id, payload, time.time_ns() // 1_000_000)
@@ -352,6 +354,29 @@ class Bus:
                     self._tell,
                 )
         return Store(self._shelves, name, DomainName(domain))
+
+    def memory(self, domain: str) -> Memory:
+        """``domain`` as keys and values, shared by all who may write and read it (docs/store.md).
+
+        Raises Denied where the policy says that this agent may not consume, and what ``store`` raises.
+        """
+        name = self._may_consume(domain).name
+        with self._lock:
+            found = self._memories.get(name)
+        if found is None:
+            store = self.store(f"memory-{name}"[:63], name)
+            found = Memory(
+                name,
+                store,
+                self._keys,
+                self._connection,
+                lambda places: self._subscriber(name, Observing(places)),
+                self.publish,
+                lambda: self._policy().backlog_horizon_ms,
+            )
+            with self._lock:
+                found = self._memories.setdefault(name, found)
+        return found
 
     def search(self, domain: str, *, timeout: float = 30.0, **values: Value) -> list[Delivery]:
         """What ``domain`` holds whose payload has all of ``values`` in fields of its blind index, oldest first.
@@ -402,6 +427,8 @@ class Bus:
             if thread is not me:
                 thread.join(timeout)
         try:
+            for memory in self._memories.values():
+                memory.close()
             for subscriber in self._subscribers:
                 subscriber.close()
             if self._publisher is not None:

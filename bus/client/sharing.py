@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from bus.client.delivery import Delivery
 from bus.client.payload import Encoded
 from bus.client.sent import Sent
-from bus.client.subscriber import Observing
+from bus.client.subscriber import Observing, Subscriber
 from bus.codes import Code
 from bus.errors import Refused, Unavailable, Unverified
 from bus.policy.sharing import Party, SharingRule
@@ -29,7 +29,7 @@ from bus.tiers.mpcframe import CONTENT_TYPE, SUITE, ShareFrame
 from bus.wire.envelope import Kind
 
 if TYPE_CHECKING:
-    from bus.client.bus import Bus, Subscription
+    from bus.client.bus import Bus
 
 ASK_AGAIN_S: Final = 0.5
 Send = Callable[["Bus", Encoded, str], Sent]
@@ -86,7 +86,7 @@ class Sharing:
 
     def __init__(self, owner: Bus) -> None:
         self._owner = owner
-        self._inboxes: dict[tuple[str, str], Subscription] = {}
+        self._inboxes: dict[tuple[str, str], Subscriber] = {}
 
     def publish(self, rule: SharingRule, columns: object, send: Send) -> Sent:
         """Every party's share by ``send``; returns what was sent last, when all of them are as far as was asked for.
@@ -114,11 +114,11 @@ class Sharing:
         job = job or uuid_utils.uuid7().hex
         return _Job(self, domain, found.sharing, job, time.monotonic() + timeout).run(common=common)
 
-    def _inbox(self, domain: str, party: Party) -> Subscription:
+    def _inbox(self, domain: str, party: Party) -> Subscriber:
         place = (domain, party.peer)
         found = self._inboxes.get(place)
         if found is None:
-            found = self._inboxes[place] = self._at(party)._subscribe(domain, Observing(new=True))
+            found = self._inboxes[place] = self._at(party)._subscriber(domain, Observing(new=True))
         return found
 
 
@@ -183,7 +183,7 @@ class _Job:
         for party in rule.parties:
             inboxes.append(self._sharing._inbox(self._domain, party))
         for party, inbox, ask in zip(rule.parties, inboxes, asked, strict=True):
-            if not inbox.wait_assigned(max(self._deadline - time.monotonic(), 0)):
+            if not inbox.assigned.wait(max(self._deadline - time.monotonic(), 0)):
                 raise self._silent(party)
             sent = self._sharing._at(party).publish(
                 self._domain, ask, target=party.name, kind=Kind.RPC_REQUEST, confirm="stored"

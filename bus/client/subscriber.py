@@ -161,6 +161,7 @@ class Subscriber:
                 fetch_wait_max_ms=50,
                 session_timeout_ms=10_000,
                 queued_max_messages_kbytes=32 * 1024,
+                enable_partition_eof=self._observe is not None,
             )
         )
         if self._observe is not None:
@@ -265,6 +266,8 @@ class Subscriber:
                 raise self._connection.typed(error, "read", self._topic)
             if error.code() != KafkaError._PARTITION_EOF:
                 log.debug("%s", error)
+            elif self._observe is not None:
+                self._end(message.partition() or 0, message.offset() or 0)
             return
         partition, offset = message.partition() or 0, message.offset() or 0
         seen, before = self._seen.setdefault(partition, {}), self._before.setdefault(partition, {})
@@ -328,6 +331,21 @@ class Subscriber:
             self._items.put(_Item(self._generation, partition, offset, place, whole, floor))
         last = fresh[-1][1] if fresh else None
         self._items.put(_Item(self._generation, partition, offset + 1, 0, last, parts.floor(), bundle))
+
+    def _end(self, partition: int, offset: int) -> None:
+        """All that stood before ``offset`` was taken: the place behind it comes when that was handed out."""
+        floor = self._parts[partition].floor() if partition in self._parts else None
+        self._items.put(_Item(self._generation, partition, offset, 0, None, floor))
+
+    @property
+    def partitions(self) -> list[int]:
+        """Those that are read."""
+        return sorted(self._places)
+
+    def reached(self, partition: int) -> int:
+        """The offset up to which everything was acknowledged; negative before the first."""
+        place = self._places.get(partition)
+        return place.start if place is not None else -1
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when the bundle's enforcer is not in it."""
