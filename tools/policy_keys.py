@@ -115,6 +115,10 @@ MEANING: Final = {
     "SharedNumber.min": "The least that it may be.",
     "SharedNumber.max": "The most that it may be.",
     "SharedNumber.bins": "Of its histogram; 16 unless told.",
+    "Domain.sealed_fields": "Fields of payloads, keys with dots between them, that only readers of another domain find "
+    "open: one with `protect_at: source`, whose session key they are sealed with (docs/tiers.md).",
+    "Domain.constant_size": "Every record fills one cell of `padding` bytes; what is larger goes in parts, all or "
+    "nothing.",
     "Domain.user_required": "Records must be on behalf of a user whose token holds (docs/delegation.md).",
     "Domain.blind_index": "Fields of payloads by whose values readers find records without opening them; "
     "whoever reads the topic learns which records of an epoch have equal values there.",

@@ -36,12 +36,14 @@ from bus.client.sessions import Sessions
 from bus.client.sharing import Answer, Ask, Sharing
 from bus.client.shelves import Shelves
 from bus.client.source import Sources
+from bus.client.sourceguard import Fields, SourceGuard
 from bus.client.store import Store
 from bus.client.subscriber import MAX_INFLIGHT, Observing, Subscriber
 from bus.codes import Code
 from bus.crypto.blind import Value
 from bus.errors import BusError, Denied, Refused, Unavailable
 from bus.files import Layout
+from bus.guardrails.engine import load_engine
 from bus.kafka.config import connect
 from bus.policy.decide import decide_constant
 from bus.policy.labels import Propagate
@@ -81,6 +83,8 @@ class Bus:
         self._verdicts = Verdicts()
         self._composer = Composer(self._agent)
         self._sources = Sources(self._keys, self._agent, deployment)
+        self._guard = SourceGuard(functools.partial(load_engine, self._settings))
+        self._fields = Fields(self._keys, self._sources, self._agent, deployment)
         self._sessions = Sessions(since=time.time_ns() // 1_000_000)
         self._lock = threading.Lock()
         self._subscribers: list[Subscriber] = []
@@ -199,6 +203,11 @@ class Bus:
             delegated_by=givers,
             notify=confirm == "decided",
         )
+        protect = None
+        if found is not None and route.at_source:
+            if found.at_source:
+                data = self._guard.released(found, policy, data, content_type)
+            protect = functools.partial(self._protect, found, policy)
         if partition_key:
             check_text("partition_key", partition_key)
         made = self._composer.compose(
@@ -209,7 +218,7 @@ class Bus:
             tickets=tickets,
             reply_to=reply_to,
             expires_in=expires_in,
-            protect=functools.partial(self._protect, route.domain) if route.at_source else None,
+            protect=protect,
         )
         partition = partition_of(partition_key or made.session, route.partitions)
         for each in made.parts:
@@ -302,14 +311,18 @@ class Bus:
             lambda: self._policy().domains.get(name),
             self._tell,
             self._sessions.given,
+            self._fields,
             max_inflight,
             observe=observe,
         )
         self._subscribers.append(subscriber)
         return subscriber
 
-    def _protect(self, domain: DomainName, message_id: bytes, payload: bytes) -> bytes:
-        return self._sources.seal(domain, message_id, payload, time.time_ns() // 1_000_000)
+    def _protect(self, domain: DomainPolicy, policy: Policy, message_id: bytes, payload: bytes) -> bytes:
+        now = time.time_ns() // 1_000_000
+        if domain.at_source:
+            return self._sources.seal(domain.name, message_id, payload, now)
+        return self._fields.seal(domain, policy, message_id, payload, now)
 
     @functools.cached_property
     def fhe(self) -> Encryption:
@@ -395,6 +408,8 @@ class Bus:
             self._tell,
         )
         found = search.run(values, timeout)
+        if consumed.sealed_fields:
+            found = [self._fields.opened(consumed, each) for each in found]
         for each in found:
             self._sessions.given(each)
         return found

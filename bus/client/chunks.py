@@ -15,7 +15,9 @@ from bus.codes import Code
 from bus.errors import BusError, Refused, TooLarge, Unverified
 from bus.wire.envelope import Chunk
 
-MAX_CHUNKS: Final = 64
+MAX_CHUNKS: Final = 1024
+MAX_MESSAGE: Final = 64_000_000
+"""Bytes of a message in parts."""
 MAX_GROUPS: Final = 16
 """Unfinished messages of one source and partition; its oldest is given up for one more."""
 MAX_HELD: Final = 128 * 1024 * 1024
@@ -25,12 +27,11 @@ PATIENCE_MS: Final = 120_000
 
 
 def cut(payload: bytes, limit: int, group: bytes) -> list[tuple[bytes, Chunk | None]]:
-    """``payload`` in parts of at most ``limit`` bytes. Raises TooLarge beyond ``MAX_CHUNKS`` parts."""
+    """``payload`` in parts of at most ``limit`` bytes. Raises TooLarge beyond what ``MAX_CHUNKS`` of them hold."""
     if len(payload) <= limit:
         return [(payload, None)]
-    count = -(-len(payload) // limit)
-    if count > MAX_CHUNKS:
-        most = limit * MAX_CHUNKS
+    count, most = -(-len(payload) // limit), min(limit * MAX_CHUNKS, MAX_MESSAGE)
+    if len(payload) > most:
         raise TooLarge(f"payload: expected at most {most} bytes, found {len(payload)}", limit=most)
     return [(payload[number * limit : (number + 1) * limit], Chunk(group, number, count)) for number in range(count)]
 

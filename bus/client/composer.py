@@ -27,20 +27,24 @@ from bus.wire.names import AgentId, DomainName, Tier
 
 MAX_ROUTES: Final = 1024
 MAX_TTL_S: Final = 86_400 * 365
+CELL_SPARE: Final = 448
+"""Bytes of a cell for what stands around profile and payload (some 150), and for what masks and tickets add behind."""
+MIN_PART: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """What the arguments that an agent repeats come to: allowed, with this profile (behind its length).
 
-    ``padding``: the plaintext is filled to a multiple of so many bytes. ``cuts``: a larger payload may go in parts.
-    ``at_source``: it is protected here, before anything sees it.
+    ``padding``: the plaintext is filled to a multiple of so many bytes, with ``constant`` to one of them. ``cuts``: a
+    larger payload may go in parts. ``at_source``: it, or fields of it, are protected here, before anything sees it.
     """
 
     domain: DomainName
     profile: bytes
     partitions: int
     padding: int
+    constant: bool
     cuts: bool
     at_source: bool
 
@@ -142,8 +146,9 @@ class Composer:
                 prefixed,
                 decided.partitions,
                 decided.padding,
+                decided.constant_size,
                 not decided.whole,
-                decided.at_source,
+                decided.at_source or bool(decided.sealed_fields),
             )
             self._routes[name] = found
         return found
@@ -173,6 +178,8 @@ class Composer:
         if protect is not None:
             payload = protect(message_id, payload)
         limit = sealed.MAX_LENGTH - envelope.MAX_PROFILE - 2048 - route.padding - sum(len(each) + 2 for each in tickets)
+        if route.constant:
+            limit = _cell(route, causation, reply_to, tickets)
         if len(payload) > limit and not route.cuts:
             raise TooLarge(
                 f"payload: expected at most {limit} bytes, found {len(payload)}",
@@ -196,6 +203,20 @@ class Composer:
             for message, (part, _) in zip(messages, parts, strict=True)
         )
         return Composed(message_id, session, plaintexts, tuple(each.message_id for each in rest))
+
+
+def _cell(route: Route, causation: Sequence[uuid.UUID | Delivery], reply_to: str, tickets: tuple[bytes, ...]) -> int:
+    """How much of a payload one cell has room for. Raises TooLarge where it is hardly any."""
+    around = len(route.profile) + 16 * len(causation) + len(reply_to.encode()) + sum(len(each) + 2 for each in tickets)
+    limit = route.padding - around - CELL_SPARE
+    if limit < MIN_PART:
+        raise TooLarge(
+            f"metadata, tool or tickets: expected at most {route.padding - CELL_SPARE - MIN_PART} bytes with what "
+            f"surrounds them, found {around}",
+            limit=limit,
+            hint=f"every record of this domain fills a cell of {route.padding} bytes",
+        )
+    return limit
 
 
 def check_text(name: str, text: str) -> None:

@@ -24,6 +24,7 @@ from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.opening import Profiles, open_bundle
 from bus.client.source import Opened
+from bus.client.sourceguard import Fields
 from bus.codes import Code
 from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater, Unavailable
@@ -107,6 +108,7 @@ class Subscriber:
         law: Callable[[], DomainPolicy | None],
         on_refused: Callable[[BusError], None],
         given: Callable[[Delivery], None],
+        fields: Fields,
         max_inflight: int = MAX_INFLIGHT,
         *,
         observe: Observing | None = None,
@@ -124,6 +126,7 @@ class Subscriber:
         self._law = law
         self._on_refused = on_refused
         self._given = given
+        self._fields = fields
         self._max_inflight = max_inflight
         self._items: queue.Queue[_Item | BusError | None] = queue.Queue()
         self._places: dict[int, _Place] = {}
@@ -317,6 +320,8 @@ class Subscriber:
                 if whole is None or acknowledged:
                     continue
                 whole = self._opened.open(whole, required=law is not None and law.at_source)
+                if law is not None and law.sealed_fields:
+                    whole = self._fields.opened(law, whole)
                 fresh.append((index + 1, whole, parts.floor()))
             except BusError as refusal:
                 if not acknowledged:

@@ -116,6 +116,8 @@ def _domain(mesh: Document, index: int, domain: Domain) -> dict[str, Any]:
         "protect_at": domain.protect_at,
         "fhe_context": domain.fhe_context,
         "mpc": domain.mpc.model_dump(exclude_none=True) if domain.mpc is not None else None,
+        "sealed_fields": domain.sealed_fields,
+        "constant_size": domain.constant_size,
         "blind_index": domain.blind_index,
         "user_required": domain.user_required,
         "audit_payload": domain.audit_payload if domain.audit_payload == "sealed" else None,

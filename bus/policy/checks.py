@@ -21,6 +21,8 @@ from bus.policy.yamldoc import Document, Path_
 from bus.wire.names import LOWER_NAME, folded, is_lower_name
 
 LAW = "security_mesh"
+MIN_CELL = 1024
+"""Bytes of a cell that has room for an envelope and some of a payload."""
 
 
 def check_files(
@@ -116,21 +118,52 @@ def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMes
     if domain.fhe_context is not None and domain.tier != "FHE":
         message = f"fhe_context: expected a domain of tier FHE, found {domain.tier}"
         yield document.error((*path, "fhe_context"), message)
+    if domain.constant_size and domain.padding is None:
+        yield document.error((*path, "constant_size"), "constant_size: expected padding, the size of a cell")
+    if domain.constant_size and domain.padding is not None and domain.padding < MIN_CELL:
+        message = f"padding: expected at least {MIN_CELL} with constant_size, found {domain.padding}"
+        yield document.error((*path, "padding"), message)
+    if domain.sealed_fields is not None:
+        yield from _sealed(document, (*path, "sealed_fields"), domain, domain.sealed_fields, law)
     if domain.protect_at != "source":
         return
     if domain.tier == "PLAINTEXT":
         yield document.error((*path, "protect_at"), "protect_at: a domain of tier PLAINTEXT protects nothing")
     if domain.blind_index is not None:
         yield document.error((*path, "blind_index"), "blind_index: no enforcer sees payloads with protect_at: source")
+    # At the source there are numbers where they are computed on, no hop that could count, and no key to hash with.
+    numbers = domain.tier == "FHE" or domain.computation == "mpc"
     looking = {
-        "guardrails": {name for name, each in law.guardrails.items() if "payload" in each.on},
-        "masks": {name for name, each in law.masks.items() if any(map(_in_payload, each.changed))},
+        "guardrails": {
+            name for name, each in law.guardrails.items() if "payload" in each.on and (numbers or each.then == "flag")
+        },
+        "masks": {
+            name for name, each in law.masks.items() if any(map(_in_payload, each.changed if numbers else each.hash))
+        },
     }
     for key, names in looking.items():
         for place, name in enumerate(getattr(domain, key)):
             if name in names:
-                message = f"{key}: {name} looks into payloads, which no enforcer sees with protect_at: source"
-                yield document.error((*path, key, place), message)
+                why = "payloads that are encrypted numbers" if numbers else "payloads, where a source cannot keep it"
+                yield document.error((*path, key, place), f"{key}: {name} looks into {why}")
+
+
+def _sealed(
+    document: Document, path: Path_, domain: Domain, fields: dict[str, str], law: SecurityMesh
+) -> Iterator[PolicyError]:
+    if domain.protect_at == "source" or domain.tier == "PLAINTEXT":
+        yield document.error(path, "sealed_fields: expected a domain whose payloads an enforcer protects")
+    protecting = {each.name for each in law.domains if each.protect_at == "source" and each.tier != "FHE"}
+    protecting -= {each.name for each in law.domains if each.computation == "mpc"}
+    for name, target in fields.items():
+        if target not in protecting:
+            message = f"{name}: expected a domain with protect_at: source, found {target!r}"
+            yield document.error((*path, name), message)
+        if any(other != name and name.startswith(f"{other}.") for other in fields):
+            yield document.error((*path, name), f"{name}: a field around it is sealed, too", key=True)
+    for index in domain.blind_index or []:
+        if any(index == name or index.startswith(f"{name}.") for name in fields):
+            yield document.error(path, f"sealed_fields: {index} is in the blind index, which an enforcer makes")
 
 
 def _in_payload(key: str) -> bool:

@@ -192,6 +192,10 @@ class _Parts:
             computation=each.get("computation", "tee"),
             at_source=each.get("protect_at") == "source",
             fhe_context=bytes.fromhex(each.get("fhe_context", "")),
+            sealed_fields={
+                tuple(path.split(".")): DomainName(target) for path, target in each.get("sealed_fields", {}).items()
+            },
+            constant_size=each.get("constant_size", False),
             sharing=compile_sharing(each["mpc"]) if "mpc" in each else None,
             user_required=each.get("user_required", False),
             blind_index=tuple(each.get("blind_index", ())),

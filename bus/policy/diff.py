@@ -95,6 +95,13 @@ def _scalars(
         ("padding", before.padding, after.padding, after.padding < before.padding),
         ("max_token_age_ms", *_ages(name, live, draft)),
         ("user_required", before.user_required, after.user_required, before.user_required),
+        ("constant_size", before.constant_size, after.constant_size, before.constant_size),
+        (
+            "sealed_fields",
+            _fields(before),
+            _fields(after),
+            not before.sealed_fields.items() <= after.sealed_fields.items(),
+        ),
         ("blind_index", *_indexed(before, after)),
         ("computation", before.computation, after.computation, True),
         ("protect_at", _at(before), _at(after), before.at_source and not after.at_source),
@@ -126,6 +133,11 @@ def _indexed(before: DomainPolicy, after: DomainPolicy) -> tuple[str, str, bool]
 
 def _audited(domain: DomainPolicy) -> str:
     return "sealed" if domain.payload_kept else "digest"
+
+
+def _fields(domain: DomainPolicy) -> str:
+    told = sorted(f"{'.'.join(path)}: {target}" for path, target in domain.sealed_fields.items())
+    return f"[{', '.join(told)}]"
 
 
 def _sharing(domain: DomainPolicy) -> str:

@@ -200,6 +200,8 @@ class Domain(Strict):
     protect_at: Literal["source", "enforcer"] | None = None
     fhe_context: DigestText | None = None
     mpc: Mpc | None = None
+    sealed_fields: Annotated[dict[FieldText, LowerName], Field(min_length=1, max_length=32)] | None = None
+    constant_size: bool = False
     user_required: bool = False
     blind_index: Annotated[list[FieldText], Field(min_length=1, max_length=8)] | None = None
 

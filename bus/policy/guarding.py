@@ -32,12 +32,15 @@ class Guarded(Generic[T]):
 
 
 class Guardrails:
-    """The guardrails of one domain of a policy. Raises PolicyError for a type that ``scanners`` do not know."""
+    """The guardrails of one domain of a policy; without ``payloads`` those of metadata alone. Raises PolicyError for a
+    type that ``scanners`` do not know."""
 
-    def __init__(self, domain: DomainPolicy, policy: Policy, scanners: Scanners = default_scanner) -> None:
+    def __init__(
+        self, domain: DomainPolicy, policy: Policy, scanners: Scanners = default_scanner, *, payloads: bool = True
+    ) -> None:
         self._policy = policy
         self._metadata = _inspection([rule for rule in domain.guardrails if rule.metadata], scanners)
-        self._payload = _inspection([rule for rule in domain.guardrails if rule.payload], scanners)
+        self._payload = _inspection([rule for rule in domain.guardrails if rule.payload and payloads], scanners)
 
     @property
     def on_metadata(self) -> bool:

@@ -136,6 +136,10 @@ class DomainPolicy:
     """Whether payloads are protected where they come from: no enforcer sees them."""
     fhe_context: bytes = b""
     """SHA-256 of the context of homomorphic encryption that a domain of tier FHE encrypts under."""
+    sealed_fields: Mapping[tuple[str, ...], DomainName] = field(default_factory=dict)
+    """Fields of payloads that are sealed for the readers of another domain."""
+    constant_size: bool = False
+    """Whether every record fills one cell of ``padding`` bytes; what is larger goes in parts."""
     sharing: SharingRule | None = None
     """What a domain of tier COMPUTATION by "mpc" adds up, and by whom."""
     blind_index: tuple[str, ...] = ()
@@ -163,7 +167,10 @@ class DomainPolicy:
         index), or how large they are. A message in parts is refused then."""
         inside = any(each.payload for each in self.guardrails) or any(each.payload for each in self.masks)
         sized = (self.rate is not None and self.rate.max_bytes is not None) or self.looks is None
-        return inside or sized or bool(self.blind_index) or Look.SIZE in (self.looks or ())
+        inside = inside or bool(self.blind_index) or bool(self.sealed_fields)
+        if self.at_source:
+            inside = False  # what looks into payloads does so at their source, before they are cut
+        return inside or sized or Look.SIZE in (self.looks or ())
 
     @property
     def writing(self) -> frozenset[RoleName]:

@@ -15,6 +15,7 @@ from bus.policy.guarding import Findings, Guardrails
 from bus.policy.labels import Propagate
 from bus.policy.masking import mask_payload, reads
 from bus.policy.model import DomainPolicy, Policy
+from bus.policy.sealedfields import Kept, Unsealed
 from bus.wire import codec, envelope
 from bus.wire.envelope import Profile
 from bus.wire.names import AgentId
@@ -42,8 +43,10 @@ class Inspector:
         self._policy = policy
         self.moment = domain.moment
         """Whether a condition looks at the time, the load or the size."""
-        self._guardrails = Guardrails(domain, policy, scanners)
-        self._masks = [mask for mask in domain.masks if mask.payload]
+        # What is protected at its source is looked into there.
+        self._guardrails = Guardrails(domain, policy, scanners, payloads=not domain.at_source)
+        self._masks = [mask for mask in domain.masks if mask.payload and not domain.at_source]
+        self._sealed = domain.sealed_fields
         self.by_ticket = policy.propagate is Propagate.TICKETS
         """Whether records carry tickets on."""
         self._meters: dict[AgentId, tuple[str, str]] = {}
@@ -52,7 +55,8 @@ class Inspector:
     @property
     def by_record(self) -> bool:
         """Whether records must be looked at one by one, and not by their profile alone."""
-        return self.moment or self.by_ticket or self._limited or self._guardrails.on_payload or bool(self._masks)
+        looks = self._guardrails.on_payload or bool(self._masks) or bool(self._sealed)
+        return looks or self.moment or self.by_ticket or self._limited
 
     @property
     def by_value(self) -> bool:
@@ -88,6 +92,20 @@ class Inspector:
         """The payload behind its length at ``plain[at:]``, redacted and masked; None where it stays. Raises Denied."""
         size, start = codec.read_length(plain, at)
         before = plain[start : start + size]
+        if not self._sealed:
+            return self._looked_into(before, content_type, key)
+        try:
+            kept = Kept(before, self._sealed)
+        except (ValueError, RecursionError) as error:
+            rule, where = f"{self._domain.name}.sealed_fields", self._domain.location("sealed_fields")
+            if isinstance(error, Unsealed):
+                raise Denied(Decision(Code.TIER_FLOOR, rule, where, why=f"{error} is not sealed")) from None
+            why = "fields are sealed here: expected JSON, found none"
+            raise Denied(Decision(Code.SCHEMA, rule, where, why=why)) from None
+        payload, findings = self._looked_into(kept.without, content_type, key)
+        return (None if payload is None else kept.back(payload)), findings
+
+    def _looked_into(self, before: bytes, content_type: str, key: bytes) -> tuple[bytes | None, Findings]:
         if self._masks and self._guardrails.on_payload and "json" not in content_type.lower() and reads(before):
             content_type = "application/json"  # whatever it says: masks write anew what they read in it
         told = self._guardrails.payload(before, content_type)

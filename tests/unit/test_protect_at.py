@@ -54,21 +54,31 @@ def test_what_does_not_go_together_is_refused_at_its_place(more, why):
     assert refused.value.line > 0
 
 
-def test_rules_that_look_into_payloads_are_refused_and_those_of_metadata_are_not():
-    for text, why in (
-        (MESH, "guardrails: no-pii looks into payloads"),
-        (BARE + "      masks: [few]\n", None),
+GUARDED = MESH.replace("      masks: [few]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "why"),
+    [
+        ({}, GUARDED, None),
+        ({}, BARE + "      masks: [few]\n", None),
+        ({}, BARE.replace("drop: [note]", "drop: [payload.note]") + "      masks: [few]\n", None),
+        ({}, BARE.replace("drop: [note]", "hash: [payload.note]") + "      masks: [few]\n", "masks: few looks into"),
+        ({}, GUARDED.replace("then: redact", "then: flag"), "guardrails: no-pii looks into payloads, where a source"),
+        ({"tier": "FHE", "fhe_context": DIGEST}, GUARDED, "guardrails: no-pii looks into payloads that are encrypted"),
         (
-            BARE.replace("drop: [note]", "drop: [payload.note]") + "      masks: [few]\n",
-            "masks: few looks into payloads",
+            {"tier": "FHE", "fhe_context": DIGEST},
+            GUARDED.replace("{detect: [EMAIL],", "{detect: [EMAIL], on: [metadata],"),
+            None,
         ),
-        (MESH.replace("{detect: [EMAIL],", "{detect: [EMAIL], on: [metadata],"), None),
-    ):
-        if why is None:
-            assert from_text(law({"protect_at": "source"}, text), AGENTS).domains[DomainName("notes")].at_source
-        else:
-            with pytest.raises(PolicyError, match=why):
-                from_text(law({"protect_at": "source"}, text), AGENTS)
+    ],
+)
+def test_rules_that_look_into_payloads_are_those_that_a_source_can_keep(more, text, why):
+    if why is None:
+        assert from_text(law({"protect_at": "source", **more}, text), AGENTS).domains[DomainName("notes")].at_source
+    else:
+        with pytest.raises(PolicyError, match=why):
+            from_text(law({"protect_at": "source", **more}, text), AGENTS)
 
 
 @pytest.mark.parametrize(
