@@ -47,11 +47,12 @@ class Site:
 
 
 @contextmanager
-def site(state: Path) -> Iterator[Site]:
-    """One whose law protects COMPUTATION and FHE at their source, without attestation; with an issuer alone."""
+def site(state: Path, **changes: Any) -> Iterator[Site]:
+    """One whose law protects COMPUTATION and FHE at their source, without attestation; with an issuer alone. Keyword
+    arguments are settings."""
     law = state.parent / f"law-{state.name}"
     shutil.copytree(BUNDLED_POLICIES, law)
-    stack = Stack(prepare(dataclasses.replace(Settings(), state=state, policies=law)))
+    stack = Stack(prepare(dataclasses.replace(Settings(), state=state, policies=law, **changes)))
     try:
         context = create(stack.layout, PLACES[Tier.FHE].reader, Scheme.CKKS).hex()
         mesh = yaml.safe_load((law / "mesh.yaml").read_text())

@@ -5,6 +5,7 @@ import pytest
 from bench import fhe, trickle
 from bench.mix import TIERED, Mix
 from bench.tiers import FIGURES, SIZE, opened, site, through
+from bus.settings import Mechanism
 from bus.tiers.fhe import MIN_ROWS
 from bus.wire.names import Tier
 
@@ -14,7 +15,7 @@ PARTS = {Tier.RETRIEVAL: 400, Tier.COMPUTATION: 400, Tier.FHE: [MIN_ROWS]}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    with site(tmp_path_factory.mktemp("tiers") / "state") as held:
+    with site(tmp_path_factory.mktemp("tiers") / "state", sasl_mechanism=Mechanism.SCRAM) as held:
         yield held
 
 
