@@ -21,7 +21,7 @@ def bench(rows: tuple[str, ...], pairs: int, records: int, plot: Path | None, qu
     """Records a second and CPU microseconds a record, each beside its base in the same run.
 
     \b
-    bus bench                          everything, some 15 minutes
+    bus bench                          everything, some 25 minutes
     bus bench 1KiB --pairs 3           one row
     bus bench 1KiB publish latency     rows: 1KiB 256B 16KiB bundle-1 metadata plain two publish
                                        latency restart scaling recorder opening memory policy
