@@ -19,6 +19,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from bench import fhe
 from bench.load import DOMAIN, PARTITIONS, SOURCE, TARGET
 from bench.meter import Meter
 from bus import settings as settings_module
@@ -30,6 +31,7 @@ from bus.kafka.loop import POLL_BATCH, consumer_config
 from bus.kafka.transaction import Place, Staged, Transactor
 from bus.settings import Settings
 from bus.stack.broker import ADMIN
+from bus.tiers.fheframe import CONTENT_TYPE
 from bus.wire import derived
 from consumers.audit.app import Auditor
 from consumers.enforcer.app import Enforcer
@@ -144,12 +146,12 @@ def produce(settings: Settings, meter: Meter, options: Options) -> None:
 
 def publish(settings: Settings, meter: Meter, options: Options) -> None:
     """``publish`` with ``confirm="queued"``."""
-    payload = os.urandom(options["size"])
+    payload, domain = os.urandom(options["size"]), options.get("domain", DOMAIN)
     with Bus(options["agent"], settings=settings) as me:
-        me.publish(DOMAIN, payload, confirm="stored")
+        me.publish(domain, payload, confirm="stored")
         meter.start()
         sent = [
-            me.publish(DOMAIN, payload, partition_key=str(number % 4), confirm="queued")
+            me.publish(domain, payload, partition_key=str(number % 4), confirm="queued")
             for number in range(options["records"])
         ]
         me.flush(120)
@@ -166,9 +168,28 @@ def subscribe(settings: Settings, meter: Meter, options: Options) -> None:
         meter.add(options["records"])
 
 
+def read(settings: Settings, meter: Meter, options: Options) -> None:
+    """An agent's own reading of what is new in a domain; batches of encrypted columns are loaded and scored."""
+    with Bus(options["agent"], settings=settings) as me:
+        deliveries = me.subscribe(options["domain"])
+        deliveries.wait_assigned()
+        meter.start()
+        while not meter.stop.is_set():
+            delivery = deliveries.get(30)
+            if delivery is None:
+                raise RuntimeError(f"{options['domain']}: no delivery for 30 s")
+            if delivery.content_type == CONTENT_TYPE:
+                batch = me.fhe.open(delivery)
+                batch.linear(fhe.WEIGHTS, fhe.BIAS)
+                meter.add(batch.rows)
+            else:
+                meter.add(1)
+        deliveries.get(0)  # the last is done with, too
+
+
 KINDS: dict[str, Callable[[Settings, Meter, Options], None]] = {
     "relay": relay, "enforcer": enforcer, "record": record, "produce": produce, "publish": publish,
-    "subscribe": subscribe,
+    "subscribe": subscribe, "read": read, "publish-batches": fhe.publish,
 }  # fmt: skip
 
 

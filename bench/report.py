@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from bench.tiersreport import show as show_tiers
 from bus.cli.output import out
 
 
@@ -53,6 +54,8 @@ def show(document: dict[str, Any]) -> None:
     if told := document.get("memory"):
         quarters = ", ".join(f"{told[f'resident_{n}_mib']:.0f}" for n in (1, 2, 3, 4))
         out.print(f"memory over {told['records']:,} records: {quarters} MiB after each quarter")
+    if told := document.get("tiers"):
+        show_tiers(told)
 
 
 def _rate(told: dict[str, float]) -> str:

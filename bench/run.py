@@ -9,15 +9,17 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from bench import authority, guarded, law, opening, report
+from bench import authority, guarded, law, opening, report, tiers
 from bench.latency import latency, rolling
 from bench.load import load, make_target
 from bench.memory import memory
+from bench.mix import Mix
 from bench.rows import BY_NAME, Figures, Row, finish, measure, shared, spread, start
 from bench.rows import quix as quix_figures
 from bus.cli.output import emit, say
@@ -25,7 +27,9 @@ from bus.errors import Refused
 from bus.settings import Settings
 from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 
-OTHERS: Final = ("policy", "guarded", "latency", "restart", "scaling", "recorder", "opening", "memory", "authority")
+OTHERS: Final = (
+    "policy", "guarded", "latency", "restart", "scaling", "recorder", "opening", "memory", "authority", "tiers",
+)  # fmt: skip
 NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
@@ -36,6 +40,9 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
         if name not in NAMES:
             raise Refused(f"no row {name!r}", hint=f"one of {', '.join(NAMES)}")
     wanted = names or NAMES
+    if not names and find_spec("tenseal") is None:
+        say("bench  without tiers: tenseal is not installed (pip install 'sealbus[fhe]')")
+        wanted = tuple(name for name in NAMES if name != "tiers")
     document: dict[str, Any] = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "pairs": pairs,
@@ -50,7 +57,7 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
     if "guarded" in wanted:
         document["guarded"] = guarded.measure()
     try:
-        if {*wanted} - {"policy", "guarded", "memory", "authority"}:
+        if {*wanted} - {"policy", "guarded", "memory", "authority", "tiers"}:
             with _Site(home / "a", "a") as stack:
                 make_target(stack)
                 for row in (BY_NAME[name] for name in wanted if name in BY_NAME and name != "publish"):
@@ -76,6 +83,9 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
         if "authority" in wanted:
             say("bench  starting a broker and an authority")
             document["authority"] = authority.measure(home / "c")
+        if "tiers" in wanted:
+            say("bench  starting a broker")
+            document["tiers"] = tiers.measure(home / "d", Mix.of(records), min(pairs, 3), say)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if plot is not None:

@@ -21,11 +21,11 @@ def bench(rows: tuple[str, ...], pairs: int, records: int, plot: Path | None, qu
     """Records a second and CPU microseconds a record, each beside its base in the same run.
 
     \b
-    bus bench                          everything, some 15 minutes
+    bus bench                          everything, some 25 minutes
     bus bench 1KiB --pairs 3           one row
     bus bench 1KiB publish latency     rows: 1KiB 256B 16KiB bundle-1 metadata plain two publish
                                        latency restart scaling recorder opening memory policy
-                                       guarded authority
+                                       guarded authority tiers
     """
     fetch_with_progress()
     import_module("bench.run").run(rows, pairs=pairs, records=records, plot=plot, quix=quix, as_json=as_json)
