@@ -16,7 +16,7 @@ from bus.errors import BusError, Refused, TooLarge, Unverified
 from bus.wire.envelope import Chunk
 
 MAX_CHUNKS: Final = 1024
-MAX_MESSAGE: Final = 64_000_000
+MAX_MESSAGE: Final = 60_000_000
 """Bytes of a message in parts."""
 MAX_GROUPS: Final = 16
 """Unfinished messages of one source and partition; its oldest is given up for one more."""

@@ -54,7 +54,7 @@ def test_what_is_cut_is_put_together_as_it_was(payload, limit):
 
 def test_more_parts_than_there_may_be_are_refused():
     assert len(cut(bytes(MAX_CHUNKS), 1, GROUP)) == MAX_CHUNKS
-    with pytest.raises(TooLarge, match="expected at most 64 bytes, found 65"):
+    with pytest.raises(TooLarge, match="expected at most 1024 bytes, found 1025"):
         cut(bytes(MAX_CHUNKS + 1), 1, GROUP)
 
 

@@ -109,8 +109,8 @@ LOWER = "a lower-case letter, then up to 62 of a-z, 0-9, _ or -; `bus` is reserv
 UPPER = "an upper-case letter, then up to 62 of A-Z, 0-9 or _"
 DOMAIN_KEYS = (
     "allowed_roles, attestation_required, audit_level, audit_payload, blind_index, circuit_breaker, computation, "
-    "consume, delegates, fhe_context, guardrails, kinds, label, masks, max_token_age_ms, metadata_masking, mpc, "
-    "name, padding, produce, protect_at, rate_limit, tier, tools, user_required, when"
+    "constant_size, consume, delegates, fhe_context, guardrails, kinds, label, masks, max_token_age_ms, "
+    "metadata_masking, mpc, name, padding, produce, protect_at, rate_limit, sealed_fields, tier, tools, user_required, when"
 )
 KNOWN_ROLES = "ANALYST, EXECUTOR, ORCHESTRATOR, RETRIEVER"
 

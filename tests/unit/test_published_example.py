@@ -8,7 +8,10 @@ from bus.policy.document import Domain
 from bus.policy.loader import load_policy
 
 FOLDER = Path(__file__).parent / "published"
-UNUSED = {"kinds", "consume", "delegates", "user_required", "max_token_age_ms", "protect_at", "fhe_context", "mpc"}
+UNUSED = {"kinds", "consume", "delegates", "user_required", "max_token_age_ms", "protect_at", "fhe_context", "mpc"} | {
+    "sealed_fields",
+    "constant_size",
+}
 """Keys that it has no need of."""
 
 
