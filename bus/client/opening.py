@@ -25,6 +25,9 @@ MAX_DELAY_MS = 60_000
 """decided_at and append time may differ by this much."""
 
 
+Unwrap = Callable[[Profile, bytes, bytes], bytes]
+
+
 class Profiles:
     """Decoded profiles, found again by their bytes: an agent's messages repeat theirs. Emptied when full."""
 
@@ -71,12 +74,14 @@ def open_bundle(
     highest: Callable[[bytes], int],
     reading: Callable[[int], tuple[ReadingKey, ...] | None],
     profiles: Profiles,
+    unwrap: Unwrap | None = None,
     only: Collection[int] | None = None,
 ) -> Opened:
     """All records of a bundle that are mine, or ``only`` those in these places; all of it is verified.
 
     Raises Unverified, WireError or Erased when the whole bundle is refused.
 
+    ``unwrap`` makes of a profile, a message id and a payload that is whole what is delivered.
     ``tier`` is the policy's floor for the domain; ``highest`` the highest sequence seen of an instance (-1: none).
     """
     bundle = derived.parse(value)
@@ -102,7 +107,7 @@ def open_bundle(
         if plaintext is not None:
             try:
                 deliveries.append(
-                    (index, _delivery(plaintext, domain, head.epoch, (partition, offset, index), profiles))
+                    (index, _delivery(plaintext, domain, head.epoch, (partition, offset, index), profiles, unwrap))
                 )
             except BusError as error:
                 refusals.append((index, error))
@@ -111,28 +116,37 @@ def open_bundle(
 
 
 def _delivery(
-    plaintext: bytes, domain: DomainName, epoch: int, place: tuple[int, int, int], profiles: Profiles
+    plain: bytes,
+    domain: DomainName,
+    epoch: int,
+    place: tuple[int, int, int],
+    profiles: Profiles,
+    unwrap: Unwrap | None,
 ) -> Delivery:
     """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
-    ticket, plain = released.envelope_of(plaintext)
-    prefixed, message, payload_size, session, causes, causes_end = envelope.split(plain)
+    ticket, begin, end = released.places(plain)
+    prefixed, message, payload_size, session, causes, causes_end = envelope.split_at(plain, begin, end)
     profile = profiles.decode(prefixed)
     if profile.domain != domain:
         raise WireError(f"envelope: expected domain {domain}, found {profile.domain}", code=Code.WRONG_DOMAIN)
     _, payload = codec.read_length(plain, payload_size, code=Code.DECODE)
+    message_id, data = plain[message : message + 16], plain[payload:end]
+    chunk = envelope.chunk_of(plain, causes_end, payload_size)
+    if unwrap is not None and chunk is None:
+        data = unwrap(profile, message_id, data)
     reply_to = causes_end + 1
     return Delivery(
         profile,
-        plain[message : message + 16],
+        message_id,
         int.from_bytes(plain[message + 16 : message + 24], "big"),
         int.from_bytes(plain[message + 24 : message + 32], "big"),
         session.decode(),
         plain[causes + 1 : causes_end - 1],
         plain[reply_to : reply_to + (plain[causes_end] >> 1)].decode(),
-        plaintext[released.ORIGIN],
+        plain[released.ORIGIN],
         epoch,
         place,
-        plain[payload:],
+        data,
         ticket,
-        envelope.chunk_of(plain, causes_end, payload_size),
+        chunk,
     )

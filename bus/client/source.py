@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
-from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.codes import Code
 from bus.crypto.session import SourceOpener, SourceSealer
 from bus.errors import RetryLater, Unverified
-from bus.wire.envelope import ProtectAt
+from bus.wire.envelope import Profile, ProtectAt
 from bus.wire.names import AgentId, DomainName
 
 
@@ -43,17 +41,16 @@ class Sources:
 
 
 class Opened:
-    """Opens deliveries of one domain whose payload was protected at its source; others are as they are."""
+    """Opens payloads of one domain that were protected at their source; others are as they are."""
 
     def __init__(self, keys: KeyStore, deployment: bytes, domain: DomainName) -> None:
         self._opener = SourceOpener(deployment, domain, lambda epoch: keys.session(domain, epoch))
 
-    def open(self, delivery: Delivery, *, required: bool) -> Delivery:
-        """With its payload in the clear. ``required``: the policy has no other in this domain, whatever an enforcer
-        says. Raises Unverified (source), or Refused where the key is not held."""
-        if delivery.profile.protect_at is not ProtectAt.SOURCE:
-            if required:
-                raise Unverified("payload: expected one that is protected at its source", step="source", code=Code.OPEN)
-            return delivery
-        payload = self._opener.open(delivery.source, delivery.message_id, delivery.payload)
-        return replace(delivery, payload=payload)
+    def payload(self, profile: Profile, message_id: bytes, payload: bytes, *, required: bool) -> bytes:
+        """``payload`` in the clear. ``required``: the policy has no other in this domain, whatever an enforcer says.
+        Raises Unverified (source), or Refused where the key is not held."""
+        if profile.protect_at is ProtectAt.SOURCE:
+            return self._opener.open(profile.source, message_id, payload)
+        if required:
+            raise Unverified("payload: expected one that is protected at its source", step="source", code=Code.OPEN)
+        return payload

@@ -8,13 +8,14 @@ on with partitions paused.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -283,6 +284,7 @@ class Subscriber:
             if offset >= done[0]:
                 self._refuse(late, partition, offset)
         law = self._law()  # raises where no policy is valid now: nothing is passed over unread
+        unwrap = functools.partial(self._opened.payload, required=law is not None and law.at_source)
         try:
             opened = open_bundle(
                 message.value() or b"",
@@ -296,6 +298,7 @@ class Subscriber:
                 highest=lambda instance: (before if again else seen).get(instance.hex()[:16], -1),
                 reading=lambda epoch: self._keys.reading(self._domain, epoch),
                 profiles=self._profiles,
+                unwrap=unwrap,
             )
         except RetryLater as wait:  # its keys are under way: the same bundle again, and nothing behind it before
             log.info("%s/%d at %d: %s", self._topic, partition, offset, wait)
@@ -319,7 +322,8 @@ class Subscriber:
                 whole = parts.take(each, append_time, again=acknowledged)
                 if whole is None or acknowledged:
                     continue
-                whole = self._opened.open(whole, required=law is not None and law.at_source)
+                if each.chunk is not None:
+                    whole = replace(whole, payload=unwrap(whole.profile, whole.message_id, whole.payload))
                 if law is not None and law.sealed_fields:
                     whole = self._fields.opened(law, whole)
                 fresh.append((index + 1, whole, parts.floor()))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 import itertools
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +30,8 @@ SUITE: Final = b"\x01"
 HEADER_LENGTH: Final = 1 + 8 + INSTANCE_LENGTH + 8
 OVERHEAD: Final = HEADER_LENGTH + 16
 MAX_INSTANCES: Final = 1024
+LOOK_AGAIN_S: Final = 0.2
+"""How long a key is used without a look at whether it is still held: as long as a folder of keys is not read again."""
 
 
 def session_key(root: Secret, secret: Secret, domain: str, epoch: int) -> Secret:
@@ -67,22 +70,29 @@ class SourceOpener:
         self._domain = domain
         self._session = session
         self._held: dict[bytes, AESGCM] = {}
+        self._known: dict[tuple[str, bytes], tuple[float, AESGCM, bytes]] = {}
 
     def open(self, agent: str, message_id: bytes, payload: bytes) -> bytes:
         """What ``agent`` sealed. Raises Unverified (source) for other bytes, Refused (open) without the epoch's key."""
-        header, sealed = payload[:HEADER_LENGTH], payload[HEADER_LENGTH:]
-        if len(payload) < OVERHEAD or header[:1] != SUITE:
+        if len(payload) < OVERHEAD or not payload.startswith(SUITE):
             raise Unverified("payload: expected one that is protected at its source", step="source", code=Code.OPEN)
-        aad = preimage.source_aad(self._deployment, self._domain, agent) + message_id + header
-        return open_with(
-            self._aead(header[1:25]), preimage.counter_nonce(int.from_bytes(header[25:], "big")), sealed, aad
-        )
+        name = agent, payload[1:25]
+        found = self._known.get(name)
+        if found is None or found[0] < time.monotonic():
+            aead = self._aead(name[1])
+            aad = preimage.source_aad(self._deployment, self._domain, agent)
+            if len(self._known) >= MAX_INSTANCES:
+                self._known.clear()
+            found = self._known[name] = (time.monotonic() + LOOK_AGAIN_S, aead, aad)
+        header = payload[:HEADER_LENGTH]
+        # The nonce of a counter: four zeros before it.
+        return open_with(found[1], b"\0\0\0\0" + header[25:], payload[HEADER_LENGTH:], found[2] + message_id + header)
 
     def _aead(self, name: bytes) -> AESGCM:
         """Of an epoch and instance."""
         found = self._held.get(name)
         epoch = int.from_bytes(name[:8], "big")
-        session = self._session(epoch)  # asked each time: an epoch that was erased opens nothing any more
+        session = self._session(epoch)  # asked again and again: an epoch that was erased opens nothing any more
         if session is None:
             raise Refused(
                 f"{self._domain}: no session key of epoch {epoch} is held",

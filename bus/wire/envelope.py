@@ -285,17 +285,23 @@ def split(plain: bytes, known: bytes = b"") -> Split:
 
     ``known`` is a profile behind its length that the plaintext probably begins with. Raises WireError(decode).
     """
-    end = content_end(plain)
-    if not plain.startswith(MARK, 4):
+    return split_at(plain, 4, content_end(plain), known)
+
+
+def split_at(plain: bytes, begin: int, end: int, known: bytes = b"") -> Split:
+    """``split`` of an envelope that stands at ``plain[begin:end]``; places are those in ``plain``."""
+    if not plain.startswith(MARK, begin):
         raise WireError("envelope: another marker", code=Code.DECODE)
     try:
-        if known and plain.startswith(known, 14):
+        at = begin + len(MARK)
+        if known and plain.startswith(known, at):
             profile = known
-            at = 14 + len(known)
+            at += len(known)
         else:
-            profile_size, at = codec.read_length(plain, 14, code=Code.DECODE)
+            start = at
+            profile_size, at = codec.read_length(plain, at, code=Code.DECODE)
             at += profile_size
-            profile = plain[14:at]
+            profile = plain[start:at]
         message = at
         at += 32
         size = plain[at]

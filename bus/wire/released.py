@@ -12,8 +12,8 @@ from bus.wire.envelope import MAX_TICKET
 ORIGIN: slice = slice(4, 14)
 
 
-def envelope_of(plaintext: bytes) -> tuple[bytes, bytes]:
-    """The ticket, and the envelope behind its length. Raises WireError(decode)."""
+def places(plaintext: bytes) -> tuple[bytes, int, int]:
+    """The ticket, and where the envelope begins and ends. Raises WireError(decode)."""
     end = envelope.content_end(plaintext)
     at, ticket = 15, b""
     if plaintext[14:15] != b"\x00":
@@ -21,12 +21,12 @@ def envelope_of(plaintext: bytes) -> tuple[bytes, bytes]:
     size, at = codec.read_length(plaintext, at, code=Code.DECODE)
     if at + size != end:
         raise WireError(f"released: expected an envelope of {end - at} bytes, found {size}", code=Code.DECODE)
-    return ticket, envelope.pad(plaintext[at:end])
+    return ticket, at, end
 
 
 def payload_of(plaintext: bytes) -> bytes:
     """The payload of its envelope. Raises WireError(decode)."""
-    plain = envelope_of(plaintext)[1]
-    _, _, at, *_ = envelope.split(plain)
-    _, start = codec.read_length(plain, at, code=Code.DECODE)
-    return plain[start:]
+    _, begin, end = places(plaintext)
+    _, _, at, *_ = envelope.split_at(plaintext, begin, end)
+    _, start = codec.read_length(plaintext, at, code=Code.DECODE)
+    return plaintext[start:end]

@@ -110,7 +110,8 @@ UPPER = "an upper-case letter, then up to 62 of A-Z, 0-9 or _"
 DOMAIN_KEYS = (
     "allowed_roles, attestation_required, audit_level, audit_payload, blind_index, circuit_breaker, computation, "
     "constant_size, consume, delegates, fhe_context, guardrails, kinds, label, masks, max_token_age_ms, "
-    "metadata_masking, mpc, name, padding, produce, protect_at, rate_limit, sealed_fields, tier, tools, user_required, when"
+    "metadata_masking, mpc, name, padding, produce, protect_at, rate_limit, sealed_fields, tier, tools, user_required, "
+    "when"
 )
 KNOWN_ROLES = "ANALYST, EXECUTOR, ORCHESTRATOR, RETRIEVER"
 

@@ -6,7 +6,6 @@ import pytest
 
 from bus.authority.bundle import make_bundle, read_bundle
 from bus.authority.sessions import read_session
-from bus.client.delivery import Delivery
 from bus.client.source import Opened, Sources
 from bus.codes import Code
 from bus.crypto import keys
@@ -89,7 +88,8 @@ def test_what_is_not_protected_is_refused(payload):
         opener().open(WRITER, MESSAGE, payload)
 
 
-def test_an_epoch_whose_key_was_taken_back_opens_nothing_any_more():
+def test_an_epoch_whose_key_was_taken_back_opens_nothing_any_more(monkeypatch):
+    monkeypatch.setattr("bus.crypto.session.LOOK_AGAIN_S", -1.0)
     held = {3: KEY}
     made = SourceOpener(DEPLOYMENT, MEMORY, held.get)
     sealed = sealer().seal(MESSAGE, b"payload")
@@ -118,19 +118,14 @@ def test_a_forked_child_does_not_go_on_counting(monkeypatch):
         made.seal(MESSAGE, b"payload")
 
 
-def delivery(**profile):
-    told = Profile(WRITER, MEMORY, **profile)
-    return Delivery(told, MESSAGE, 1, 2, "s", b"", "", b"d" * 10, 3, (0, 0, 0), sealer().seal(MESSAGE, b"{}"))
-
-
 def test_what_the_policy_wants_protected_is_not_taken_otherwise_whatever_an_enforcer_says():
     keys_held = SimpleNamespace(session=lambda _domain, epoch: KEY if epoch == 3 else None)
     made = Opened(keys_held, DEPLOYMENT, MEMORY)
-    assert made.open(delivery(protect_at=ProtectAt.SOURCE), required=True).payload == b"{}"
-    plain = delivery()
+    sealed, plain = Profile(WRITER, MEMORY, protect_at=ProtectAt.SOURCE), Profile(WRITER, MEMORY)
+    assert made.payload(sealed, MESSAGE, sealer().seal(MESSAGE, b"{}"), required=True) == b"{}"
     with pytest.raises(Unverified, match="expected one that is protected at its source"):
-        made.open(plain, required=True)
-    assert made.open(plain, required=False) is plain
+        made.payload(plain, MESSAGE, b"{}", required=True)
+    assert made.payload(plain, MESSAGE, b"{}", required=False) == b"{}"
 
 
 def test_a_source_seals_under_the_newest_epoch_that_has_begun_and_waits_where_it_has_no_session_key():
