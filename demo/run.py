@@ -28,6 +28,7 @@ from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 from bus.tiers.base import TIERS
 from bus.wire import derived
 from bus.wire.names import AgentId, domain_topics
+from demo.computing import SECRET, confined, encrypted, remembered, site, together
 from demo.credentials import attested, enrolled, rotated, short_lived
 from demo.edited import redacted, refused, switched
 from demo.hops import WAIT_S, by_place
@@ -35,6 +36,7 @@ from demo.observer import look
 from demo.raw import RawClient, plaintext
 from demo.traces import Say, load_traces
 
+CODE = Path(__file__).parent / "workload"
 METADATA = {"sender_ip": "10.20.30.40", "routing_path": "gateway>planner", "internal_id": "n-17", "timestamp": "now"}
 
 
@@ -70,6 +72,7 @@ def run(*, keep: bool = False) -> int:
         with _configured(control):
             _control(control, narrator)
             _credentials(control, narrator, home)
+        _computing(narrator, home)
     finally:
         for stack in (secure, control):
             if stack is not None and not keep:
@@ -306,6 +309,18 @@ def _credentials(stack: Stack, narrator: Narrator, home: Path) -> None:
     narrator.expect("keys and tokens rotate while an agent writes", *told)
     narrator.expect("a copy of its folder, after its window", *stolen.refused())
     narrator.expect("only who attests gets keys of a domain that asks for it", *attested())
+
+
+def _computing(narrator: Narrator, home: Path) -> None:
+    """One scene a tier, on a stack of their own."""
+    with site(home / "computing") as stack:
+        narrator.expect("RETRIEVAL: what one agent puts, another gets and finds", *remembered(stack.settings))
+        narrator.expect("COMPUTATION by tee: scored where nothing gets out", *confined(stack.settings, CODE))
+        narrator.expect("COMPUTATION by mpc: totals that no party has alone", *together(stack.settings))
+        narrator.expect("FHE: scored by who cannot read it", *encrypted(stack.settings))
+        seen = look(stack.layout.state / "kafka", [SECRET])
+        figure = f"{len(seen.items)} of 1 in {seen.bytes_read:,} bytes"
+        narrator.expect("an observer with their broker's disks finds the account", not seen.items, figure)
 
 
 def _ledger(stack: Stack, narrator: Narrator, published: int) -> None:

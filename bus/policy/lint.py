@@ -16,6 +16,10 @@ from bus.wire.names import Tier
 FHE_PER_HOUR: Final = 3600
 """Records an hour and partition above which homomorphic encryption of single records is a mistake."""
 
+FHE_ROWS: Final = 4096
+FHE_COLUMN: Final = 410_000
+"""Bytes of one encrypted column of that many rows (docs/tiers.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -74,6 +78,14 @@ def _domain(policy: Policy, domain: DomainPolicy) -> Iterator[Doubt]:
             yield Doubt(f"no agent may {action} {domain.name}", where)
     if domain.tier is Tier.FHE and (domain.rate is None or domain.rate.per_hour > FHE_PER_HOUR):
         yield Doubt(f"{domain.name} is FHE and has no rate limit of at most one a second", domain.location("tier"))
+    if domain.tier is Tier.FHE:
+        single = sorted(each for each in domain.kinds or () if each.startswith(("RPC_", "TOOL_", "REASONING")))
+        if single:
+            text = f"{domain.name} is FHE and takes {', '.join(single)}: single values cost as much as {FHE_ROWS} rows"
+            yield Doubt(text, domain.location("kinds"))
+        if domain.rate is not None and (most := domain.rate.max_bytes or FHE_COLUMN) < FHE_COLUMN:
+            text = f"{domain.name} is FHE and takes {most} bytes: one encrypted column has {FHE_COLUMN}"
+            yield Doubt(text, domain.location("rate_limit"))
     if not domain.audit_full:
         text = f"{domain.name} is OUTPUT_ONLY: its ALLOW hops keep no purpose, causation, labels or facts"
         yield Doubt(text, domain.location("name"))

@@ -57,6 +57,27 @@ def test_a_rate_makes_fhe_bearable(tmp_path):
     assert not any("FHE" in each for each in told(folder))
 
 
+@pytest.mark.parametrize(
+    ("rate", "more", "warning"),
+    [
+        ("max_bytes: 256KiB", "", "financial_models is FHE and takes 262144 bytes: one encrypted column has 410000"),
+        (
+            "max_bytes: 4MiB",
+            "kinds: [MESSAGE, RPC_REQUEST],",
+            "is FHE and takes RPC_REQUEST: single values cost as much",
+        ),
+    ],
+)
+def test_fhe_of_small_batches_is_told(tmp_path, rate, more, warning):
+    limit = f"  rate_limits: {{n: {{per: agent, rate: 4/s, burst: 4, {rate}}}}}\n  conditions:"
+    told_of = changed(
+        tmp_path / "law",
+        ("  conditions:", limit),
+        ("produce: [LEAD_ANALYST],", f"produce: [LEAD_ANALYST], {more} rate_limit: n,"),
+    )
+    assert [each for each in told(told_of) if "FHE" in each and warning in each]
+
+
 def test_cases_are_told_what_they_leave_out():
     policy = load_policy(EXAMPLE)
     document = read_cases(EXAMPLE / CASES_FILE)
