@@ -50,23 +50,24 @@ def measure() -> dict[str, float]:
     batch = context.encrypt(full)
     data, values = batch.encode(), MAX_ROWS * COLUMNS
     alone = context.encrypt(row, small=True).encode()
-    linear, logistic = _us(lambda: batch.linear(WEIGHTS, BIAS)), _us(lambda: batch.logistic(WEIGHTS, BIAS))
+    linear, logistic = cpu_us(lambda: batch.linear(WEIGHTS, BIAS)), cpu_us(lambda: batch.logistic(WEIGHTS, BIAS))
     return {
         "rows": MAX_ROWS,
         "columns": COLUMNS,
-        "encrypt_column_ms": _us(lambda: context.encrypt(one)) / 1000,
-        "load_ms": _us(lambda: context.load(data)) / 1000,
+        "encrypt_column_ms": cpu_us(lambda: context.encrypt(one)) / 1000,
+        "load_ms": cpu_us(lambda: context.load(data)) / 1000,
         "linear_ms": linear / 1000,
         "logistic_ms": logistic / 1000,
         "linear_us_a_value": linear / values,
         "logistic_us_a_value": logistic / values,
         "batch_bytes": len(data),
-        "alone_us": _us(lambda: context.encrypt(row, small=True).encode()),
+        "alone_us": cpu_us(lambda: context.encrypt(row, small=True).encode()),
         "alone_bytes": len(alone),
     }
 
 
-def _us(step: Callable[[], object]) -> float:
+def cpu_us(step: Callable[[], object]) -> float:
+    """CPU us of a step, median of ``TURNS``."""
     times = []
     for _ in range(TURNS):
         began = process_time()

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench import fhe, opening, trickle
+from bench import fhe, mpc, opening, trickle
 from bench.load import ends
 from bench.mix import PLACES, TIERED, Mix, batches, saved, uniform
 from bench.rows import Figures, finish, spread, start
@@ -98,6 +98,7 @@ def measure(home: Path, mix: Mix, turns: int, say: Callable[[str], None]) -> dic
         "saved": spared(told, mix, rows[0], steps),
         "open": warm,
         "fhe": steps,
+        "mpc": mpc.measure(),
     }
 
 

@@ -57,6 +57,17 @@ def show(told: dict[str, Any]) -> None:
         f"{steps['logistic_us_a_value']:.2f}; a row alone {steps['alone_us'] / 1000:.0f} ms and "
         f"{steps['alone_bytes']:,} B"
     )
+    for line in _shares(told["mpc"]):
+        out.print(line)
+
+
+def _shares(told: dict[str, dict[str, float]]) -> Iterator[str]:
+    for parties, found in told.items():
+        yield (
+            f"mpc, {parties} parties, batches of 500 rows: {found['share_us']:.2f} us a row to share, "
+            f"{found['party_us']:.2f} to open at each party, {found['combine_us']:.3f} to add up and combine: "
+            f"{found['all_us']:.2f} us and {found['bytes']:.1f} bytes a row in all"
+        )
 
 
 def compared(saved: dict[str, dict[str, float]]) -> Iterator[str]:
