@@ -1,5 +1,7 @@
 """Memory: a domain as keys and values on the real broker, folded into each agent's sealed store."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel
 
@@ -102,3 +104,13 @@ def newest_epoch(me):
     while (got := inbox.get(0.5)) is not None:
         last = max(last, got.epoch)
     return last
+
+
+def test_the_page_shows_what_runs(stack, capsys):
+    (snippet,) = (Path(__file__).resolve().parents[2] / "docs" / "memory.md").read_text().split("```python\n")[1:]
+    exec(compile(snippet.partition("```")[0], "docs/memory.md", "exec"), {})  # it is this project's own
+    note = "{'customer_id': 'c-17', 'text': 'prefers mail'}"
+    value, keys, found = capsys.readouterr().out.splitlines()
+    assert value == note
+    assert "customer/c-17" in keys
+    assert found == f"[('customer/c-17', {note})]"
