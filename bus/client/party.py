@@ -116,22 +116,22 @@ class PartyOf:
         if frame.rows > MAX_ROWS or uuid.UUID(bytes=frame.batch).version != 7:
             raise Refused("share: no batch of a source", code=Code.SCHEMA)
         vector = vector_of(frame.open(self._key), rule.width)
-        name = f"batch/{frame.batch.hex()}"
+        name = _batches(rule) + frame.batch.hex()
         held = self._store.get(name, kind=bytes)
         value = frame.rows.to_bytes(4, "big") + vector
         if held is not None and held != value:
             raise Refused(f"share: batch {frame.batch.hex()} is there with other numbers", code=Code.REPLAY)
         self._store.put(name, value, expires_in=KEPT_S)
 
-    def _held(self, job: str, leave: Iterable[str]) -> Held:
-        """Batches up to the time of ``job`` that no other job took."""
+    def _held(self, rule: SharingRule, job: str, leave: Iterable[str]) -> Held:
+        """Batches of ``rule`` up to the time of ``job`` that no other job took."""
         upto, found = int(job[:12], 16), dict[str, tuple[int, bytes]]()
         taken: set[str] = set(leave)
         for name, document in self._store.items("job/"):
             if name != f"job/{job}":
                 taken.update(document["batches"])
-        for name, value in self._store.items("batch/"):
-            batch = name.removeprefix("batch/")
+        for name, value in self._store.items(_batches(rule)):
+            batch = name.removeprefix(_batches(rule))
             if int(batch[:12], 16) < upto and batch not in taken:
                 found[batch] = (int.from_bytes(value[:4], "big"), value[4:])
         return found
@@ -150,11 +150,11 @@ class PartyOf:
         if given is not None and ask.step != "ids":
             if ask.step == "held":
                 return Answer(rows=given["rows"], ids=given["ids"], count=len(given["batches"]))
-            if given["ids"] != ask.ids or given["asker"] != got.source:
+            if (given["ids"], given["asker"], given["rule"]) != (ask.ids, got.source, rule.digest.hex()):
                 raise Refused("this job was given to another, or for other batches", code=Code.PARTIES)
             return Answer(sealed=self._seal(rule, ask, bytes.fromhex(given["sums"])))
         # 2. What it may mean.
-        held = self._held(job, ask.leave)
+        held = self._held(rule, job, ask.leave)
         rows, ids = sum(each for each, _ in held.values()), ids_of(held)
         if ask.step == "ids":
             return Answer(rows=rows, ids=ids, batches=tuple(sorted(held)), count=len(held))
@@ -172,7 +172,14 @@ class PartyOf:
             raise Refused(f"expected at most {MAX_ROWS} rows, found {rows}: sums might overflow", code=Code.TOO_LARGE)
         sums = add((vector for _, vector in held.values()), rule.width)
         sealed = self._seal(rule, ask, sums)
-        document = {"ids": ids, "rows": rows, "batches": sorted(held), "sums": sums.hex(), "asker": got.source}
+        document = {
+            "ids": ids,
+            "rows": rows,
+            "batches": sorted(held),
+            "sums": sums.hex(),
+            "asker": got.source,
+            "rule": rule.digest.hex(),
+        }
         self._store.put(f"job/{job}", document, expires_in=KEPT_S)
         return Answer(sealed=sealed)
 
@@ -182,6 +189,11 @@ class PartyOf:
             raise Refused("key: expected an X25519 public key", code=Code.SCHEMA)
         info = release_info(rule, ask.job, ask.ids, place)
         return SUITE.encrypt(sums, X25519PublicKey.from_public_bytes(bytes.fromhex(ask.key)), info).hex()
+
+
+def _batches(rule: SharingRule) -> str:
+    """Names of the shares that were made by ``rule``: those of another one add up to something else."""
+    return f"batch/{rule.digest.hex()}/"
 
 
 def ids_of(held: Iterable[str]) -> str:

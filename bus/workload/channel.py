@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, Protocol
 
-MAX_FRAME: Final = 256 * 1024 * 1024
+MAX_FRAME: Final = 64 * 1024 * 1024
 
 
 class Kind(IntEnum):
