@@ -67,6 +67,29 @@ def party(domain: str, agent: str) -> None:
 
 
 @run.command()
+@click.option("--as", "agent", required=True, help="The agent that reads the rows.")
+@click.option("--from", "source", required=True, help="The domain that rows come in.")
+@click.option("--to", "sink", required=True, help="The domain of tier FHE that takes batches.")
+@click.option("--rows", default=4096, help="Rows of a full batch.")
+@click.option("--every", default=60.0, help="Seconds after which 256 rows are enough.")
+def gatherer(agent: str, source: str, sink: str, rows: int, every: float) -> None:
+    """Gather single rows of many sources into batches for homomorphic encryption.
+
+    
+    bus run gatherer --as lender-1 --from figures --to credit
+    """
+    from bus import Bus
+    from bus.client.gatherer import Gatherer
+
+    stop = _signalled()
+    with Bus(agent, settings=settings_module.load()) as me:
+        me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
+        served = Gatherer(me, source, sink, rows=rows, every=every)
+        say(f"{agent}  gatherer of {source} for {sink}, {served.waiting} rows wait")
+        served.run(stop)
+
+
+@run.command()
 @click.argument("function", metavar="MODULE:FUNC")
 @click.option("--as", "agent", required=True, help="The agent that attests.")
 @click.option("--from", "source", required=True, help="The domain whose messages are given to the function.")
