@@ -9,6 +9,10 @@ class _Windows(Protocol):
     @property
     def accept(self) -> Callable[[bytes, int], int]: ...
 
+def released(
+    plain: bytes, mark: bytes
+) -> tuple[bytes, bytes, int, int, str, bytes, str, tuple[bytes, int, int] | None, bytes] | None: ...
+
 class Accepted:
     def __init__(
         self,

@@ -15,9 +15,10 @@ from bus.codes import Code
 from bus.crypto.keys import ReadingKey
 from bus.crypto.signing import Trust, verify_bundle
 from bus.errors import BusError, Erased, Unverified, WireError
+from bus.native import native
 from bus.tiers.base import TIERS
 from bus.wire import codec, derived, envelope, released
-from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Profile, decode_profile
+from bus.wire.envelope import MAX_CACHED_PROFILE, MAX_PROFILE, Chunk, Profile, decode_profile
 from bus.wire.names import NO_ZONE, DomainName, Tier
 
 MAX_PROFILES = 1024
@@ -26,6 +27,9 @@ MAX_DELAY_MS = 60_000
 
 
 Unwrap = Callable[[Profile, bytes, bytes], bytes]
+Parts = tuple[bytes, bytes, int, int, str, bytes, str, tuple[bytes, int, int] | None, bytes]
+"""Profile behind its length, message id, times of creation and expiry (ms), session, causes, reply_to, group, index and
+count of a part of a message, payload."""
 
 
 class Profiles:
@@ -123,30 +127,49 @@ def _delivery(
     profiles: Profiles,
     unwrap: Unwrap | None,
 ) -> Delivery:
-    """A delivery from ``uint32 length | Released | zeros``; sliced, as every part of it has one encoding only."""
-    ticket, begin, end = released.places(plain)
-    prefixed, message, payload_size, session, causes, causes_end = envelope.split_at(plain, begin, end)
+    """A delivery from ``uint32 length | Released | zeros``."""
+    found, ticket = (native.released(plain, envelope.MARK) if native is not None else None), b""
+    if found is None:
+        found, ticket = sliced(plain)
+    prefixed, message_id, created_at, expires_at, session, causes, reply_to, part, payload = found
     profile = profiles.decode(prefixed)
     if profile.domain != domain:
         raise WireError(f"envelope: expected domain {domain}, found {profile.domain}", code=Code.WRONG_DOMAIN)
-    _, payload = codec.read_length(plain, payload_size, code=Code.DECODE)
-    message_id, data = plain[message : message + 16], plain[payload:end]
-    chunk = envelope.chunk_of(plain, causes_end, payload_size)
-    if unwrap is not None and chunk is None:
-        data = unwrap(profile, message_id, data)
-    reply_to = causes_end + 1
+    if unwrap is not None and part is None:
+        payload = unwrap(profile, message_id, payload)
     return Delivery(
         profile,
         message_id,
+        created_at,
+        expires_at,
+        session,
+        causes,
+        reply_to,
+        plain[released.ORIGIN],
+        epoch,
+        place,
+        payload,
+        ticket,
+        Chunk(*part) if part is not None else None,
+    )
+
+
+def sliced(plain: bytes) -> tuple[Parts, bytes]:
+    """The parts of a released plaintext, and its ticket; sliced, as every part of it has one encoding only."""
+    ticket, begin, end = released.places(plain)
+    prefixed, message, payload_size, session, causes, causes_end = envelope.split_at(plain, begin, end)
+    _, payload = codec.read_length(plain, payload_size, code=Code.DECODE)
+    reply_to = causes_end + 1
+    chunk = envelope.chunk_of(plain, causes_end, payload_size)
+    parts = (
+        prefixed,
+        plain[message : message + 16],
         int.from_bytes(plain[message + 16 : message + 24], "big"),
         int.from_bytes(plain[message + 24 : message + 32], "big"),
         session.decode(),
         plain[causes + 1 : causes_end - 1],
         plain[reply_to : reply_to + (plain[causes_end] >> 1)].decode(),
-        plain[released.ORIGIN],
-        epoch,
-        place,
-        data,
-        ticket,
-        chunk,
+        (chunk.group, chunk.index, chunk.count) if chunk is not None else None,
+        plain[payload:end],
     )
+    return parts, ticket

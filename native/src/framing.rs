@@ -47,6 +47,9 @@ pub struct Split {
     pub message: usize,
     pub session: (usize, usize),
     pub causes: (usize, usize),
+    pub reply_to: (usize, usize),
+    /// Where a chunk's group begins, where there is one.
+    pub chunk: Option<usize>,
     /// Where the payload's length stands.
     pub payload: usize,
     pub end: usize,
@@ -55,14 +58,24 @@ pub struct Split {
 /// The parts of a plaintext without tickets and field protection, which Python reads.
 /// `known` is a profile behind its length that it probably begins with.
 pub fn split(plain: &[u8], mark: &[u8], known: &[u8]) -> Option<Split> {
+    // What follows is looked for in the content alone: Python finds a part that ends in the padding to be too long.
+    split_at(content(plain)?, 4, mark, known)
+}
+
+/// The content of a padded plaintext, with the length before it.
+pub fn content(plain: &[u8]) -> Option<&[u8]> {
     let end = 4 + u32::from_be_bytes(plain.get(..4)?.try_into().ok()?) as usize;
     if plain.get(end..)?.iter().any(|&each| each != 0) {
         return None;
     }
-    // What follows is looked for in the content alone: Python finds a part that ends in the padding to be too long.
-    let plain = &plain[..end];
-    let start = 4 + mark.len();
-    if !plain.get(4..)?.starts_with(mark) {
+    Some(&plain[..end])
+}
+
+/// `split` of an envelope that begins at `begin` and goes to the end of `plain`.
+pub fn split_at(plain: &[u8], begin: usize, mark: &[u8], known: &[u8]) -> Option<Split> {
+    let end = plain.len();
+    let start = begin + mark.len();
+    if !plain.get(begin..)?.starts_with(mark) {
         return None;
     }
     let message = if !known.is_empty() && plain[start..].starts_with(known) {
@@ -89,14 +102,16 @@ pub fn split(plain: &[u8], mark: &[u8], known: &[u8]) -> Option<Split> {
         }
     }
     let causes = (causes, at);
-    at = text(plain, at)?.1; // reply_to
+    let reply_to = text(plain, at)?;
+    at = reply_to.1;
     at = nothing(plain, at)?; // tickets
     at = text(plain, at)?.1; // traceparent
-    at = match *plain.get(at)? {
-        0 => at + 1,
-        2 => at + 25,
+    let chunk = match *plain.get(at)? {
+        0 => None,
+        2 => Some(at + 1),
         _ => return None,
     };
+    at += if chunk.is_some() { 25 } else { 1 };
     at = nothing(plain, at)?; // field protection
     let (size, start_of_payload) = read_length(plain, at)?;
     (start_of_payload.checked_add(size)? == end).then_some(Split {
@@ -104,6 +119,8 @@ pub fn split(plain: &[u8], mark: &[u8], known: &[u8]) -> Option<Split> {
         message,
         session,
         causes,
+        reply_to,
+        chunk,
         payload: at,
         end,
     })

@@ -2,7 +2,7 @@
 //! hand back, untouched and with no effect, every record that is in any way unusual: a refusal is never decided here.
 //!
 //! `accept` holds steps 1 to 7 and 9 of one input partition, `protect` steps 10 and 11 of one bundle, `seal` what an
-//! agent does before that, `record` what the audit consumer makes of the hops. Which agent may do what is Python's to
+//! agent does before that, `released` what a reader does behind it, `record` what the audit consumer makes of the hops. Which agent may do what is Python's to
 //! say: a sender and its profile are known here only after Python accepted a record of theirs.
 
 mod accept;
@@ -10,6 +10,7 @@ mod accepted;
 mod framing;
 mod protect;
 mod record;
+mod released;
 mod seal;
 
 use pyo3::prelude::*;
@@ -23,5 +24,6 @@ fn sealbus_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<seal::Sealer>()?;
     module.add_function(wrap_pyfunction!(protect::tree_root, module)?)?;
     module.add_function(wrap_pyfunction!(record::postings, module)?)?;
+    module.add_function(wrap_pyfunction!(released::released, module)?)?;
     Ok(())
 }
