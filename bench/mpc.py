@@ -37,9 +37,9 @@ def _of(parties: int) -> dict[str, float]:
         "amount": [made.uniform(0, 1000) for _ in range(ROWS)],
         "country": made.choices(["de", "fr", "us"], k=ROWS),
     }
-    encoded = [each.data for each in shares(rule, columns)]
+    encoded = [each.data for each in shares(rule, "stats", "bank-1", columns)]
     opened = [_opened(rule, data, keys[party.name]) for data, party in zip(encoded, rule.parties, strict=True)]
-    share = cpu_us(lambda: shares(rule, columns)) / ROWS
+    share = cpu_us(lambda: shares(rule, "stats", "bank-1", columns)) / ROWS
     split_us = cpu_us(lambda: split(encode_rows(rule, columns)[1], parties)) / ROWS
     party = cpu_us(lambda: _opened(rule, encoded[0], keys[rule.parties[0].name])) / ROWS
     sums = [add([each] * BATCHES, rule.width) for each in opened]
@@ -58,4 +58,4 @@ def _of(parties: int) -> dict[str, float]:
 
 
 def _opened(rule: SharingRule, data: bytes, key: X25519PrivateKey) -> bytes:
-    return vector_of(ShareFrame.parse(data).open(key), rule.width)
+    return vector_of(ShareFrame.parse(data).open(key, "stats", "bank-1"), rule.width)

@@ -30,7 +30,7 @@ def hand(bundle: bytes, key: bytes, result: str, policy: bytes, epoch: int) -> b
     """``bundle`` for the holder of ``key`` (SubjectPublicKeyInfo, DER), who attested with ``result`` (an EAT);
     ``policy``: digest of the one that gives it. Raises Refused(credential) for a key that is not P-256."""
     public = load_der_public_key(key)
-    if not isinstance(public, ec.EllipticCurvePublicKey):
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
         raise Refused("lease: expected a P-256 key", code=Code.CREDENTIAL)
     return _SUITE.encrypt(bundle, public, _info(result, policy, epoch))
 

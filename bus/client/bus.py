@@ -175,7 +175,7 @@ class Bus:
                     timeout=timeout,
                 )
 
-            return self.mpc.publish(found.sharing, payload, send)
+            return self.mpc.publish(found.sharing, domain, payload, send)
         if found is not None and found.tier is Tier.FHE and found.protectable:
             data, content_type = self.fhe.encoded(found, payload)
         else:
@@ -385,7 +385,8 @@ class Bus:
                 self._connection,
                 lambda places: self._subscriber(name, Observing(places)),
                 self.publish,
-                lambda: self._policy().backlog_horizon_ms,
+                self._policy,
+                self._tell,
             )
             with self._lock:
                 found = self._memories.setdefault(name, found)
@@ -409,10 +410,18 @@ class Bus:
         )
         found = search.run(values, timeout)
         if consumed.sealed_fields:
-            found = [self._fields.opened(consumed, each) for each in found]
+            found = [each for each in map(functools.partial(self._with_fields, consumed), found) if each is not None]
         for each in found:
             self._sessions.given(each)
         return found
+
+    def _with_fields(self, domain: DomainPolicy, delivery: Delivery) -> Delivery | None:
+        """``delivery`` with what this agent may read of its sealed fields; None where that is refused, and told."""
+        try:
+            return self._fields.opened(domain, delivery)
+        except Refused as refused:
+            self._tell(refused)
+            return None
 
     def _may_consume(self, domain: str) -> DomainPolicy:
         """Raises Denied where the policy says that this agent may not consume, AccessRefused where its keys wait for an

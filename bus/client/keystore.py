@@ -18,6 +18,7 @@ from bus.wire.names import AgentId, DomainName
 
 REFRESH_S = 0.2
 WAIT_S = 2.0
+MISSED_S = 10.0
 
 
 class KeyStore:
@@ -43,6 +44,8 @@ class KeyStore:
         self._bundles: dict[int, tuple[tuple[int, int], Bundle]] = {}
         self._notices: dict[bytes, AgentKeys] = {}
         self._read_at = 0.0
+        self._missed: dict[DomainName, float] = {}
+        """Until when no session key of a domain is waited for any more."""
         self._lock = threading.Lock()
 
     def refresh(self, *, force: bool = False) -> None:
@@ -160,9 +163,13 @@ class KeyStore:
 
     def session(self, domain: DomainName, epoch: int) -> Secret | None:
         """The session key of ``epoch``, where there is one; of an epoch newer than all that are held after 2 s of
-        looking: a source whose clock is ahead may be in it already."""
-        deadline = time.monotonic() + WAIT_S
+        looking, once in 10 s: a source whose clock is ahead may be in it already, and one that made it up must not keep
+        its readers waiting."""
+        now = time.monotonic()
         held = self.held(domain, epoch)
+        deadline = now + WAIT_S if held is None and self._missed.get(domain, 0.0) < now else now
+        if deadline > now and epoch > self.newest():
+            self._missed[domain] = now + MISSED_S
         while held is None and epoch > self.newest() and time.monotonic() < deadline:
             self.ask()
             self.refresh(force=True)

@@ -18,12 +18,14 @@ from confluent_kafka import Consumer
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.client.payload import JSON, decode_payload, encode_payload
+from bus.client.publisher import partition_of
 from bus.client.sent import Sent
 from bus.client.store import Store
 from bus.client.subscriber import Subscriber
 from bus.codes import Code
-from bus.errors import Refused, RetryLater
+from bus.errors import BusError, Refused, RetryLater
 from bus.kafka.config import Connection
+from bus.policy.model import Policy
 from bus.wire.envelope import Kind
 from bus.wire.names import DomainName, domain_topics
 
@@ -31,7 +33,8 @@ T = TypeVar("T")
 Publish = Callable[..., Sent]
 Keys = list[str]
 Items = list[tuple[str, Any]]
-Subscribe = Callable[[Mapping[int, int]], Subscriber]
+Subscribe = Callable[[Mapping[int, tuple[int, Mapping[str, int]]]], Subscriber]
+Law = Callable[[], Policy]
 
 PLACES: Final = "places"
 _KEY: Final = "k/"
@@ -50,7 +53,8 @@ class Memory:
         connection: Connection,
         subscribe: Subscribe,
         publish: Publish,
-        horizon_ms: Callable[[], int],
+        law: Law,
+        tell: Callable[[BusError], None],
     ) -> None:
         self.domain = domain
         self._store = store
@@ -58,7 +62,9 @@ class Memory:
         self._connection = connection
         self._subscribe = subscribe
         self._publish = publish
-        self._horizon_ms = horizon_ms
+        self._law = law
+        self._tell = tell
+        self._pending: Delivery | None = None
         self._topic = domain_topics(domain).outbound
         self._lock = threading.Lock()
         self._inbox: Subscriber | None = None
@@ -80,7 +86,7 @@ class Memory:
         return self._write(key, {"key": key, "deleted": True}, purpose, told)
 
     def _write(self, key: str, document: Mapping[str, object], purpose: str, told: Mapping[str, Any]) -> Sent:
-        if not 1 <= len(key.encode("utf-8", "replace")) <= MAX_KEY:
+        if not _fits(key):
             raise Refused(f"memory: expected a key of 1 to {MAX_KEY} bytes", code=Code.SCHEMA)
         asked = {"confirm": "decided", **told}
         return self._publish(self.domain, document, kind=Kind.MEMORY, purpose=purpose, partition_key=key, **asked)
@@ -118,7 +124,7 @@ class Memory:
     def _erased(self, held: Mapping[str, Any]) -> bool:
         """Whether the epoch of a value is gone before its time: newer ones are there."""
         held_epochs = self._keys.all_reading(self.domain)
-        young = held["created"] + self._horizon_ms() > time.time_ns() // 1_000_000
+        young = held["until"] + self._law().backlog_horizon_ms > time.time_ns() // 1_000_000
         return young and held["epoch"] not in held_epochs and any(each > held["epoch"] for each in held_epochs)
 
     def _fold(self, timeout: float) -> None:
@@ -127,22 +133,43 @@ class Memory:
         with self._lock:
             if self._inbox is None:
                 stored = self._store.get(PLACES) or {}
-                self._inbox = self._subscribe({int(number): offset for number, offset in stored.items()})
+                self._inbox = self._subscribe({int(number): (each[0], each[1]) for number, each in stored.items()})
+            if self._asker is None:
                 self._asker = Consumer(self._connection.config(group_id=self._store.name, enable_auto_commit=False))
             inbox, asker = self._inbox, self._asker
-            assert asker is not None  # noqa: S101 -- made with the inbox
             ends = {each: self._connection.end(asker, self._topic, each, timeout) for each in inbox.partitions}
             before = {each: inbox.reached(each) for each in ends}
+            self._take_pending()
             while behind := [each for each, end in ends.items() if inbox.reached(each) < end]:
                 if time.monotonic() > deadline:
                     message = f"{self.domain}: partitions {behind} were not read to their end in {timeout:g} s"
                     raise RetryLater(message, code=Code.RETRY)
-                got = inbox.get(0.05)
-                if got is not None:
-                    self._take(got)
-            after = {each: inbox.reached(each) for each in ends}
-            if after != before:
-                self._store.put(PLACES, {str(number): offset for number, offset in after.items()})
+                # The last one is acknowledged by asking for the next: only what was folded may be.
+                self._pending = self._next(inbox)
+                self._take_pending()
+            if before != {each: inbox.reached(each) for each in ends}:
+                self._store.put(PLACES, {str(number): inbox.place(number) for number in ends})
+
+    def _next(self, inbox: Subscriber) -> Delivery | None:
+        """The next delivery; an inbox that ended is made anew by the next call."""
+        try:
+            return inbox.get(0.05)
+        except BusError:
+            inbox.close()
+            self._inbox = None
+            raise
+
+    def _take_pending(self) -> None:
+        """Fold what is in hand; what can never be is told and passed over."""
+        if self._pending is not None:
+            try:
+                self._take(self._pending)
+            except Refused as refused:
+                if refused.code not in (Code.SCHEMA, Code.TOO_LARGE):
+                    raise
+                refused.message_id = str(self._pending.id)
+                self._tell(refused)
+            self._pending = None
 
     def _take(self, got: Delivery) -> None:
         """Fold one delivery; what is no value of a memory, or not newer than what is held, is passed over."""
@@ -151,14 +178,21 @@ class Memory:
         document = got.value()
         if not isinstance(document, dict) or not isinstance(key := document.get("key"), str):
             return
-        if ("value" in document) == ("deleted" in document) or len(key.encode("utf-8", "replace")) > MAX_KEY:
+        if ("value" in document) == ("deleted" in document) or not _fits(key):
             return
+        if got.place[0] != partition_of(key, self._law().domains[self.domain].partitions):
+            return  # in the order of another partition: agents would not agree on which is the last
         held = self._store.get(_KEY + key)
         place = list(got.place)
         if held is not None and held["place"][0] == place[0] and held["place"] >= place:
             return  # read again after a crash
-        value = {"value": document["value"]} if "value" in document else {}
-        self._store.put(_KEY + key, {**value, "place": place, "epoch": got.epoch, "created": got.created_at})
+        epoch = self._keys.held(self.domain, got.epoch)
+        until = epoch.epoch.not_after if epoch is not None else got.created_at
+        told = {"place": place, "epoch": got.epoch, "until": until}
+        if "value" in document:
+            self._store.put(_KEY + key, {**told, "value": document["value"]})
+        else:  # as long as something older could be read again
+            self._store.put(_KEY + key, told, expires_in=2 * self._law().backlog_horizon_ms / 1000)
 
     def close(self) -> None:
         """End reading. What was folded stays in the store."""
@@ -167,6 +201,13 @@ class Memory:
                 self._inbox.close()
             if self._asker is not None:
                 self._asker.close()
+
+
+def _fits(key: str) -> bool:
+    try:
+        return 1 <= len(key.encode()) <= MAX_KEY
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 def _as(value: Any, kind: type[T] | None) -> Any:

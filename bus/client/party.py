@@ -1,16 +1,20 @@
 """A party of COMPUTATION by mpc: keeps its shares sealed in its store, and gives their sums away, each batch once.
 
-Security checks of a job, in order: (1) who asks has a role of `release_to`; (2) the batches that it may mean are those
-up to the job's time, in no other job, without those that are left out; (3) their ids have the hash that was agreed;
-(4) they have at least `minimum_cohort` rows. What was given away is remembered before it is sent, so that a party that
-is killed midway answers the same job again and no other one.
+Security checks of a share: it is of this rule, party, domain and source; its source may not have totals, or it could
+count its own rows towards a cohort; it is not older than jobs are remembered. Of a job, in order: (1) who asks has a
+role of `release_to`; (2) the batches that it may mean are those up to the job's time, in no other job, without those
+that are left out; (3) their ids have the hash that was agreed; (4) they have at least `minimum_cohort` rows, of
+`minimum_sources` sources, and of several as many without the largest. What was given away is remembered before it is
+sent, so that a party that is killed midway answers the same job again and no other one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +30,7 @@ from bus.policy.model import Policy
 from bus.policy.sharing import SharingRule
 from bus.tiers.mpc import MAX_ROWS, add, vector_of
 from bus.tiers.mpcframe import CONTENT_TYPE, SUITE, ShareFrame
+from bus.wire.codec import prefixed, read_prefixed
 from bus.wire.envelope import Kind
 from bus.wire.names import AgentId, DomainName
 
@@ -33,9 +38,13 @@ if TYPE_CHECKING:
     from bus.client.bus import Bus
 
 KEPT_S: Final = 30 * 86_400.0
-"""How long a job's answer, and shares that no job took, are kept at most."""
-Held = dict[str, tuple[int, bytes]]
-"""Rows and vector of each batch, by its id in hex."""
+"""How long shares that no job took are kept."""
+JOB_S: Final = 3 * KEPT_S
+"""How long a job's answer is kept: a share may come ``KEPT_S`` after it was made, and is kept as long."""
+AHEAD_MS: Final = 300_000
+"""How far the clock of a source may be ahead."""
+Held = dict[str, tuple[int, str, bytes]]
+"""Rows, source and vector of each batch, by its id in hex."""
 
 
 def key_path(layout: Layout, agent: str) -> Path:
@@ -113,19 +122,28 @@ class PartyOf:
         expected = (rule.digest, place, len(rule.parties))
         if (frame.rule, frame.party, frame.parties) != expected:
             raise Unverified("share: of another rule or party than the policy's", step="share", code=Code.PARTIES)
+        policy = self._owner._policy()
+        source = policy.agents.get(AgentId(got.source))
+        if source is not None and source.roles & rule.release_to:
+            message = f"share: {got.source} may have totals, and may not add to them"
+            raise Denied(message, rule=f"{self._domain}.mpc", code=Code.PRODUCE)
+        made, now = int.from_bytes(frame.batch[:6], "big"), time.time_ns() // 1_000_000
         if frame.rows > MAX_ROWS or uuid.UUID(bytes=frame.batch).version != 7:
             raise Refused("share: no batch of a source", code=Code.SCHEMA)
-        vector = vector_of(frame.open(self._key), rule.width)
+        if not now - KEPT_S * 1000 < made < now + AHEAD_MS:
+            raise Refused("share: expected a batch of the last 30 days", code=Code.EXPIRED)
+        vector = vector_of(frame.open(self._key, self._domain, got.source), rule.width)
         name = _batches(rule) + frame.batch.hex()
         held = self._store.get(name, kind=bytes)
-        value = frame.rows.to_bytes(4, "big") + vector
-        if held is not None and held != value:
+        value = frame.rows.to_bytes(4, "big") + prefixed(got.source.encode()) + vector
+        if held is None:
+            self._store.put(name, value, expires_in=KEPT_S)
+        elif held != value:
             raise Refused(f"share: batch {frame.batch.hex()} is there with other numbers", code=Code.REPLAY)
-        self._store.put(name, value, expires_in=KEPT_S)
 
     def _held(self, rule: SharingRule, job: str, leave: Iterable[str]) -> Held:
         """Batches of ``rule`` up to the time of ``job`` that no other job took."""
-        upto, found = int(job[:12], 16), dict[str, tuple[int, bytes]]()
+        upto, found = int(job[:12], 16), Held()
         taken: set[str] = set(leave)
         for name, document in self._store.items("job/"):
             if name != f"job/{job}":
@@ -133,7 +151,8 @@ class PartyOf:
         for name, value in self._store.items(_batches(rule)):
             batch = name.removeprefix(_batches(rule))
             if int(batch[:12], 16) < upto and batch not in taken:
-                found[batch] = (int.from_bytes(value[:4], "big"), value[4:])
+                source, at = read_prefixed(value, 4, 64)
+                found[batch] = (int.from_bytes(value[:4], "big"), source.decode(), value[at:])
         return found
 
     def _answer(self, got: Delivery, ask: Ask) -> Answer:
@@ -147,15 +166,17 @@ class PartyOf:
         if not job or not all(_is_hex(each, 16) for each in ask.leave):
             raise Refused("job: expected the hex of a UUIDv7", code=Code.SCHEMA)
         given = self._store.get(f"job/{job}")
-        if given is not None and ask.step != "ids":
+        if given is not None:
             if ask.step == "held":
                 return Answer(rows=given["rows"], ids=given["ids"], count=len(given["batches"]))
+            if ask.step == "ids":
+                return Answer(rows=given["rows"], ids=given["ids"], batches=tuple(given["batches"]))
             if (given["ids"], given["asker"], given["rule"]) != (ask.ids, got.source, rule.digest.hex()):
                 raise Refused("this job was given to another, or for other batches", code=Code.PARTIES)
             return Answer(sealed=self._seal(rule, ask, bytes.fromhex(given["sums"])))
         # 2. What it may mean.
         held = self._held(rule, job, ask.leave)
-        rows, ids = sum(each for each, _ in held.values()), ids_of(held)
+        rows, ids = sum(each for each, *_ in held.values()), ids_of(held)
         if ask.step == "ids":
             return Answer(rows=rows, ids=ids, batches=tuple(sorted(held)), count=len(held))
         if ask.step == "held":
@@ -165,12 +186,11 @@ class PartyOf:
         # 3. What was agreed.
         if ids != ask.ids:
             raise Unverified("the batches of this job are others than were agreed", step="parties", code=Code.PARTIES)
-        # 4. Enough rows, and not more than sums have room for.
-        if rows < rule.minimum_cohort:
-            raise Refused(f"expected at least {rule.minimum_cohort} rows, found {rows}", code=Code.COHORT)
+        # 4. Enough rows of enough sources, and not more than sums have room for.
+        _check_cohort(rule, held, rows)
         if rows > MAX_ROWS:
             raise Refused(f"expected at most {MAX_ROWS} rows, found {rows}: sums might overflow", code=Code.TOO_LARGE)
-        sums = add((vector for _, vector in held.values()), rule.width)
+        sums = add((vector for *_, vector in held.values()), rule.width)
         sealed = self._seal(rule, ask, sums)
         document = {
             "ids": ids,
@@ -180,15 +200,34 @@ class PartyOf:
             "asker": got.source,
             "rule": rule.digest.hex(),
         }
-        self._store.put(f"job/{job}", document, expires_in=KEPT_S)
+        self._store.put(f"job/{job}", document, expires_in=JOB_S)
         return Answer(sealed=sealed)
 
     def _seal(self, rule: SharingRule, ask: Ask, sums: bytes) -> str:
         place = rule.place(self._owner.agent)
         if place is None or not _is_hex(ask.key, 32):
             raise Refused("key: expected an X25519 public key", code=Code.SCHEMA)
-        info = release_info(rule, ask.job, ask.ids, place)
-        return SUITE.encrypt(sums, X25519PublicKey.from_public_bytes(bytes.fromhex(ask.key)), info).hex()
+        info = release_info(rule, self._domain, ask.job, ask.ids, place)
+        try:
+            return SUITE.encrypt(sums, X25519PublicKey.from_public_bytes(bytes.fromhex(ask.key)), info).hex()
+        except ValueError:  # a point of small order
+            raise Refused("key: expected an X25519 public key", code=Code.SCHEMA) from None
+
+
+def _check_cohort(rule: SharingRule, held: Held, rows: int) -> None:
+    """Raise Refused (cohort) where totals would tell of too few. With several sources one of them, who knows its own
+    rows, must not be left with fewer of the others."""
+    if rows < rule.minimum_cohort:
+        raise Refused(f"expected at least {rule.minimum_cohort} rows, found {rows}", code=Code.COHORT)
+    sources: Counter[str] = Counter()
+    for each, source, _ in held.values():
+        sources[source] += each
+    if len(sources) < rule.minimum_sources:
+        raise Refused(f"expected at least {rule.minimum_sources} sources, found {len(sources)}", code=Code.COHORT)
+    rest = rows - max(sources.values(), default=0)
+    if rule.minimum_sources > 1 and rest < rule.minimum_cohort:
+        message = f"expected at least {rule.minimum_cohort} rows without the largest source, found {rest}"
+        raise Refused(message, code=Code.COHORT)
 
 
 def _batches(rule: SharingRule) -> str:

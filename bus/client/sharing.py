@@ -7,6 +7,7 @@ learn more by lying: sums over different sets are noise. A party gives each batc
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,10 +23,11 @@ from bus.client.payload import Encoded
 from bus.client.sent import Sent
 from bus.client.subscriber import Observing, Subscriber
 from bus.codes import Code
-from bus.errors import Refused, Unavailable, Unverified
+from bus.errors import BusError, Refused, Unavailable, Unverified
 from bus.policy.sharing import Party, SharingRule
 from bus.tiers.mpc import Totals, encode_rows, split, totals
 from bus.tiers.mpcframe import CONTENT_TYPE, SUITE, ShareFrame
+from bus.wire import preimage
 from bus.wire.envelope import Kind
 
 if TYPE_CHECKING:
@@ -62,12 +64,12 @@ class Answer:
     why: str = ""
 
 
-def release_info(rule: SharingRule, job: str, ids: str, party: int) -> bytes:
+def release_info(rule: SharingRule, domain: str, job: str, ids: str, party: int) -> bytes:
     """What a party's sums are sealed with (HPKE's info)."""
-    return b"sealbus/mpc/1\0" + rule.digest + bytes.fromhex(job) + bytes.fromhex(ids) + bytes((party,))
+    return preimage.release_info(rule.digest, domain, bytes.fromhex(job), bytes.fromhex(ids), party)
 
 
-def shares(rule: SharingRule, columns: object) -> list[Encoded]:
+def shares(rule: SharingRule, domain: str, source: str, columns: object) -> list[Encoded]:
     """A share for each party, sealed to it. Raises Refused (schema) as ``encode_rows``."""
     if not isinstance(columns, Mapping):
         name = type(columns).__name__
@@ -75,7 +77,7 @@ def shares(rule: SharingRule, columns: object) -> list[Encoded]:
     rows, vector = encode_rows(rule, columns)
     batch, count = uuid_utils.uuid7().bytes, len(rule.parties)
     frames = [
-        ShareFrame.seal((rule.digest, batch, rows, place, count), share, party.key)
+        ShareFrame.seal((rule.digest, batch, rows, place, count), share, party.key, domain, source)
         for place, (party, share) in enumerate(zip(rule.parties, split(vector, count), strict=True))
     ]
     return [Encoded(each.encode(), CONTENT_TYPE) for each in frames]
@@ -86,15 +88,16 @@ class Sharing:
 
     def __init__(self, owner: Bus) -> None:
         self._owner = owner
+        self._lock = threading.Lock()
         self._inboxes: dict[tuple[str, str], Subscriber] = {}
 
-    def publish(self, rule: SharingRule, columns: object, send: Send) -> Sent:
+    def publish(self, rule: SharingRule, domain: str, columns: object, send: Send) -> Sent:
         """Every party's share by ``send``; returns what was sent last, when all of them are as far as was asked for.
 
         Raises what ``shares`` and publishing raise: parties that have their share of a batch then hold one more than
         the others, which a job names and can leave out.
         """
-        made = zip(rule.parties, shares(rule, columns), strict=True)
+        made = zip(rule.parties, shares(rule, domain, self._owner.agent, columns), strict=True)
         return [send(self._at(party), frame, party.name) for party, frame in made][-1]
 
     def _at(self, party: Party) -> Bus:
@@ -112,7 +115,18 @@ class Sharing:
         if found.sharing is None:
             raise Refused(f"{domain}: expected a domain of tier COMPUTATION by mpc", code=Code.SCHEMA)
         job = job or uuid_utils.uuid7().hex
-        return _Job(self, domain, found.sharing, job, time.monotonic() + timeout).run(common=common)
+        with self._lock:  # the answers of two jobs would be taken for each other's
+            try:
+                return _Job(self, domain, found.sharing, job, time.monotonic() + timeout).run(common=common)
+            except BusError:
+                self._forget()
+                raise
+
+    def _forget(self) -> None:
+        """End inboxes: one that failed would fail for ever."""
+        for inbox in self._inboxes.values():
+            inbox.close()
+        self._inboxes.clear()
 
     def _inbox(self, domain: str, party: Party) -> Subscriber:
         place = (domain, party.peer)
@@ -160,7 +174,7 @@ class _Job:
         sums = []
         for place, (party, answer) in enumerate(zip(self._rule.parties, told, strict=True)):
             try:
-                info = release_info(self._rule, self._job, held[0].ids, place)
+                info = release_info(self._rule, self._domain, self._job, held[0].ids, place)
                 sums.append(SUITE.decrypt(bytes.fromhex(answer.sealed), key, info))
             except (InvalidTag, ValueError):
                 raise Unverified(f"{party.name}: its sums are not sealed for this job", step="parties") from None

@@ -22,9 +22,11 @@ class Sources:
         self._lock = threading.Lock()
         self._held: dict[tuple[DomainName, int], SourceSealer] = {}
 
-    def seal(self, domain: DomainName, message_id: bytes, payload: bytes, now_ms: int) -> bytes:
-        """``payload`` under the session key of the newest epoch. Raises RetryLater where there is none yet,
-        AccessRefused where keys of the domain wait for an attestation."""
+    def seal(self, domain: DomainName, message_id: bytes, payload: bytes, now_ms: int, context: bytes = b"") -> bytes:
+        """``payload``, or with a ``context`` a part of one, under the session key of the newest epoch.
+
+        Raises RetryLater where there is none yet, AccessRefused where keys of the domain wait for an attestation.
+        """
         self._keys.check(domain)
         held = self._keys.sending(domain, now_ms)  # the newest that has begun: who lost the domain has no key of it
         if held.session is None:
@@ -37,7 +39,7 @@ class Sources:
                 self._held = {each: made for each, made in self._held.items() if each[0] != domain}
                 sealer = SourceSealer(held.session, held.epoch.epoch, self._deployment, domain, self._agent)
                 self._held[name] = sealer
-        return sealer.seal(message_id, payload)
+        return sealer.seal(message_id, payload, context)
 
 
 class Opened:

@@ -17,9 +17,11 @@ from bus.policy.guarding import Guardrails
 from bus.policy.masking import mask_payload, reads
 from bus.policy.model import DomainPolicy, Policy
 from bus.policy.sealedfields import open_fields, seal_fields
+from bus.wire import preimage
 from bus.wire.names import AgentId, DomainName
 
 JSON = "application/json"
+MAX_HELD = 64
 
 
 class SourceGuard:
@@ -29,19 +31,19 @@ class SourceGuard:
     def __init__(self, scanners: Callable[[], Scanners]) -> None:
         """``scanners``: loaded when a domain needs them first."""
         self._scanners = scanners
-        self._policy: Policy | None = None
-        self._held: dict[DomainName, Guardrails] = {}
+        self._held: dict[tuple[bytes, DomainName], Guardrails] = {}
 
     def released(self, domain: DomainPolicy, policy: Policy, payload: bytes, content_type: str) -> bytes:
         """``payload`` as it may go on. Raises Denied (guardrail, mask)."""
         masks = [mask for mask in domain.masks if mask.payload]
         if not masks and not any(rule.payload for rule in domain.guardrails):
             return payload
-        if policy is not self._policy:
-            self._policy, self._held = policy, {}
-        guardrails = self._held.get(domain.name)
+        name = policy.digest, domain.name
+        guardrails = self._held.get(name)
         if guardrails is None:
-            guardrails = self._held[domain.name] = Guardrails(domain, policy, self._scanners())
+            if len(self._held) >= MAX_HELD:
+                self._held.clear()
+            guardrails = self._held[name] = Guardrails(domain, policy, self._scanners())
         if masks and "json" not in content_type.lower() and reads(payload):
             content_type = JSON
         told = guardrails.payload(payload, content_type)
@@ -74,11 +76,12 @@ class Fields:
         domain that one is sealed for, Refused (schema) for a payload that is no JSON, and as ``Sources.seal``."""
         may = {each.name for each in policy.may_produce(self._agent)}
 
-        def seal(name: str, value: bytes) -> bytes:
+        def seal(name: str, way: str, value: bytes) -> bytes:
             if name not in may:
                 message = f"{self._agent} may not produce to {name}, for whose readers a field is sealed"
                 raise Denied(message, rule=f"{domain.name}.sealed_fields", code=Code.PRODUCE)
-            return self._sources.seal(DomainName(name), message_id, value, now_ms)
+            context = preimage.field_context(domain.name, way)
+            return self._sources.seal(DomainName(name), message_id, value, now_ms, context)
 
         try:
             return seal_fields(payload, domain.sealed_fields, seal)
@@ -88,14 +91,15 @@ class Fields:
     def opened(self, domain: DomainPolicy, delivery: Delivery) -> Delivery:
         """``delivery`` with what this agent may read of its sealed fields. Raises Unverified (source)."""
 
-        def opened(name: str, data: bytes) -> bytes | None:
+        def opened(name: str, way: str, data: bytes) -> bytes | None:
             opener = self._openers.get(name)
             if opener is None:
                 target = DomainName(name)
                 made = SourceOpener(self._deployment, name, lambda epoch: self._keys.session(target, epoch))
                 opener = self._openers[name] = made
             try:
-                return opener.open(delivery.source, delivery.message_id, data)
+                context = preimage.field_context(domain.name, way)
+                return opener.open(delivery.source, delivery.message_id, data, context)
             except Unverified:
                 raise
             except Refused:

@@ -89,10 +89,13 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class Observing:
-    """Reading beside the agent's group, which joins nothing and stores no place: from these offsets, by partition, and
-    else from the beginning, or with ``new`` what comes from now on."""
+    """Reading beside the agent's group, which joins nothing and stores no place: from these places, by partition, and
+    else from the beginning, or with ``new`` what comes from now on.
 
-    places: Mapping[int, int] = field(default_factory=dict)
+    A place: the offset, and the highest sequence of each enforcer instance before it.
+    """
+
+    places: Mapping[int, tuple[int, Mapping[str, int]]] = field(default_factory=dict)
     new: bool = False
 
 
@@ -352,9 +355,14 @@ class Subscriber:
         return sorted(self._places)
 
     def reached(self, partition: int) -> int:
-        """The offset up to which everything was acknowledged; negative before the first."""
+        """The offset up to which everything was acknowledged that had ended; negative before the first."""
         place = self._places.get(partition)
-        return place.start if place is not None else -1
+        return place.offset if place is not None else -1
+
+    def place(self, partition: int) -> tuple[int, dict[str, int]]:
+        """Where to begin again for what had not ended as well, for ``Observing``."""
+        place = self._places[partition]
+        return place.start, dict(list(place.sequences.items())[-MAX_INSTANCES:])
 
     def _trusted(self, value: bytes) -> Trust:
         """The trust store, read again when the bundle's enforcer is not in it."""
@@ -367,10 +375,10 @@ class Subscriber:
     def _assign_all(self, observing: Observing) -> None:
         for number in self._connection.partitions(self._consumer, self._topic, 10):
             if number not in self._places:
-                begin = observing.places.get(number, OFFSET_BEGINNING)
+                begin, sequences = observing.places.get(number, (OFFSET_BEGINNING, {}))
                 if observing.new:
                     begin = self._connection.end(self._consumer, self._topic, number, 10)
-                self._places[number] = _Place(begin)
+                self._places[number] = _Place(begin, sequences=dict(sequences))
         for number, place in self._places.items():
             self._begin(number, place)
         self._consumer.assign([TopicPartition(self._topic, n, place.start) for n, place in self._places.items()])

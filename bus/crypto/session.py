@@ -51,15 +51,18 @@ class SourceSealer:
         self._counter = itertools.count()
         self._process = os.getpid()
 
-    def seal(self, message_id: bytes, payload: bytes) -> bytes:
-        """``payload`` of the message with this id (16 bytes). Raises Refused when the key is used up."""
+    def seal(self, message_id: bytes, payload: bytes, context: bytes = b"") -> bytes:
+        """``payload`` of the message with this id (16 bytes), or with a ``context`` a part of it. Raises Refused when
+        the key is used up."""
         if os.getpid() != self._process:
             raise Refused("session key: a forked child makes a Bus of its own", code=Code.INTERNAL)
         counter = next(self._counter)
         if counter >= MAX_USES:
             raise Refused("session key: used up; a new epoch brings a new one", code=Code.EPOCH_LATE)
         header = self._prefix + counter.to_bytes(8, "big")
-        return header + self._aead.encrypt(preimage.counter_nonce(counter), payload, self._aad + message_id + header)
+        return header + self._aead.encrypt(
+            preimage.counter_nonce(counter), payload, self._aad + message_id + header + context
+        )
 
 
 class SourceOpener:
@@ -72,7 +75,7 @@ class SourceOpener:
         self._held: dict[bytes, AESGCM] = {}
         self._known: dict[tuple[str, bytes], tuple[float, AESGCM, bytes]] = {}
 
-    def open(self, agent: str, message_id: bytes, payload: bytes) -> bytes:
+    def open(self, agent: str, message_id: bytes, payload: bytes, context: bytes = b"") -> bytes:
         """What ``agent`` sealed. Raises Unverified (source) for other bytes, Refused (open) without the epoch's key."""
         if len(payload) < OVERHEAD or not payload.startswith(SUITE):
             raise Unverified("payload: expected one that is protected at its source", step="source", code=Code.OPEN)
@@ -85,8 +88,9 @@ class SourceOpener:
                 self._known.clear()
             found = self._known[name] = (time.monotonic() + LOOK_AGAIN_S, aead, aad)
         header = payload[:HEADER_LENGTH]
+        aad = found[2] + message_id + header + context
         # The nonce of a counter: four zeros before it.
-        return open_with(found[1], b"\0\0\0\0" + header[25:], payload[HEADER_LENGTH:], found[2] + message_id + header)
+        return open_with(found[1], b"\0\0\0\0" + header[25:], payload[HEADER_LENGTH:], aad)
 
     def _aead(self, name: bytes) -> AESGCM:
         """Of an epoch and instance."""
@@ -94,6 +98,8 @@ class SourceOpener:
         epoch = int.from_bytes(name[:8], "big")
         session = self._session(epoch)  # asked again and again: an epoch that was erased opens nothing any more
         if session is None:
+            self._held.pop(name, None)
+            self._known = {each: held for each, held in self._known.items() if each[1] != name}
             raise Refused(
                 f"{self._domain}: no session key of epoch {epoch} is held",
                 code=Code.OPEN,

@@ -123,6 +123,8 @@ def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMes
     if domain.constant_size and domain.padding is not None and domain.padding < MIN_CELL:
         message = f"padding: expected at least {MIN_CELL} with constant_size, found {domain.padding}"
         yield document.error((*path, "padding"), message)
+    if domain.constant_size:
+        yield from _growing(document, path, domain, law)
     if domain.sealed_fields is not None:
         yield from _sealed(document, (*path, "sealed_fields"), domain, domain.sealed_fields, law)
     if domain.protect_at != "source":
@@ -148,6 +150,24 @@ def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMes
                 yield document.error((*path, key, place), f"{key}: {name} looks into {why}")
 
 
+def _growing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:
+    """What an enforcer may make longer than its cell."""
+    at_source = domain.protect_at == "source"
+    for place, name in enumerate(domain.masks):
+        mask = law.masks.get(name)
+        changed = [] if mask is None else [*mask.hash, *mask.last4, *mask.generalise]
+        if any(not (at_source and _in_payload(key)) for key in changed):
+            message = f"masks: {name} may make what it masks longer than a cell; with constant_size it may drop alone"
+            yield document.error((*path, "masks", place), message)
+    for place, name in enumerate(domain.guardrails):
+        rule = law.guardrails.get(name)
+        if rule is not None and rule.then == "redact" and ("metadata" in rule.on or not at_source):
+            message = f"guardrails: {name} may make what it redacts longer than a cell; with constant_size it may deny"
+            yield document.error((*path, "guardrails", place), message)
+    if law.labels is not None and law.labels.propagate == "tickets":
+        yield document.error((*path, "constant_size"), "constant_size: tickets have more sizes than one")
+
+
 def _sealed(
     document: Document, path: Path_, domain: Domain, fields: dict[str, str], law: SecurityMesh
 ) -> Iterator[PolicyError]:
@@ -161,6 +181,12 @@ def _sealed(
             yield document.error((*path, name), message)
         if any(other != name and name.startswith(f"{other}.") for other in fields):
             yield document.error((*path, name), f"{name}: a field around it is sealed, too", key=True)
+    for place, mask in enumerate(domain.masks):
+        for key in law.masks[mask].changed if mask in law.masks else ():
+            name = key.removeprefix("payload.")
+            if name != key and any(each == name or name.startswith(f"{each}.") for each in fields):
+                where = (LAW, "domains", path[2], "masks", place)
+                yield document.error(where, f"masks: {mask} would mask {name}, which is sealed")
     for index in domain.blind_index or []:
         if any(index == name or index.startswith(f"{name}.") for name in fields):
             yield document.error(path, f"sealed_fields: {index} is in the blind index, which an enforcer makes")

@@ -170,6 +170,7 @@ class Mpc(Strict):
     fields: Annotated[dict[FieldText, SharedNumber], Field(max_length=32)] = {}
     groups: Annotated[dict[FieldText, Values], Field(max_length=8)] = {}
     minimum_cohort: Annotated[int, Field(ge=2, le=1_000_000)]
+    minimum_sources: Annotated[int, Field(ge=2, le=1000)] | None = None
     release_to: Annotated[list[RoleText], Field(min_length=1, max_length=32)]
 
 

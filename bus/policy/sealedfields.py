@@ -14,12 +14,15 @@ from typing import Any, Final
 
 from bus.guardrails.unpack import once
 
+SUITE: Final = 1
+SHORTEST: Final = 49
+"""First byte and least length of what a source seals (``bus.crypto.session``)."""
 Path = tuple[str, ...]
 Rules = Mapping[Path, str]
 """The domain that each field is sealed for."""
 _KEYS: Final = {"sealed", "data"}
-_Place = tuple[Any, Any]
-"""What holds a value, and the key or index of it there."""
+_Place = tuple[Any, Any, str]
+"""What holds a value, the key of it there, and the path to it with the indexes of arrays in it."""
 
 
 def read(payload: bytes) -> Any:
@@ -28,20 +31,21 @@ def read(payload: bytes) -> Any:
 
 
 def write(value: Any) -> bytes:
-    """JSON as it is written anew."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """JSON as it is written anew. Raises ValueError for a number beyond what floats hold."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def places(value: Any, path: Path) -> Iterator[_Place]:
+def places(value: Any, path: Path, way: str = "") -> Iterator[_Place]:
     """Where the field stands."""
     if isinstance(value, list):
-        for each in value:
-            yield from places(each, path)
+        for index, each in enumerate(value):
+            yield from places(each, path, f"{way}[{index}]")
     elif isinstance(value, dict) and path[0] in value:
+        here = f"{way}.{path[0]}"
         if path[1:]:
-            yield from places(value[path[0]], path[1:])
+            yield from places(value[path[0]], path[1:], here)
         else:
-            yield value, path[0]
+            yield value, path[0], here
 
 
 def is_sealed(value: Any, domain: str) -> bool:
@@ -51,7 +55,8 @@ def is_sealed(value: Any, domain: str) -> bool:
         and value.keys() == _KEYS
         and value["sealed"] == domain
         and isinstance(value["data"], str)
-        and data_of(value) != b""
+        and len(data := data_of(value)) >= SHORTEST
+        and data[0] == SUITE
     )
 
 
@@ -63,37 +68,33 @@ def data_of(value: Mapping[str, str]) -> bytes:
         return b""
 
 
-def seal_fields(payload: bytes, rules: Rules, seal: Callable[[str, bytes], bytes]) -> bytes:
-    """``payload`` with its fields sealed: ``seal`` takes a domain, and the field's path and value as JSON.
+def seal_fields(payload: bytes, rules: Rules, seal: Callable[[str, str, bytes], bytes]) -> bytes:
+    """``payload`` with its fields sealed: ``seal`` takes a domain, the path to the field, and its value as JSON.
 
     Raises ValueError or RecursionError where the payload is no JSON.
     """
     value, changed = read(payload), False
     for path, domain in rules.items():
-        for held, key in list(places(value, path)):
-            inner = write([".".join(path), held[key]])
-            held[key] = {"sealed": domain, "data": base64.b64encode(seal(domain, inner)).decode()}
+        for held, key, way in list(places(value, path)):
+            sealed = seal(domain, way, write(held[key]))
+            held[key] = {"sealed": domain, "data": base64.b64encode(sealed).decode()}
             changed = True
     return write(value) if changed else payload
 
 
-def open_fields(payload: bytes, rules: Rules, opener: Callable[[str, bytes], bytes | None]) -> bytes:
+def open_fields(payload: bytes, rules: Rules, opener: Callable[[str, str, bytes], bytes | None]) -> bytes:
     """``payload`` with the values of fields that ``opener`` opens (it gives None where its key is not held).
 
-    Raises ValueError where a field was sealed as another one, and what ``opener`` raises.
+    Raises ValueError where a field is not sealed or holds no JSON, and what ``opener`` raises.
     """
     value, changed = read(payload), False
     for path, domain in rules.items():
-        for held, key in list(places(value, path)):
+        for held, key, way in list(places(value, path)):
             if not is_sealed(held[key], domain):
                 raise ValueError(f"field {'.'.join(path)} is not sealed")
-            inner = opener(domain, data_of(held[key]))
-            if inner is None:
-                continue
-            name, found = json.loads(inner)
-            if name != ".".join(path):
-                raise ValueError(f"field {'.'.join(path)} was sealed as another one")
-            held[key], changed = found, True
+            inner = opener(domain, way, data_of(held[key]))
+            if inner is not None:
+                held[key], changed = read(inner), True
     return write(value) if changed else payload
 
 
@@ -111,7 +112,7 @@ class Kept:
         self._rules = rules
         self._kept: list[Any] = []
         for path, domain in rules.items():
-            for held, key in list(places(value, path)):
+            for held, key, _ in list(places(value, path)):
                 if not is_sealed(held[key], domain):
                     raise Unsealed(".".join(path))
                 self._kept.append(held[key])
@@ -125,7 +126,7 @@ class Kept:
             return payload
         value = read(payload)
         for path in self._rules:
-            for held, key in list(places(value, path)):
+            for held, key, _ in list(places(value, path)):
                 if isinstance(told := held[key], dict) and isinstance(told.get("sealed"), int):
                     held[key] = self._kept[told["sealed"]]
         return write(value)

@@ -44,6 +44,7 @@ class SharingRule:
     fields: tuple[SharedField, ...]
     groups: Mapping[str, tuple[str, ...]]
     minimum_cohort: int
+    minimum_sources: int
     release_to: frozenset[RoleName]
     digest: bytes
 
@@ -77,6 +78,7 @@ def compile_sharing(each: Mapping[str, Any]) -> SharingRule:
         ),
         groups={name: tuple(values) for name, values in sorted(each.get("groups", {}).items())},
         minimum_cohort=each["minimum_cohort"],
+        minimum_sources=each.get("minimum_sources", 1),
         release_to=frozenset(map(RoleName, each["release_to"])),
         digest=hashlib.sha256(rfc8785.dumps(same)).digest(),
     )

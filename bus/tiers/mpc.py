@@ -68,7 +68,7 @@ def encode_rows(rule: SharingRule, columns: Mapping[str, Any]) -> tuple[int, lis
     """
     if sorted(columns) != sorted(rule.columns):
         raise _refuse(f"expected columns {', '.join(rule.columns)}, found {', '.join(map(str, columns)) or 'none'}")
-    told = {name: each if _many(each) else [each] for name, each in columns.items()}
+    told = {name: _listed(each) for name, each in columns.items()}
     sizes = {len(each) for each in told.values()}
     if len(sizes) != 1 or not 1 <= max(sizes) <= MAX_ROWS:
         raise _refuse(f"expected columns of one length, 1 to {MAX_ROWS}, found {sorted(sizes)}")
@@ -79,24 +79,25 @@ def encode_rows(rule: SharingRule, columns: Mapping[str, Any]) -> tuple[int, lis
     for name, values in rule.groups.items():
         counts = dict.fromkeys(values, 0)
         for each in told[name]:
-            if each not in counts:
+            if not isinstance(each, str) or each not in counts:
                 raise _refuse(f"{name}: expected one of {', '.join(values)}")
             counts[each] += 1
         vector += counts.values()
     return rows, vector
 
 
-def _many(column: object) -> bool:
-    return (isinstance(column, Sequence) and not isinstance(column, str | bytes)) or hasattr(column, "tolist")
+def _listed(column: Any) -> Sequence[Any]:
+    """The values of a column; one value is a column of itself."""
+    held = column.tolist() if hasattr(column, "tolist") else column
+    return held if isinstance(held, Sequence) and not isinstance(held, str | bytes) else [held]
 
 
 def _field(field: SharedField, values: Sequence[float]) -> list[int]:
     np = _numpy()
-    held = values.tolist() if hasattr(values, "tolist") else values
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in held):
+    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in values):
         raise _refuse(f"{field.name}: expected finite numbers")
     try:
-        data = np.asarray(held, dtype=np.float64)
+        data = np.asarray(values, dtype=np.float64)
     except OverflowError:
         raise _refuse(f"{field.name}: expected values within {field.low:g} and {field.high:g}") from None
     if not np.isfinite(data).all():

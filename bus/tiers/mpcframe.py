@@ -1,4 +1,4 @@
-"""The bytes of one party's share: `SBM1` | head | HPKE of the share to the party's key, with the head as its info.
+"""The bytes of one party's share: `SBM1` | head | HPKE of the share to the party's key, for one domain and source.
 
 Head: rule 32 (SHA-256 of what is added up and by whom) | batch 16 | rows u32 | party u8 | parties u8. The share itself:
 `S` and a seed of 32 bytes, which stands for a whole vector, or `V` and the vector.
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from bus.codes import Code
 from bus.errors import Unverified, WireError
+from bus.wire import preimage
 
 MAGIC: Final = b"SBM1"
 CONTENT_TYPE: Final = "application/vnd.sealbus.share"
@@ -37,15 +38,15 @@ class ShareFrame:
     sealed: bytes = field(repr=False)
 
     @classmethod
-    def seal(cls, head: tuple[bytes, bytes, int, int, int], share: bytes, key: bytes) -> Self:
+    def seal(cls, head: tuple[bytes, bytes, int, int, int], share: bytes, key: bytes, domain: str, source: str) -> Self:
         """``head``: rule, batch, rows, party and parties; ``key``: the party's X25519 public key."""
-        info = _HEAD.pack(MAGIC, *head)
+        info = preimage.share_info(_HEAD.pack(MAGIC, *head), domain, source)
         return cls(*head, SUITE.encrypt(share, X25519PublicKey.from_public_bytes(key), info))
 
-    def open(self, key: X25519PrivateKey) -> bytes:
-        """The share. Raises Unverified (share) for one of another key, or changed."""
+    def open(self, key: X25519PrivateKey, domain: str, source: str) -> bytes:
+        """The share. Raises Unverified (share) for one of another key, domain or source, or changed."""
         try:
-            return SUITE.decrypt(self.sealed, key, self._head())
+            return SUITE.decrypt(self.sealed, key, preimage.share_info(self._head(), domain, source))
         except (InvalidTag, ValueError):
             raise Unverified(
                 "share: not sealed to this party's key, or changed", step="share", code=Code.OPEN

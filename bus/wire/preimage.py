@@ -186,6 +186,22 @@ def source_aad(deployment: bytes, domain: str, agent: str) -> bytes:
     return label("source/aad") + deployment + part(domain.encode()) + part(agent.encode())
 
 
+def field_context(domain: str, path: str) -> bytes:
+    """Behind the AAD of a field that is sealed for another domain: the one whose record it is in, and where."""
+    return label("source/field") + part(domain.encode()) + part(path.encode())
+
+
+# Shares of several parties (bus.tiers.mpcframe): what HPKE is told.
+def share_info(head: bytes, domain: str, source: str) -> bytes:
+    """Of one share, by its head (58 bytes)."""
+    return label("mpc/share") + head + part(domain.encode()) + part(source.encode())
+
+
+def release_info(rule: bytes, domain: str, job: bytes, ids: bytes, party: int) -> bytes:
+    """Of one party's sums: digest of the rule (32), job (16), hash of the batches (32)."""
+    return label("mpc/sums") + rule + part(domain.encode()) + job + ids + bytes((party,))
+
+
 # An agent's data at rest (bus.crypto.entries).
 def store_names_info() -> bytes:
     """Key of the tokens that stand for names, from an agent's store key."""

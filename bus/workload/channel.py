@@ -1,4 +1,4 @@
-"""The bytes between a runner and its workload: `u32 length | u8 kind | content type behind u8 | data`."""
+"""The bytes between a runner and its workload: `u32 length | u8 kind | content type behind u16 | data`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Reader(Protocol):
 def pack(kind: Kind, content_type: str = "", data: bytes = b"") -> bytes:
     """One frame."""
     told = content_type.encode()
-    return (2 + len(told) + len(data)).to_bytes(4, "big") + bytes((kind, len(told))) + told + data
+    head = bytes((kind,)) + len(told).to_bytes(2, "big")
+    return (3 + len(told) + len(data)).to_bytes(4, "big") + head + told + data
 
 
 def read(reader: Reader) -> tuple[Kind, str, bytes] | None:
@@ -37,13 +38,15 @@ def read(reader: Reader) -> tuple[Kind, str, bytes] | None:
     if head is None:
         return None
     size = int.from_bytes(head, "big")
-    if not 2 <= size <= MAX_FRAME:
+    if not 3 <= size <= MAX_FRAME:
         raise ValueError(f"a frame of {size} bytes")
     body = _exactly(reader, size)
-    if body is None or body[1] + 2 > size:
+    if body is None:
         return None
-    end = 2 + body[1]
-    return Kind(body[0]), body[2:end].decode(), body[end:]
+    end = 3 + int.from_bytes(body[1:3], "big")
+    if end > size:
+        raise ValueError(f"a content type of {end - 3} bytes in a frame of {size}")
+    return Kind(body[0]), body[3:end].decode(), body[end:]
 
 
 def _exactly(reader: Reader, size: int) -> bytes | None:

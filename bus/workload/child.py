@@ -43,7 +43,7 @@ def main(target: str, code: Path, memory: int) -> None:
         hints = get_type_hints(function)
         kind = next((each for argument, each in hints.items() if argument != "return"), None)
     except BaseException as error:  # whatever it is, the runner must hear of it
-        text = str(error) if isinstance(error, BusError) else type(error).__name__
+        text = str(error) if isinstance(error, BusError) else _name(error)
         _put(sink, pack(Kind.FAILED, "", text.encode()))
         return
     _put(sink, pack(Kind.READY))
@@ -53,8 +53,14 @@ def main(target: str, code: Path, memory: int) -> None:
             result = function(decode_payload(data, content_type, kind))
             told = pack(Kind.NOTHING) if result is None else _output(result)
         except Exception as error:  # the function's own
-            told = pack(Kind.FAILED, "", type(error).__name__.encode())
+            told = pack(Kind.FAILED, "", _name(error).encode())
         _put(sink, told)
+
+
+def _name(error: BaseException) -> str:
+    """The name of an error of Python's own or of this package: a function could say anything by one that it makes."""
+    known = type(error).__module__ == "builtins" or isinstance(error, BusError)
+    return type(error).__name__ if known else "an error of its own"
 
 
 def _output(result: object) -> bytes:

@@ -7,6 +7,7 @@ measured again, as it must be the code that was attested.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
@@ -37,9 +38,16 @@ class Confined:
 
     def __init__(self, target: str, code: Path, memory: int = MEMORY) -> None:
         """Raises Refused where the process cannot be confined, or the function not be found."""
-        command = [sys.executable, "-I", "-m", "bus.workload.child", target, str(code), str(memory)]
+        # Compiled files beside the code are not measured, and not read.
+        flags = ["-I", "-B", "-X", "pycache_prefix=/nonexistent"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/"
+            [sys.executable, *flags, "-m", "bus.workload.child", target, str(code), str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
         )
         os.set_blocking(self._pipe(self._process.stdin).fileno(), False)
         told = self._answer(START_S)
@@ -105,7 +113,11 @@ class Confined:
     def close(self) -> None:
         """End the process, and with it all of its namespace."""
         self._process.kill()
-        self._process.communicate()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.wait(START_S)
 
     def __enter__(self) -> Self:
         return self
@@ -185,7 +197,12 @@ class Workload:
 
     def _compute(self, got: Delivery) -> None:
         if self._confined.ended:
-            self._confined = self._start()
+            try:
+                self._confined = self._start()
+            except Refused as refused:
+                if refused.code is Code.ATTESTATION:
+                    raise
+                raise RetryLater(str(refused), after=5) from None  # no delivery is lost for want of a process
         result = self._confined.call(got.payload, got.content_type, self._timeout)
         if result is None:
             return

@@ -1,10 +1,12 @@
 """Confines this process before foreign code runs in it: Linux namespaces, Landlock and limits; no way back.
 
-Afterwards it has no network but an empty namespace, sees no other process, can write nothing and read only what
-``readable`` names, and may not gain privileges. Each step that the kernel does not know is a refusal, never left out:
+Afterwards it has no network but an empty namespace, sees no other process and starts none, can write nothing and read
+only what ``readable`` names, and may not gain privileges. What it can still learn is whether a path is there and how
+large it is. Each step that the kernel does not know is a refusal, never left out:
 (1) limits: memory, open files, no file and no core is written; (2) namespaces: user, network, processes, IPC, names;
-(3) a process of its own as the first of its namespace, so that all of it ends with it; (4) no new privileges, no dump;
-(5) Landlock: files, and where the kernel has it TCP, signals and abstract sockets beyond the sandbox.
+(3) a process that only waits is the first of its namespace and ends with its parent: all the others end with it;
+(4) no privileges, none to come, no dump; (5) Landlock: files, and where the kernel has it TCP, signals and abstract
+sockets beyond the sandbox; (6) system calls (``bus.workload.calls``).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Final
 
 from bus.codes import Code
 from bus.errors import Refused
+from bus.workload import calls
 
 _CLONE: Final = 0x10000000 | 0x40000000 | 0x20000000 | 0x08000000 | 0x04000000
 """CLONE_NEWUSER, NEWNET, NEWPID, NEWIPC, NEWUTS (sched.h)."""
@@ -32,12 +35,23 @@ _FS_BY_ABI: Final = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """How many rights over files each version knows; later ones know those of the last."""
 _TCP: Final = 1 << 0 | 1 << 1
 _SCOPES: Final = 1 << 0 | 1 << 1
+_CAP_VERSION: Final = 0x20080522
 MAX_OPEN: Final = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Ruleset(ctypes.Structure):
     _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    """No capability, in each of the three sets (twice 32 bits)."""
+
+    _fields_ = (("sets", ctypes.c_uint32 * 6),)
 
 
 class _Beneath(ctypes.Structure):
@@ -69,17 +83,26 @@ def confine(readable: Iterable[Path], memory: int) -> None:
         resource.setrlimit(limit, (most, most))
     # 2. Namespaces.
     _call("namespaces", _libc.unshare(_CLONE))
-    # 3. The first process of the new namespace; it ends when its parent does.
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    # 3. The first process of the new namespace.
+    _follow()
     _call("prctl", _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    _follow()
     # 4. Privileges and dumps.
+    _call("capset", _libc.capset(ctypes.byref(_CapHeader(_CAP_VERSION, 0)), ctypes.byref(_CapData())))
     _call("prctl", _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _call("prctl", _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
     # 5. Files, TCP, signals.
     _landlock(readable)
+    # 6. System calls.
+    calls.restrict()
+
+
+def _follow() -> None:
+    """Go on in a child; the parent waits for it and ends as it does."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 def _landlock(readable: Iterable[Path]) -> None:

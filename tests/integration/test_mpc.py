@@ -220,7 +220,9 @@ def test_parties_that_hold_different_batches_are_named_and_what_all_hold_can_be_
     with live(sites["eu"], "bank-1") as bank, live(sites["eu"], "analyst-1") as analyst:
         bank.publish(DOMAIN, rows(70))
         rule = bank._policy().domains[DOMAIN].sharing
-        bank.publish(DOMAIN, shares(rule, rows(30))[0], target="party-eu")  # as if its source had been killed
+        bank.publish(
+            DOMAIN, shares(rule, DOMAIN, "bank-1", rows(30))[0], target="party-eu"
+        )  # as if its source had been killed
         with pytest.raises(Unverified, match="party-eu lacks 0, party-us lacks 1 of 2") as refused:
             analyst.mpc.aggregate(DOMAIN, timeout=8)
         assert refused.value.code is Code.PARTIES

@@ -35,6 +35,7 @@ def rule(**changes):
 
 
 RULE = rule()
+PLACE = ("stats", "bank-1")
 
 
 def rows(count, seed=1):
@@ -71,7 +72,11 @@ def test_totals_are_those_of_the_rows():
     assert found.groups["country"] == {value: countries.count(value) for value in ("de", "fr", "us")}
 
 
-def test_one_row_is_a_batch_too():
+def test_columns_may_be_arrays_and_one_row_a_batch():
+    numpy = pytest.importorskip("numpy")
+    assert mpc.encode_rows(RULE, {"amount": numpy.float64(3.0), "age": numpy.array(40), "country": "de"})[0] == 1
+    arrays = {name: numpy.array(each) for name, each in rows(20).items()}
+    assert mpc.encode_rows(RULE, arrays) == mpc.encode_rows(RULE, rows(20))
     assert mpc.encode_rows(RULE, {"amount": 3.0, "age": 40, "country": "de"})[0] == 1
 
 
@@ -102,6 +107,7 @@ def test_no_two_batches_have_a_share_alike():
         ({"amount": ["7"] * 4}, "amount: expected finite numbers"),
         ({"amount": [1.0] * 3}, r"expected columns of one length, 1 to 4194304, found \[3, 4\]"),
         ({"country": ["de", "fr", "us", "uk"]}, "country: expected one of de, fr, us"),
+        ({"country": [["de"]] * 4}, "country: expected one of de, fr, us"),
         ({"more": [1.0] * 4}, "expected columns age, amount, country, found"),
     ],
 )
@@ -135,25 +141,34 @@ def test_sums_of_the_most_rows_stay_in_the_ring():
 
 def test_a_share_opens_with_its_party_s_key_alone():
     head = (RULE.digest, bytes(16), 5, 1, 3)
-    frame = ShareFrame.seal(head, b"S" + bytes(32), RULE.parties[1].key)
+    frame = ShareFrame.seal(head, b"S" + bytes(32), RULE.parties[1].key, *PLACE)
     again = ShareFrame.parse(frame.encode())
     assert again == frame
     holder = {key.public_key().public_bytes_raw(): key for key in KEYS}
-    assert again.open(holder[RULE.parties[1].key]) == b"S" + bytes(32)
+    assert again.open(holder[RULE.parties[1].key], *PLACE) == b"S" + bytes(32)
     for other in (0, 2):
         with pytest.raises(Unverified, match="not sealed to this party's key"):
-            again.open(holder[RULE.parties[other].key])
+            again.open(holder[RULE.parties[other].key], *PLACE)
+
+
+@pytest.mark.parametrize("place", [("other", "bank-1"), ("stats", "bank-2"), ("statsb", "ank-1")])
+def test_a_share_is_of_one_domain_and_source(place):
+    frame = ShareFrame.seal((RULE.digest, bytes(16), 5, 1, 3), b"S" + bytes(32), RULE.parties[1].key, *PLACE)
+    key = next(key for key in KEYS if key.public_key().public_bytes_raw() == RULE.parties[1].key)
+    assert frame.open(key, *PLACE) == b"S" + bytes(32)
+    with pytest.raises(Unverified):
+        frame.open(key, *place)
 
 
 def test_every_bit_of_a_share_is_authenticated():
-    frame = ShareFrame.seal((RULE.digest, bytes(16), 5, 1, 3), b"S" + bytes(32), RULE.parties[1].key)
+    frame = ShareFrame.seal((RULE.digest, bytes(16), 5, 1, 3), b"S" + bytes(32), RULE.parties[1].key, *PLACE)
     key = next(key for key in KEYS if key.public_key().public_bytes_raw() == RULE.parties[1].key)
     data = frame.encode()
     for bit in range(0, len(data) * 8, 3):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises((Unverified, WireError)):
-            ShareFrame.parse(bytes(changed)).open(key)
+            ShareFrame.parse(bytes(changed)).open(key, *PLACE)
 
 
 @pytest.mark.parametrize("data", [b"", b"SBM1", b"SBF1" + bytes(60), b"SBM1" + bytes(55)])

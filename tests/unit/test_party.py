@@ -1,5 +1,6 @@
 """A party's decisions, without a broker: whom it answers, with what, how often, and what it keeps."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from bus.client.party import PartyOf, create_key, ids_of, key_path
 from bus.client.payload import decode_payload, encode_payload
 from bus.client.sharing import Ask, release_info, shares
 from bus.codes import Code
-from bus.errors import BusError, Refused, Unverified
+from bus.errors import BusError, Denied, Refused, Unverified
 from bus.files import Layout
 from bus.policy.sharing import compile_sharing
 from bus.tiers.mpc import totals
@@ -61,7 +62,7 @@ class Site:
             **changes,
         }
         self.rule = compile_sharing(document)
-        roles = {"analyst-1": "ANALYST", "bank-1": "SOURCE", "analyst-2": "ANALYST"}
+        roles = {"analyst-1": "ANALYST", "bank-1": "SOURCE", "bank-2": "SOURCE", "analyst-2": "ANALYST"}
         self.policy = SimpleNamespace(
             domains={DOMAIN: SimpleNamespace(sharing=self.rule)},
             agents={AgentId(name): SimpleNamespace(roles={role}) for name, role in roles.items()},
@@ -75,11 +76,12 @@ class Site:
             publish=lambda _, answer, **told: self.answers.append((name, answer, told)),
         )
 
-    def batch(self, rows=20, to=("party-a", "party-b")):
-        made = shares(self.rule, {"amount": [float(number % 10) for number in range(rows)]})
+    def batch(self, rows=20, to=("party-a", "party-b"), source="bank-1"):
+        columns = {"amount": [float(number % 10) for number in range(rows)]}
+        made = shares(self.rule, DOMAIN, source, columns)
         for name, each in zip(("party-a", "party-b"), made, strict=True):
             if name in to:
-                self.parties[name].take(delivery("bank-1", each.data, CONTENT_TYPE))
+                self.parties[name].take(delivery(source, each.data, CONTENT_TYPE))
         return made
 
     def ask(self, party, ask, source="analyst-1"):
@@ -97,7 +99,7 @@ class Site:
             ask = Ask("release", job, found.ids, key=ASKER.public_key().public_bytes_raw().hex(), **more)
             answer = self.ask(party, ask)
             assert not answer.refused, answer.why
-            info = release_info(self.rule, job, found.ids, place)
+            info = release_info(self.rule, DOMAIN, job, found.ids, place)
             sums.append(SUITE.decrypt(bytes.fromhex(answer.sealed), ASKER, info))
         return sums
 
@@ -186,7 +188,7 @@ def test_a_share_again_changes_nothing_and_one_with_other_numbers_is_refused(sit
     before = dict(site.stores["party-a"].held)
     site.parties["party-a"].take(delivery("bank-1", made.data, CONTENT_TYPE))
     assert site.stores["party-a"].held == before
-    other = shares(site.rule, {"amount": [1.0]})[1]
+    other = shares(site.rule, DOMAIN, "bank-1", {"amount": [1.0]})[1]
     with pytest.raises(Unverified, match="of another rule or party"):
         site.parties["party-a"].take(delivery("bank-1", other.data, CONTENT_TYPE))
     changed = made.data[:-1] + bytes((made.data[-1] ^ 1,))
@@ -218,6 +220,56 @@ def test_more_rows_than_sums_have_room_for_are_refused(site, monkeypatch):
     held = site.ask("party-a", Ask("held", made))
     answer = site.ask("party-a", Ask("release", made, held.ids, key="11" * 32))
     assert (answer.refused, "sums might overflow" in answer.why) == (Code.TOO_LARGE, True)
+
+
+def test_who_may_have_totals_may_not_add_to_them(site):
+    with pytest.raises(Denied, match="analyst-1 may have totals, and may not add to them"):
+        site.batch(source="analyst-1")
+    assert site.stores["party-a"].held == {}
+
+
+def test_with_several_sources_there_is_a_cohort_without_the_largest(tmp_path):
+    site = Site(tmp_path, minimum_sources=2)
+    key = ASKER.public_key().public_bytes_raw().hex()
+    for source, rows, why in (
+        ("bank-1", 400, "expected at least 2 sources, found 1"),
+        ("bank-2", 19, "expected at least 20 rows without the largest source, found 19"),
+        ("bank-2", 1, ""),
+    ):
+        site.batch(rows=rows, source=source)
+        made = job()
+        held = site.ask("party-a", Ask("held", made))
+        answer = site.ask("party-a", Ask("release", made, held.ids, key=key))
+        assert (answer.why, answer.refused) == (why, Code.COHORT if why else "")
+
+
+def test_a_share_of_another_source_or_time_is_refused(site, monkeypatch):
+    made = shares(site.rule, DOMAIN, "bank-1", {"amount": [1.0]})[0]
+    with pytest.raises(Unverified, match="not sealed to this party's key"):
+        site.parties["party-a"].take(delivery("bank-2", made.data, CONTENT_TYPE))
+    now = time.time_ns()
+    for days in (31, -1):
+        monkeypatch.setattr("time.time_ns", lambda days=days: now + days * 86_400 * 10**9)
+        with pytest.raises(Refused, match="expected a batch of the last 30 days"):
+            site.parties["party-a"].take(delivery("bank-1", made.data, CONTENT_TYPE))
+
+
+def test_a_key_that_nothing_can_be_sealed_to_is_refused_and_the_party_goes_on(site):
+    site.batch()
+    made = job()
+    held = site.ask("party-a", Ask("held", made))
+    assert site.ask("party-a", Ask("release", made, held.ids, key="00" * 32)).refused == Code.SCHEMA
+    assert site.ask("party-a", Ask("held", made)) == held
+
+
+def test_a_job_that_one_party_answered_can_be_ended_by_the_other(site):
+    site.batch()
+    made = job()
+    key = ASKER.public_key().public_bytes_raw().hex()
+    held = site.ask("party-a", Ask("held", made))
+    assert site.ask("party-a", Ask("release", made, held.ids, key=key)).sealed
+    monday = site.ask("party-a", Ask("ids", made))
+    assert (monday.batches, monday.ids) == (site.ask("party-b", Ask("ids", made)).batches, held.ids)
 
 
 def test_other_messages_are_passed_over(site):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.errors import PolicyError
+from bus.errors import PolicyError, Unverified
 from bus.policy.diff import access_changes
 from bus.policy.sealedfields import Kept, Unsealed, is_sealed, open_fields, seal_fields
 from bus.wire.names import DomainName
@@ -21,14 +21,15 @@ PAYLOAD = {
 }
 
 
-def seal(domain, value):
-    return f"{domain}|".encode() + value
+def seal(domain, way, value):
+    return b"\1" + f"{domain}|{way}|".encode().ljust(60, b"_") + value
 
 
 def opener(*held):
-    def open_(domain, data):
-        assert data.startswith(f"{domain}|".encode())
-        return data.partition(b"|")[2] if domain in held else None
+    def open_(domain, way, data):
+        if data[1:61] != f"{domain}|{way}|".encode().ljust(60, b"_"):
+            raise Unverified("another place", step="source")
+        return data[61:] if domain in held else None
 
     return open_
 
@@ -58,8 +59,33 @@ def test_a_field_in_another_s_place_is_refused():
     rules = {("a",): "d", ("b",): "d"}
     value = json.loads(seal_fields(b'{"a": 1, "b": 2}', rules, seal))
     value["a"], value["b"] = value["b"], value["a"]
-    with pytest.raises(ValueError, match="field a was sealed as another one"):
+    with pytest.raises(Unverified):
         open_fields(json.dumps(value).encode(), rules, opener("d"))
+
+
+def test_elements_of_an_array_cannot_change_places_either():
+    rules = {("items", "score"): "d"}
+    value = json.loads(seal_fields(b'{"items": [{"score": 1}, {"score": 99}]}', rules, seal))
+    assert json.loads(open_fields(json.dumps(value).encode(), rules, opener("d")))["items"][1] == {"score": 99}
+    value["items"].reverse()
+    with pytest.raises(Unverified):
+        open_fields(json.dumps(value).encode(), rules, opener("d"))
+
+
+@pytest.mark.parametrize("inner", [b"5", b"null", b"no json", b"", b"\xff"])
+def test_whatever_was_sealed_is_a_value_or_a_refusal(inner):
+    marker = {"sealed": "payments", "data": base64.b64encode(seal("payments", ".iban", inner)).decode()}
+    payload = json.dumps({"iban": marker}).encode()
+    try:
+        assert json.loads(open_fields(payload, RULES, opener("payments")))["iban"] == json.loads(inner)
+    except ValueError:
+        with pytest.raises(ValueError):
+            json.loads(inner)
+
+
+def test_a_number_beyond_floats_is_refused_and_not_written_as_no_json():
+    with pytest.raises(ValueError):
+        seal_fields(b'{"iban": 1e400}', RULES, seal)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +96,11 @@ def test_a_field_in_another_s_place_is_refused():
         {"sealed": "payments"},
         {"sealed": "inference", "data": "eA=="},
         {"sealed": "payments", "data": "not base64"},
+        {
+            "sealed": "payments",
+            "data": base64.b64encode(b"jane@example.org, written out in the clear, as it were").decode(),
+        },
+        {"sealed": "payments", "data": base64.b64encode(b"\1" + bytes(47)).decode()},
         {"sealed": "payments", "data": ""},
         {"sealed": "payments", "data": 7},
         {"sealed": "payments", "data": "eA==", "more": 1},
@@ -97,7 +128,6 @@ def test_no_json_is_no_payload_with_fields():
 def test_what_looks_like_something_in_a_sealed_field_is_kept_from_guardrails():
     kept = Kept(sealed(), RULES)
     assert b"data" not in kept.without
-    assert base64.b64encode(b"payments|")[:8] not in kept.without
     assert json.loads(kept.back(kept.without)) == json.loads(sealed())
     rest = json.loads(kept.without) | {"route": "[REDACTED]"}
     assert json.loads(kept.back(json.dumps(rest).encode()))["iban"] == json.loads(sealed())["iban"]
@@ -118,9 +148,12 @@ def test_any_payload_comes_back_whole(value):
     assert json.loads(kept.back(kept.without)) == json.loads(made)
 
 
+CELL = "      constant_size: true\n      padding: 2048\n"
 MESH = """
 security_mesh:
   global: {tls_min_version: "1.3", credential_rotation_interval_ms: 600000, audit_scope: FULL_MESH}
+  masks: {iban: {last4: [payload.customer.iban]}, names: {hash: [name]}}
+  guardrails: {mail: {detect: [EMAIL], then: redact}}
   domains:
     - name: orders
       tier: RETRIEVAL
@@ -158,6 +191,17 @@ def test_what_is_written_is_what_holds():
         ),
         ("tier: RETRIEVAL", "tier: RETRIEVAL\n      blind_index: [customer.iban]", "is in the blind index"),
         ("tier: RETRIEVAL", "tier: RETRIEVAL\n      constant_size: true", "constant_size: expected padding"),
+        (
+            "tier: RETRIEVAL",
+            "tier: RETRIEVAL\n      masks: [iban]",
+            "masks: iban would mask customer.iban, which is sealed",
+        ),
+        (
+            "tier: RETRIEVAL",
+            f"tier: RETRIEVAL\n{CELL}      masks: [names]",
+            "masks: names may make what it masks longer",
+        ),
+        ("tier: RETRIEVAL", f"tier: RETRIEVAL\n{CELL}      guardrails: [mail]", "guardrails: mail may make what it"),
         ("tier: RETRIEVAL", "tier: RETRIEVAL\n      constant_size: true\n      padding: 512", "expected at least 1024"),
     ],
 )

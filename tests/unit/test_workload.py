@@ -1,8 +1,11 @@
 """A workload's process: what it computes, what it cannot reach, how it ends. Each attempt works outside of it."""
 
+import importlib.util
 import json
 import os
+import py_compile
 import socket
+import struct
 from pathlib import Path
 
 import psutil
@@ -10,7 +13,7 @@ import pytest
 
 from bus.client.payload import JSON
 from bus.errors import Refused
-from bus.workload import channel
+from bus.workload import calls, channel
 from bus.workload.runner import Confined
 from tests.data.workloads import jobs
 
@@ -66,8 +69,8 @@ def test_it_reaches_no_network_and_no_process(confined):
         port = server.getsockname()[1]
         assert jobs.attempt(["connect", port]) == "connected"
         assert jobs.attempt(["datagram", port]) == "1"
-        assert call(confined, "connect", port) in ("PermissionError", "OSError", "ConnectionRefusedError")
-        assert call(confined, "datagram", port) == "OSError"
+        assert call(confined, "connect", port) == "PermissionError"
+        assert call(confined, "datagram", port) == "PermissionError"
     assert jobs.attempt(["signal", os.getpid()]) == "None"
     assert call(confined, "signal", os.getpid()) in ("ProcessLookupError", "PermissionError")
     assert call(confined, "signal", os.getppid()) in ("ProcessLookupError", "PermissionError")
@@ -85,14 +88,62 @@ def test_what_it_prints_is_no_answer(confined):
     assert call(confined, "memory", 5) == "5"
 
 
-def test_all_of_it_ends_with_it():
+def test_it_starts_nothing_and_speaks_to_nothing(confined, tmp_path):
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        inside = {"fork": 0, "run": 0, "unix": path, "pair": 0, "keyring": 0, "vsock": 0}
+        if os.geteuid() == 0:
+            inside["packet"] = 0
+        for what, argument in inside.items():
+            assert jobs.attempt([what, argument]) not in ("PermissionError", "CalledProcessError"), what
+            assert call(confined, what, argument) == "PermissionError", what
+    assert call(confined, "thread", 0) == "in a thread"
+
+
+@pytest.mark.parametrize("what", ["no-end", "flood", "loop"])
+def test_all_of_it_ends_with_it_whatever_it_does(what):
     made = Confined("jobs:attempt", CODE)
-    assert call(made, "fork", 0) == "forked"
     inside = psutil.Process(made.pid).children(recursive=True)
-    assert len(inside) >= 2, "the control: what was forked is there"
-    made.close()
+    assert len(inside) == 2, "the control: who waits, and who computes"
+    with pytest.raises(Refused, match="no answer in"):
+        call(made, what, 0, timeout=1)
     gone, alive = psutil.wait_procs(inside, timeout=20)
-    assert (len(gone), alive) == (len(inside), [])
+    assert (len(gone), alive) == (2, [])
+
+
+def test_the_name_of_an_error_says_nothing_that_the_function_chose():
+    with Confined("jobs:named", CODE) as made, pytest.raises(Refused) as refused:
+        made.call(b'"a-secret"', JSON, 20)
+    assert str(refused.value) == "workload: an error of its own"
+
+
+def test_compiled_files_beside_the_code_are_not_read(tmp_path):
+    source = tmp_path / "honest.py"
+    source.write_text("def answer(_): return 'measured'")
+    compiled = Path(importlib.util.cache_from_source(str(source)))
+    other = tmp_path / "other.py"
+    other.write_text("def answer(_): return 'not measured'")
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(other), cfile=str(compiled), dfile=str(source), invalidation_mode=mode)
+    with Confined("honest:answer", tmp_path) as made:
+        assert json.loads(made.call(b"1", JSON, 20).data) == "measured"
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_is_a_program_whose_jumps_stay_in_it(machine):
+    code = list(struct.iter_unpack("=HBBI", calls.program(machine)))
+    assert len(code) < 256
+    for place, (kind, yes, no, _) in enumerate(code):
+        if kind & 7 == 5:
+            assert place + 1 + max(yes, no) < len(code)
+    assert [each[0] for each in code[-2:]] == [6, 6]
+
+
+def test_another_architecture_is_refused():
+    with pytest.raises(Refused, match="sandbox: expected aarch64, x86_64, found riscv64"):
+        calls.program("riscv64")
 
 
 @pytest.mark.parametrize(("what", "timeout"), [("loop", 0.5), ("exit", 20), ("garbage", 20)])
@@ -131,4 +182,8 @@ def test_frames_come_whole_however_they_are_cut():
     with pytest.raises(ValueError, match="a frame of 1 bytes"):
         channel.read(Bytes(b"\0\0\0\1x"))
     with pytest.raises(ValueError, match="9 is not a valid Kind"):
-        channel.read(Bytes(b"\0\0\0\2\x09\x00"))
+        channel.read(Bytes(b"\0\0\0\3\x09\0\0"))
+    with pytest.raises(ValueError, match="a content type of 7 bytes in a frame of 3"):
+        channel.read(Bytes(b"\0\0\0\3\2\0\7"))
+    long = "text/" + "x" * 500
+    assert channel.read(Bytes(channel.pack(channel.Kind.INPUT, long, b"d"))) == (channel.Kind.INPUT, long, b"d")
