@@ -30,7 +30,7 @@ from bus.wire.delegation import parse_told, told
 from bus.wire.hop import Hop, HopTail, Verdict
 
 
-@click.group(cls=Lazy, lazy={"payload": "bus.cli.payloads"})
+@click.group(cls=Lazy, lazy={"payload": "bus.cli.payloads", "reconcile": "bus.cli.reconcile"})
 def audit() -> None:
     """The ledger: what was decided, and proof of it."""
 

@@ -137,7 +137,7 @@ class Memory:
             if self._asker is None:
                 self._asker = Consumer(self._connection.config(group_id=self._store.name, enable_auto_commit=False))
             inbox, asker = self._inbox, self._asker
-            ends = {each: self._connection.end(asker, self._topic, each, timeout) for each in inbox.partitions}
+            ends = {each: self._connection.bounds(asker, self._topic, each, timeout)[1] for each in inbox.partitions}
             before = {each: inbox.reached(each) for each in ends}
             self._take_pending()
             while behind := [each for each, end in ends.items() if inbox.reached(each) < end]:

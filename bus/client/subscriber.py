@@ -377,7 +377,7 @@ class Subscriber:
             if number not in self._places:
                 begin, sequences = observing.places.get(number, (OFFSET_BEGINNING, {}))
                 if observing.new:
-                    begin = self._connection.end(self._consumer, self._topic, number, 10)
+                    begin = self._connection.bounds(self._consumer, self._topic, number, 10)[1]
                 self._places[number] = _Place(begin, sequences=dict(sequences))
         for number, place in self._places.items():
             self._begin(number, place)

@@ -224,10 +224,11 @@ class Connection:
             raise self.typed(told.error, "read", topic)
         return sorted(told.partitions)
 
-    def end(self, consumer: Consumer, topic: str, partition: int, timeout: float) -> int:
-        """The offset that the next record of a partition will have. Raises as ``partitions``."""
+    def bounds(self, consumer: Consumer, topic: str, partition: int, timeout: float) -> tuple[int, int]:
+        """The offsets that a partition begins with, and that its next record will have. Raises as ``partitions``."""
         try:
-            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout)[1])
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout)
+            return int(first), int(end)
         except KafkaException as failed:
             raise self.typed(failed.args[0], "read", topic) from failed
 

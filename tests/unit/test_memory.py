@@ -82,7 +82,7 @@ class Site:
             all_reading=lambda _: self.epochs,
             held=lambda _, epoch: EPOCH if epoch in self.epochs else None,
         )
-        connection = SimpleNamespace(config=lambda **_: {}, end=lambda *_: self.end)
+        connection = SimpleNamespace(config=lambda **_: {}, bounds=lambda *_: (0, self.end))
         self.memory = Memory(DOMAIN, self.store, keys, connection, self._subscribe, None, lambda: law, self.told.append)
 
     def _subscribe(self, places):
