@@ -10,7 +10,8 @@ import click
 
 
 class Lazy(click.Group):
-    """``lazy``: the module of each command that is not in the group itself; the command has its name there."""
+    """``lazy``: the module of each command that is not in the group itself; the command has its name there,
+    with an underscore behind it where Python has the name."""
 
     def __init__(self, *arguments: Any, lazy: Mapping[str, str], **told: Any) -> None:
         super().__init__(*arguments, **told)
@@ -24,5 +25,6 @@ class Lazy(click.Group):
         """The command, or None."""
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(importlib.import_module(self._lazy[cmd_name]), cmd_name)
+        module = importlib.import_module(self._lazy[cmd_name])
+        found: click.Command = getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_")
         return found

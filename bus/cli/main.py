@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "bus.cli.doctor",
     "fhe": "bus.cli.fhe",
     "keys": "bus.cli.keys",
+    "map": "bus.cli.map",
     "mpc": "bus.cli.mpc",
     "policy": "bus.cli.policy",
     "probe": "bus.cli.probe",

@@ -42,6 +42,13 @@ def test_all_fits_until_somebody_writes_past_the_enforcer(own_stack):
     assert found["problems"] == []
     assert (found["inputs"], found["hops"], found["outputs"], found["dead"]) == (41, 41, 40, 1)
 
+    rows = json.loads(bus_command(stack, "map", "--json").stdout)["ways"]
+    seen = {(each["agent"], each["domain"]): (each["state"], each["allowed"], each["denied"]) for each in rows}
+    assert seen["retriever-1", DOMAIN] == ("used", 40, 1)
+    assert seen["executor-1", "coordination"] == ("unused", 0, 0)
+    assert bus_command(stack, "map", "--fail-on-changes", check=False).returncode == 3
+    assert bus_command(stack, "map", "--as", "svg").stdout.startswith("<svg ")
+
     # A bundle again, and something that no enforcer wrote; a dead letter of nothing.
     partition, _, bundle = read_topic(stack, f"{DOMAIN}.out")[0]
     producer.produce(f"{DOMAIN}.out", bundle, partition=partition)

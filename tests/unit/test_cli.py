@@ -80,7 +80,7 @@ def test_every_command_has_help(run, words, option):
 def test_the_groups_are_those_that_the_documentation_names():
     groups = {words[0] for words in commands() if words}
     services = {"bench", "demo", "doctor", "probe", "run", "stack"}
-    assert groups == services | {"agent", "audit", "fhe", "keys", "mpc", "policy", "publish", "secrets", "tail"}
+    assert groups == services | {"agent", "audit", "fhe", "keys", "map", "mpc", "policy", "publish", "secrets", "tail"}
     of_policy = {words[1] for words in commands() if len(words) == 2 and words[0] == "policy"}
     asked = {"check", "test", "explain", "who", "graph", "replay"}
     assert of_policy == asked | {"plan", "apply", "history", "rollback"}
