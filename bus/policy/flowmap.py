@@ -55,9 +55,9 @@ def ways(policy: Policy, hops: Iterable[Hop]) -> list[Way]:
         counts = allowed if tail.decision is Verdict.ALLOW else denied
         counts[way] = counts.get(way, 0) + 1
         last[way] = max(last.get(way, 0), hop.decided_at)
-    declared = {
-        (agent, each.name): each.location("produce") for agent in policy.agents for each in policy.may_produce(agent)
-    }
+    declared: dict[tuple[str, str], str] = {}
+    for agent in policy.agents:
+        declared |= {(agent, each.name): each.location("produce") for each in policy.may_produce(agent)}
     return [
         Way(*way, way in declared, allowed.get(way, 0), denied.get(way, 0), last.get(way, 0), declared.get(way, ""))
         for way in sorted({*declared, *allowed, *denied})
