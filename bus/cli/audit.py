@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import sys
 import uuid
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,14 @@ import click
 from rich.markup import escape
 
 from bus import settings as settings_module
-from bus.authority.local import open_roots
+from bus.authority.local import now_ms, open_roots
 from bus.authority.trust import read_trust
 from bus.cli.lazy import Lazy
 from bus.cli.output import EXIT_NO, emit, out
 from bus.codes import Code
 from bus.errors import SettingsError
 from bus.files import Layout
+from bus.ledger.causes import drawn, forest, mermaid
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import Found, LedgerQuery
@@ -88,11 +90,29 @@ def show_hops(found: list[Found], *, as_json: bool) -> None:
             emit("hop", {"audit_partition": each.partition, "leaf": each.leaf, **hop_document(hop)})
             continue
         when = dt.datetime.fromtimestamp(hop.decided_at / 1000, dt.UTC).strftime("%H:%M:%S.%f")[:-3]
-        colour = {Verdict.ALLOW: "green", Verdict.DENY: "red"}.get(tail.decision, "yellow")
-        why = f"{tail.code} by {tail.rule}" if tail.code and tail.rule else str(tail.code) or tail.rule
         place = f"{tail.topic}/{hop.partition}@{hop.offset}"
-        line = f"{when} {hop.decision_id} [{colour}]{tail.decision:5}[/] {escape(f'{acting(tail)} -> {place}  {why}')}"
+        line = f"{when} {hop.decision_id} {_verdict(hop)} {escape(f'{acting(tail)} -> {place}  {_why(hop)}')}"
         out.print(line + (f"  {escape(tail.location)}" if tail.location else ""))
+
+
+def _verdict(hop: Hop) -> str:
+    colour = {Verdict.ALLOW: "green", Verdict.DENY: "red"}.get(hop.tail.decision, "yellow")
+    return f"[{colour}]{hop.tail.decision:5}[/]"
+
+
+def _why(hop: Hop) -> str:
+    code, rule = hop.tail.code, hop.tail.rule
+    return f"{code} by {rule}" if code and rule else str(code) or rule
+
+
+def show_tree(found: list[Found]) -> None:
+    """Hops below what they followed from, with the time since their tree began."""
+    for branch, node, later in drawn(forest(each.hop for each in found)):
+        hop, tail = node.hop, node.hop.tail
+        what = " ".join(each for each in (tail.kind, tail.tool, f"for {tail.target}" if tail.target else "") if each)
+        text = f"{acting(tail)} -> {tail.domain or tail.topic}  {what}  {_why(hop)}  +{later} ms"
+        also = f"  also after {', '.join(node.others)}" if node.others else ""
+        out.print(f"{escape(branch)}{_verdict(hop)} {hop.decision_id} {escape(text + also)}")
 
 
 @audit.command()
@@ -102,12 +122,28 @@ def show_hops(found: list[Found], *, as_json: bool) -> None:
 @click.option("--verdict", type=click.Choice(["ALLOW", "DENY", "RETRY"]), default=None)
 @click.option("--correlation", default="", help="Session.")
 @click.option("--message", default="", help="Message id.")
+@click.option("--kind", default="", help="As TOOL_CALL: of what the others find.")
+@click.option("--rule", default="", help="The rule that decided, as no-keys: of what the others find.")
+@click.option("--since", default="", help="Decided in this time, as 24h or 7d: of what the others find.")
 @click.option("--limit", default=1000, help="At most so many hops.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout.")
 def search(
-    agent: str, domain: str, code: str, verdict: str | None, correlation: str, message: str, limit: int, as_json: bool
+    agent: str,
+    domain: str,
+    code: str,
+    verdict: str | None,
+    correlation: str,
+    message: str,
+    kind: str,
+    rule: str,
+    since: str,
+    limit: int,
+    as_json: bool,
 ) -> None:
-    """Hops that have everything that is given; exit 1 when there is none."""
+    """Hops that have everything that is given; exit 1 when there is none.
+
+    Agent, domain, code, verdict, correlation and message are looked up; kind, rule and time are asked of what is found.
+    """
     terms = {
         "agent": agent,
         "domain": domain,
@@ -116,18 +152,50 @@ def search(
         "correlation": correlation,
         "message": message.replace("-", ""),
     }
-    found = open_query(settings_module.load()).search({k: v for k, v in terms.items() if v}, limit)
+    begin = _begin(since)
+    query, narrow = open_query(settings_module.load()), bool(kind or rule or since)
+    found = query.search({k: v for k, v in terms.items() if v}, sys.maxsize if narrow else limit)
+    if narrow:
+        found = [each for each in found if _has(each.hop, kind, rule, begin)][:limit]
     show_hops(found, as_json=as_json)
     if not found:
         raise SystemExit(EXIT_NO)
 
 
+def _begin(since: str) -> int:
+    """When a duration up to now began (ms since 1970); 0 for none. Raises click.UsageError."""
+    if not since:
+        return 0
+    from pydantic import TypeAdapter, ValidationError  # a tenth of a second, which no other search should wait
+
+    from bus.policy.values import Duration
+
+    try:
+        return now_ms() - TypeAdapter(Duration).validate_python(since)
+    except ValidationError:
+        raise click.UsageError(f"--since: expected a duration, as in 24h or 7d; found {since!r}") from None
+
+
+def _has(hop: Hop, kind: str, rule: str, begin: int) -> bool:
+    return kind in ("", hop.tail.kind) and rule in ("", hop.tail.rule) and hop.decided_at >= begin
+
+
 @audit.command()
 @click.argument("name")
+@click.option("--as", "form", type=click.Choice(["tree", "list", "mermaid"]), default="tree", help="How it is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout.")
-def trace(name: str, as_json: bool) -> None:
-    """Every hop of the session of a decision id, message id or correlation id."""
-    show_hops(open_query(settings_module.load()).trace(name), as_json=as_json)
+def trace(name: str, form: str, as_json: bool) -> None:
+    """What led to what, in the session of a decision id, message id or correlation id.
+
+    Each message hangs below the one that its sender named as its cause, with what was decided and when.
+    """
+    found = open_query(settings_module.load()).trace(name)
+    if form == "mermaid" and not as_json:
+        click.echo(mermaid(forest(each.hop for each in found)), nl=False)
+    elif form == "tree" and not as_json:
+        show_tree(found)
+    else:
+        show_hops(found, as_json=as_json)
 
 
 @audit.command()

@@ -361,6 +361,15 @@ def test_hops_are_searched_and_printed_as_lines_of_json(reading):
     assert {(hop["format"], hop["agent"], hop["decision"]) for hop in hops} == {("bus.hop/1", "writer-1", "ALLOW")}
     assert len(reading("audit", "search", "--limit", "5").out.splitlines()) == 5
     assert len(reading("audit", "trace", name_of(4)).out.splitlines()) == 3
+    assert len(reading("audit", "trace", name_of(4), "--as", "list").out.splitlines()) == 3
+    assert reading("audit", "trace", name_of(4), "--as", "mermaid").out.startswith("flowchart TD\n")
+    kind = hops[0]["kind"]
+    assert len(reading("audit", "search", "--kind", kind).out.splitlines()) >= 12
+    for narrow in (("--kind", "NO_KIND"), ("--rule", "no-rule"), ("--since", "1ms")):
+        assert reading("audit", "search", *narrow).code == 1
+    assert len(reading("audit", "search", "--kind", kind, "--limit", "2").out.splitlines()) == 2
+    wrong = reading("audit", "search", "--since", "yesterday")
+    assert (wrong.code, "--since: expected a duration" in wrong.err) == (2, True)
     nothing = reading("audit", "search", "--agent", "nobody")
     assert (nothing.code, nothing.out) == (1, "")
     unknown = reading("audit", "trace", "x")
