@@ -20,8 +20,14 @@ def needed(policy: Policy, agent: AgentId) -> list[DomainName]:
 
 
 def check_issuing(policy: Policy, *, files: bool) -> None:
-    """Raise PolicyError where a domain waits for attestation and keys are ``files``, which ask nobody anything."""
+    """Raise PolicyError where a domain waits for attestation and keys are ``files``, which ask nobody anything.
+
+    Not where it is of a tier that computes and says nothing of `protect_at`, as the published policy: there are no keys
+    of it then, and whoever asks for them is told why.
+    """
     for each in gated(policy) if files else ():
+        if each.at_source and "protect_at" not in each.locations:
+            continue
         raise PolicyError(
             f'attestation_required: {each.name}: expected issuing = "authority" in bus.toml, found "files": '
             "keys that are written into files go to nobody who was asked",
