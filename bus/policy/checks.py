@@ -125,8 +125,9 @@ def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMes
         yield document.error((*path, "padding"), message)
     if domain.sealed_fields is not None:
         yield from _sealed(document, (*path, "sealed_fields"), domain, domain.sealed_fields, law)
-    if not domain.sourced:
-        return
+    lacking = domain.fhe_context is None if domain.tier == "FHE" else domain.computation == "mpc" and domain.mpc is None
+    if not domain.sourced or (lacking and domain.protect_at is None):
+        return  # payloads are the enforcer's, or none gets there
     if domain.tier == "PLAINTEXT":
         yield document.error((*path, "protect_at"), "protect_at: a domain of tier PLAINTEXT protects nothing")
     if domain.blind_index is not None:

@@ -106,17 +106,29 @@ def test_rules_that_look_into_payloads_are_those_that_a_source_can_keep(more, te
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("more", "text", "why"),
     [
-        (BARE.replace("drop: [note]", "hash: [payload.note]") + "      masks: [few]\n", "masks: few looks into"),
-        (GUARDED.replace("then: redact", "then: flag"), "guardrails: no-pii looks into payloads, where a source"),
+        (
+            {"tier": "COMPUTATION"},
+            BARE.replace("drop: [note]", "hash: [payload.note]") + "      masks: [few]\n",
+            "masks: few looks into",
+        ),
+        ({"tier": "COMPUTATION"}, GUARDED.replace("then: redact", "then: flag"), "guardrails: no-pii looks into"),
+        ({"tier": "FHE", "fhe_context": DIGEST}, GUARDED, "guardrails: no-pii looks into payloads that are encrypted"),
     ],
 )
-def test_they_are_refused_where_the_source_protects_without_being_told(text, why):
+def test_they_are_refused_where_the_source_protects_without_being_told(more, text, why):
     with pytest.raises(PolicyError, match=why):
-        from_text(law({"tier": "COMPUTATION"}, text), AGENTS)
-    told = from_text(law({"tier": "COMPUTATION", "protect_at": "enforcer"}, text), AGENTS)
+        from_text(law({**more}, text), AGENTS)
+    told = from_text(law({**more, "protect_at": "enforcer"}, text), AGENTS)
     assert not told.domains[DomainName("notes")].protectable
+
+
+@pytest.mark.parametrize("more", [{"tier": "FHE"}, {"tier": "COMPUTATION", "computation": "mpc"}])
+def test_they_may_stand_where_no_payload_gets_to_yet_unless_protection_is_told(more):
+    assert not from_text(law({**more}, GUARDED), AGENTS).domains[DomainName("notes")].protectable
+    with pytest.raises(PolicyError, match="guardrails: no-pii looks into payloads that are encrypted"):
+        from_text(law({**more, "protect_at": "source"}, GUARDED), AGENTS)
 
 
 @pytest.mark.parametrize(
