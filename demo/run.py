@@ -253,7 +253,7 @@ def _refusals(stack: Stack, narrator: Narrator) -> None:
     tampered[-1] ^= 1
     expired = memory.seal(0, plaintext("retriever-1", "agent_memory", now=now - 600_000))[1]
     forbidden = raw.sealer("executor-1", "agent_memory").seal(0, plaintext("executor-1", "agent_memory"))[1]
-    unavailable = raw.sealer("executor-1", "pii_inference").seal(0, plaintext("executor-1", "pii_inference"))[1]
+    unavailable = raw.sealer("analyst-1", "financial_models").seal(0, plaintext("analyst-1", "financial_models"))[1]
     cases = [
         ("an honest record passes", "agent_memory.in", honest, ""),
         ("the same record, replayed", "agent_memory.in", honest, "replay"),
@@ -261,7 +261,7 @@ def _refusals(stack: Stack, narrator: Narrator) -> None:
         ("moved to another topic", "coordination.in", honest, "wrong-domain"),
         ("expired ten minutes ago", "agent_memory.in", expired, "expired"),
         ("an executor writes to agent_memory", "agent_memory.in", forbidden, "produce"),
-        ("a tier that this release cannot protect for", "pii_inference.in", unavailable, "tier-unavailable"),
+        ("a tier that this release cannot protect for", "financial_models.in", unavailable, "tier-unavailable"),
     ]
     places = [(topic, 0, raw.produce(topic, value)) for _, topic, value, _ in cases]
     hops = by_place(stack, places)

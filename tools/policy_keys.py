@@ -101,7 +101,8 @@ MEANING: Final = {
     "Domain.max_token_age_ms": "How long keys of this domain live; at most the interval of the whole mesh.",
     "Domain.padding": "Records are filled to a multiple of so many bytes, so that sizes tell no more than their cells.",
     "Domain.computation": "How a domain of tier COMPUTATION computes; `tee` unless told.",
-    "Domain.protect_at": "Where payloads are protected: with `source` by who writes, and no enforcer sees them.",
+    "Domain.protect_at": "Where payloads are protected: with `source` by who writes, and no enforcer sees them. Unless "
+    "told `source` in tiers COMPUTATION and FHE, else `enforcer`.",
     "Domain.fhe_context": "SHA-256 of the context that a domain of tier FHE encrypts under: `bus fhe init`.",
     "Domain.mpc": "What a domain of tier COMPUTATION by mpc adds up, and by whom (docs/tiers.md).",
     "Mpc.parties": "Who holds shares: agents that may consume and produce, in a zone each; fewer than all of them open "

@@ -39,4 +39,4 @@ def init(agent: str, scheme: str, as_json: bool) -> None:
         emit("fhe", {"agent": agent, "scheme": scheme, "fhe_context": digest})
     else:
         click.echo(f"fhe_context: {digest}")
-        say(f"{agent} decrypts what is encrypted under it; with `protect_at: source` it goes into the domain")
+        say(f"{agent} decrypts what is encrypted under it; the line goes into a domain of tier FHE")

@@ -41,7 +41,7 @@ from bus.client.store import Store
 from bus.client.subscriber import MAX_INFLIGHT, Observing, Subscriber
 from bus.codes import Code
 from bus.crypto.blind import Value
-from bus.errors import BusError, Denied, Refused, Unavailable
+from bus.errors import AccessRefused, BusError, Denied, Refused, Unavailable
 from bus.files import Layout
 from bus.guardrails.engine import load_engine
 from bus.kafka.config import connect
@@ -76,7 +76,7 @@ class Bus:
         self._trust_path = layout.trust
         trust = read_trust(layout.trust)
         self._leases = self._lease(folder, layout, attester)
-        asked = (self._leases.wake, self._leases.withheld) if self._leases is not None else ()
+        asked = (self._leases.wake, self._leases.withheld) if self._leases is not None else (None, self._unasked)
         self._keys = KeyStore(folder / "keys", self._agent, trust.anchor, deployment, *asked)
         self._keys.refresh(force=True)
         self._on_refused: list[Callable[[BusError], None]] = []
@@ -106,6 +106,21 @@ class Bus:
         keeper = LeaseKeeper(client, self._agent)
         keeper.start()
         return keeper
+
+    def _unasked(self, domain: str) -> AccessRefused | None:
+        """Why there are no keys of ``domain``, where keys in files go to nobody who attested."""
+        live = self._follower.snapshot
+        found = live.policy.domains.get(DomainName(domain)) if live is not None else None
+        if found is None or not found.attestation_required:
+            return None
+        return AccessRefused(
+            f"{self._agent}: no keys of {domain}, which requires attestation: keys are written into files here",
+            principal=self._agent,
+            operation="lease",
+            resource=domain,
+            code=Code.ATTESTATION,
+            hint='issuing = "authority" in bus.toml (docs/operations/attestation.md)',
+        )
 
     @property
     def agent(self) -> str:

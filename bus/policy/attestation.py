@@ -19,9 +19,20 @@ def needed(policy: Policy, agent: AgentId) -> list[DomainName]:
     return [each.name for each in gated(policy) if each.name in held]
 
 
+def implied(domain: DomainPolicy) -> bool:
+    """Whether nothing but its tier makes ``domain`` protect at the source, as the published policy's: it may stand
+    there before anybody attests."""
+    return domain.at_source and "protect_at" not in domain.locations
+
+
 def check_issuing(policy: Policy, *, files: bool) -> None:
-    """Raise PolicyError where a domain waits for attestation and keys are ``files``, which ask nobody anything."""
+    """Raise PolicyError where a domain waits for attestation and keys are ``files``, which ask nobody anything.
+
+    Not where that is ``implied``: there are no keys of it then, and whoever asks for them is told why.
+    """
     for each in gated(policy) if files else ():
+        if implied(each):
+            continue
         raise PolicyError(
             f'attestation_required: {each.name}: expected issuing = "authority" in bus.toml, found "files": '
             "keys that are written into files go to nobody who was asked",

@@ -127,8 +127,9 @@ def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMes
         yield from _growing(document, path, domain, law)
     if domain.sealed_fields is not None:
         yield from _sealed(document, (*path, "sealed_fields"), domain, domain.sealed_fields, law)
-    if domain.protect_at != "source":
-        return
+    lacking = domain.fhe_context is None if domain.tier == "FHE" else domain.computation == "mpc" and domain.mpc is None
+    if not domain.sourced or (lacking and domain.protect_at is None):
+        return  # payloads are the enforcer's, or none gets there
     if domain.tier == "PLAINTEXT":
         yield document.error((*path, "protect_at"), "protect_at: a domain of tier PLAINTEXT protects nothing")
     if domain.blind_index is not None:
@@ -171,9 +172,9 @@ def _growing(document: Document, path: Path_, domain: Domain, law: SecurityMesh)
 def _sealed(
     document: Document, path: Path_, domain: Domain, fields: dict[str, str], law: SecurityMesh
 ) -> Iterator[PolicyError]:
-    if domain.protect_at == "source" or domain.tier == "PLAINTEXT":
+    if domain.sourced or domain.tier == "PLAINTEXT":
         yield document.error(path, "sealed_fields: expected a domain whose payloads an enforcer protects")
-    protecting = {each.name for each in law.domains if each.protect_at == "source" and each.tier != "FHE"}
+    protecting = {each.name for each in law.domains if each.sourced and each.tier != "FHE"}
     protecting -= {each.name for each in law.domains if each.computation == "mpc"}
     for name, target in fields.items():
         if target not in protecting:

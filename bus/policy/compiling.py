@@ -33,6 +33,8 @@ from bus.wire.measurement import parse_measurement
 from bus.wire.names import AgentId, DomainName, RoleName, Tier
 
 FORMAT: Final = "sealbus.policy/1"
+SOURCED: Final = {"COMPUTATION": "source", "FHE": "source"}
+"""Where payloads are protected unless a domain says it."""
 MASKINGS: Final = ("drop", "hash", "last4", "generalise")
 
 
@@ -190,7 +192,7 @@ class _Parts:
             padding=each.get("padding", 0),
             delegates=frozenset(map(RoleName, each.get("delegates", ()))),
             computation=each.get("computation", "tee"),
-            at_source=each.get("protect_at") == "source",
+            at_source=each.get("protect_at", SOURCED.get(each["tier"])) == "source",
             fhe_context=bytes.fromhex(each.get("fhe_context", "")),
             sealed_fields={
                 tuple(path.split(".")): DomainName(target) for path, target in each.get("sealed_fields", {}).items()

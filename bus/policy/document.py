@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bus.policy.compiling import SOURCED
 from bus.policy.values import (
     ByteRate,
     DigestText,
@@ -212,6 +213,11 @@ class Domain(Strict):
         if self.produce is not None:
             return self.produce
         return [role for role in self.allowed_roles if role not in self.delegates]
+
+    @property
+    def sourced(self) -> bool:
+        """Whether payloads are protected at their source."""
+        return (self.protect_at or SOURCED.get(self.tier)) == "source"
 
 
 class SecurityMesh(Strict):

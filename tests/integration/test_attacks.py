@@ -47,14 +47,13 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory):
-    """The bundled law, in which one domain protects at the source and no one has to attest."""
+    """The bundled law, in which a domain of tier COMPUTATION protects at the source, and no one has to attest."""
     home = tmp_path_factory.mktemp("attacked")
     folder = home / "law"
     folder.mkdir()
     (folder / "agents.yaml").write_text((POLICIES / "agents.yaml").read_text())
     law = (POLICIES / "mesh.yaml").read_text().replace("      attestation_required: true\n", "")
-    line = '      tier: "COMPUTATION"\n'
-    (folder / "mesh.yaml").write_text(law.replace(line, f"{line}      protect_at: source\n"))
+    (folder / "mesh.yaml").write_text(law)
     local = start_stack(home / "state", policies=folder)
     yield local
     local.down(lambda _: None, purge=True)

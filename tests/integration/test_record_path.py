@@ -88,18 +88,37 @@ def test_the_sdk_refuses_before_sending_what_the_policy_refuses(stack):
         with pytest.raises(Denied) as denied:
             me.publish("agent_memory", {})
         assert (denied.value.rule, denied.value.code) == ("agent_memory.produce", Code.PRODUCE)
-        with pytest.raises(Denied) as unavailable:
-            me.publish("pii_inference", {})
-        assert unavailable.value.code is Code.TIER_UNAVAILABLE
         with pytest.raises(Denied, match="may not consume agent_memory"):
             me.subscribe("agent_memory")
+    with Bus("analyst-1") as analyst:
+        for call in (lambda: analyst.publish("financial_models", {}), lambda: analyst.subscribe("financial_models")):
+            with pytest.raises(Denied) as unavailable:
+                call()
+            assert unavailable.value.code is Code.TIER_UNAVAILABLE
+
+
+@pytest.mark.parametrize("agent", ["executor-1", "analyst-1"])
+def test_nobody_has_keys_of_the_published_inference_where_they_are_written_into_files(stack, agent):
+    with Bus(agent) as me:
+        for call in (
+            lambda: me.publish("pii_inference", {"ssn": "078-05-1120"}),
+            lambda: me.subscribe("pii_inference"),
+            lambda: me.store("cache", "pii_inference"),
+        ):
+            with pytest.raises(AccessRefused, match="pii_inference, which requires attestation") as refused:
+                call()
+            error = refused.value
+            assert (error.code, error.principal, error.resource) == (Code.ATTESTATION, agent, "pii_inference")
+            assert error.hint == 'issuing = "authority" in bus.toml (docs/operations/attestation.md)'
+    held = [path for path in (stack.layout.agent(agent) / "keys").iterdir() if b"pii_inference" in path.read_bytes()]
+    assert held == []
 
 
 @pytest.mark.parametrize(
     ("agent", "domain", "code", "rule"),
     [
         ("executor-1", "agent_memory", "produce", "agent_memory.produce"),
-        ("executor-1", "pii_inference", "tier-unavailable", "pii_inference.tier"),
+        ("executor-1", "pii_inference", "tier-floor", "pii_inference.tier"),
         ("analyst-1", "financial_models", "tier-unavailable", "financial_models.tier"),
     ],
 )

@@ -102,19 +102,20 @@ def test_a_label_that_no_policy_has_is_refused_and_that_may_be_a_case():
 
 
 @pytest.mark.parametrize(
-    ("time", "rule"),
+    ("time", "verdict", "rule"),
     [
-        ("2026-03-02T10:00:00Z", "pii_inference.tier"),
-        ("2026-03-02T10:00:00", "pii_inference.tier"),
-        ("2026-03-02T21:00:00+02:00", "pii_inference.tier"),
-        ("2026-03-02T22:00:00+02:00", "office-hours"),
-        ("2026-03-02", "office-hours"),
-        ("2026-03-02T05:59:59.999Z", "office-hours"),
-        ("2026-03-02T06:00:00Z", "pii_inference.tier"),
+        ("2026-03-02T10:00:00Z", "ALLOW", "pii_inference.produce"),
+        ("2026-03-02T10:00:00", "ALLOW", "pii_inference.produce"),
+        ("2026-03-02T21:00:00+02:00", "ALLOW", "pii_inference.produce"),
+        ("2026-03-02T22:00:00+02:00", "DENY", "office-hours"),
+        ("2026-03-02", "DENY", "office-hours"),
+        ("2026-03-02T05:59:59.999Z", "DENY", "office-hours"),
+        ("2026-03-02T06:00:00Z", "ALLOW", "pii_inference.produce"),
     ],
 )
-def test_a_time_is_utc_where_it_names_no_zone(time, rule):
-    assert one(f'time: "{time}", do: produce pii_inference, expect: DENY, rule: {rule}').failure == ""
+def test_a_time_is_utc_where_it_names_no_zone(time, verdict, rule):
+    told = one(f'time: "{time}", do: produce pii_inference, expect: {verdict}')
+    assert (told.failure, told.decision.rule) == ("", rule)
 
 
 # Doubles.
@@ -122,9 +123,9 @@ def test_a_time_is_utc_where_it_names_no_zone(time, rule):
 
 def test_a_double_has_what_its_roles_inherit():
     head = HEAD.replace("base:", "  lead: {roles: [LEAD_ANALYST], tenant: hr, zone: us}\nbase:")
-    for question in ("consume financial_models", "produce financial_models", "produce pii_inference"):
-        rule = question.split()[1] + ".tier"
-        assert one(f"who: lead, do: {question}, expect: DENY, rule: {rule}", head=head).failure == ""
+    for question in ("consume financial_models", "produce financial_models"):
+        assert one(f"who: lead, do: {question}, expect: DENY, rule: financial_models.tier", head=head).failure == ""
+    assert one("who: lead, do: produce pii_inference, expect: ALLOW", head=head).failure == ""
 
 
 def test_a_double_may_have_a_role_and_roles_and_stands_in_front_of_an_agent_of_its_name():
@@ -236,8 +237,8 @@ def test_the_label_of_a_record_is_the_domains_with_what_it_builds_on():
         assert one(f"{asked}, label: {expected}").failure == ""
         wrong = one(f"{asked}, label: [public]")
         assert wrong.failure.startswith("expected label ['public'], found ['")
-    denied = "do: produce pii_inference, expect: DENY, label: [confidential, pii]"
-    assert one(denied).failure == ""
+    for more in ("expect: ALLOW", 'purpose: "", expect: DENY'):
+        assert one(f"do: produce pii_inference, label: [confidential, pii], {more}").failure == ""
 
 
 def test_the_label_of_a_record_counts_what_the_base_builds_on():
@@ -346,7 +347,14 @@ def test_without_a_border_the_action_itself_must_be_impossible():
 def test_a_search_takes_conditions_and_tiers_to_hold():
     told = never("do: [produce pii_inference]")
     assert told == "exe may produce pii_inference as MESSAGE: ALLOW by pii_inference.produce"
-    assert one("do: produce pii_inference, expect: DENY, rule: pii_inference.tier").failure == ""
+    assert one('purpose: "", do: produce pii_inference, expect: DENY, rule: stated-purpose').failure == ""
+    lead = "agents: {lead: {role: LEAD_ANALYST, tenant: hr, zone: us}}\n"
+    (found,) = results(f"{lead}never: [{{name: it, do: [produce financial_models]}}]\n")
+    assert found.failure == "lead may produce financial_models as MESSAGE: ALLOW by financial_models.produce"
+    assert (
+        one("who: lead, do: produce financial_models, expect: DENY, rule: financial_models.tier", head=lead).failure
+        == ""
+    )
 
 
 def test_a_search_tries_kinds_that_need_a_target(tmp_path):

@@ -32,11 +32,16 @@ BROADCAST = [kind for kind in Kind if kind not in TARGETED]
 MAY, NOT, TIER = "allow", "deny", "tier-unavailable"
 TABLE = {
     "agent_memory": {ORCHESTRATOR: MAY, RETRIEVER: MAY, EXECUTOR: NOT, ANALYST: NOT},
-    "pii_inference": {ORCHESTRATOR: NOT, RETRIEVER: NOT, EXECUTOR: TIER, ANALYST: TIER},
+    "pii_inference": {ORCHESTRATOR: NOT, RETRIEVER: NOT, EXECUTOR: MAY, ANALYST: MAY},
     "financial_models": {ORCHESTRATOR: NOT, RETRIEVER: NOT, EXECUTOR: NOT, ANALYST: TIER},
     "coordination": {ORCHESTRATOR: MAY, RETRIEVER: NOT, EXECUTOR: MAY, ANALYST: NOT},
 }
-READERS = {"agent_memory": ("ORCHESTRATOR", "RETRIEVER"), "coordination": ("EXECUTOR", "ORCHESTRATOR")}
+READERS = {
+    "agent_memory": ("ORCHESTRATOR", "RETRIEVER"),
+    "pii_inference": ("ANALYST", "EXECUTOR"),
+    "coordination": ("EXECUTOR", "ORCHESTRATOR"),
+}
+TIERS = {"agent_memory": Tier.RETRIEVAL, "pii_inference": Tier.COMPUTATION, "coordination": Tier.RETRIEVAL}
 
 
 def asked(agent: str, domain: str, policy: Policy, action: Action = Action.PRODUCE, **context: object) -> Decision:
@@ -57,9 +62,9 @@ def test_a_cell_of_the_published_policy(domain, agent, action):
         assert decision.code is Code.ALLOW
         assert decision.rule == f"{domain}.{action}"
         assert decision.obligations.roles == READERS[domain]
-        assert decision.obligations.tier is Tier.RETRIEVAL
-        assert decision.obligations.mask_metadata is (domain == "agent_memory")
-        assert decision.obligations.audit_full is (domain == "agent_memory")
+        assert decision.obligations.tier is TIERS[domain]
+        assert decision.obligations.mask_metadata is (domain != "coordination")
+        assert decision.obligations.audit_full is (domain != "coordination")
     elif expected is NOT:
         assert not decision.allowed
         assert (decision.code, decision.rule) == (Code(action.value), f"{domain}.{action}")
@@ -70,6 +75,13 @@ def test_a_cell_of_the_published_policy(domain, agent, action):
     assert file.endswith("mesh.yaml")
     text = (POLICIES / "mesh.yaml").read_text().splitlines()[int(line) - 1]
     assert ("attestation_required" in text or "tier" in text) if expected is TIER else "allowed_roles" in text
+
+
+@pytest.mark.parametrize(("shown", "allowed"), [(None, True), (True, True), (False, False)])
+def test_a_record_of_the_published_inference_is_protected_at_its_source(shown, allowed):
+    decision = asked(EXECUTOR, "pii_inference", PUBLISHED, at_source=shown)
+    assert decision.allowed is allowed
+    assert allowed or (decision.code, decision.rule) == (Code.TIER_FLOOR, "pii_inference.tier")
 
 
 @pytest.mark.parametrize("action", list(Action))

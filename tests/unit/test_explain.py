@@ -82,7 +82,7 @@ def test_the_first_refusal_among_the_rules_is_the_decision(policy):
     assert "ALLOW" in seen
     if policy is LAW:
         assert {"tenants", "zones", "stated-purpose", "not-overloaded", "office-hours"} <= seen
-        assert {"agent_memory.produce", "agent_memory.label", "pii_inference.tools", "pii_inference.tier"} <= seen
+        assert {"agent_memory.produce", "agent_memory.label", "pii_inference.tools", "financial_models.tier"} <= seen
 
 
 def test_roles_that_allow_do_when_they_are_given_and_no_other_does(policy):
@@ -168,7 +168,7 @@ def test_rules_are_told_behind_the_first_refusal_too():
         ("pii_inference.label", True),
         ("stated-purpose", False),
         ("office-hours", False),
-        ("pii_inference.tier", False),
+        ("pii_inference.tier", True),
     ]
     assert [each.location for each in told.findings] == [
         line_of("tenants: ["),

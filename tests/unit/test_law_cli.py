@@ -452,7 +452,12 @@ def test_a_refusal_is_explained_with_what_would_allow_and_who_shares_it(run):
             "DENY",
             "office-hours",
         ),
-        (("executor-1", "--produce", "pii_inference", "--purpose", "care", *MORNING), "DENY", "pii_inference.tier"),
+        (
+            ("executor-1", "--produce", "pii_inference", "--purpose", "care", *MORNING),
+            "ALLOW",
+            "pii_inference.produce",
+        ),
+        (("analyst-1", "--consume", "financial_models"), "DENY", "financial_models.tier"),
         (("executor-1", "--produce", "pii_inference", "--tool", "mail.send", *MORNING), "DENY", "pii_inference.tools"),
         (("orchestrator-1", "--consume", "agent_memory"), "ALLOW", "agent_memory.consume"),
         (("orchestrator-1", "--consume", "agent_memory", "--label", "pii"), "DENY", "agent_memory.label"),

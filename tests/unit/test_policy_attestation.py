@@ -8,10 +8,12 @@ import shutil
 import pytest
 
 from bus.errors import PolicyError
-from bus.policy.attestation import check_issuing, gated, needed
+from bus.policy.attestation import check_issuing, gated, implied, needed
+from bus.policy.loader import load_policy
 from bus.settings import Issuing, Settings
 from bus.stack.local import Stack
 from bus.wire.names import AgentId
+from tests.unit.law_build import from_text
 from tests.unit.law_files import POLICIES
 from tests.unit.test_policy_measurements import CODE, law
 
@@ -44,6 +46,35 @@ def test_files_for_a_gated_domain_are_refused_with_place_and_remedy():
     assert (error.value.file, error.value.hint.split(",")[0]) == ("mesh.yaml:5", 'issuing = "authority" in bus.toml')
 
 
+COMPUTING = """\
+security_mesh:
+  global: {tls_min_version: "1.3", credential_rotation_interval_ms: 600000, audit_scope: FULL_MESH}
+  domains:
+    - {name: vault, tier: COMPUTATION, allowed_roles: [W], metadata_masking: true, audit_level: FULL_MESH,
+       attestation_required: true}
+"""
+WHO = "agents:\n  wim: {role: W}\n"
+
+
+def test_files_are_taken_where_its_tier_alone_protects_at_the_source_and_refused_where_that_is_written():
+    bare = from_text(COMPUTING, WHO)
+    assert ([each.name for each in gated(bare)], implied(bare.domains[VAULT[0]])) == (VAULT, True)
+    told = from_text(COMPUTING.replace("COMPUTATION,", "COMPUTATION, protect_at: source,"), WHO)
+    assert ([each.name for each in gated(told)], implied(told.domains[VAULT[0]])) == (VAULT, False)
+    for policy in (bare, told):
+        check_issuing(policy, files=False)
+    check_issuing(bare, files=True)
+    with pytest.raises(PolicyError, match='vault: expected issuing = "authority"') as error:
+        check_issuing(told, files=True)
+    assert error.value.file == "mesh.yaml:5"
+
+
+def test_a_domain_behind_one_that_is_let_by_is_looked_at_too():
+    other = COMPUTING[COMPUTING.index("    - ") :].replace("vault, tier: COMPUTATION", "zoo, tier: RETRIEVAL")
+    with pytest.raises(PolicyError, match="zoo: expected issuing"):
+        check_issuing(from_text(COMPUTING + other, WHO), files=True)
+
+
 def test_policy_check_refuses_it_and_takes_it_from_an_authority(run, folder, monkeypatch):
     ran = run("policy", "check", folder)
     assert (ran.code, ran.out) == (1, "")
@@ -53,8 +84,9 @@ def test_policy_check_refuses_it_and_takes_it_from_an_authority(run, folder, mon
     assert (ran.code, "agent_memory" in json.loads(ran.out)["domains"]) == (0, True)
 
 
-def test_the_bundled_law_loads_with_files_its_gated_domains_have_no_keys_yet(run):
+def test_the_bundled_law_loads_with_files_and_nobody_has_keys_of_its_gated_domain(run):
     assert run("policy", "check", POLICIES).code == 0
+    assert [each.name for each in gated(load_policy(POLICIES))] == ["pii_inference"]
 
 
 def test_plan_refuses_it_before_it_looks_at_a_broker(tmp_path, folder):

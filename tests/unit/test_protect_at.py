@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from bus.codes import Code
 from bus.errors import PolicyError
 from bus.policy.diff import access_changes
 from bus.wire.names import DomainName, Tier
-from tests.unit.law_build import from_text
+from tests.unit.law_build import denies, from_text, loaded
+from tests.unit.law_build import domain as law_domain
 from tests.unit.test_policy_checks import AGENTS, MESH
 
 DIGEST = "ab" * 32
@@ -32,8 +34,30 @@ def test_what_is_written_is_what_holds():
     made = domain(tier="FHE", protect_at="source", fhe_context=DIGEST)
     assert (made.fhe_context.hex(), made.protectable) == (DIGEST, True)
     assert domain(tier="COMPUTATION", protect_at="source").protectable
-    for more in ({}, {"protect_at": "enforcer"}, {"protect_at": "source", "computation": "mpc"}):
+    for more in ({"protect_at": "enforcer"}, {"protect_at": "source", "computation": "mpc"}, {"computation": "mpc"}):
         assert not domain(tier="COMPUTATION", **more).protectable
+
+
+@pytest.mark.parametrize(
+    ("tier", "at_source", "protectable"),
+    [("PLAINTEXT", False, True), ("RETRIEVAL", False, True), ("COMPUTATION", True, True), ("FHE", True, False)],
+)
+def test_a_tier_that_computes_protects_at_the_source_unless_told(tier, at_source, protectable):
+    made = loaded([law_domain("notes", "CLERK", tier=tier)], {"ann": "CLERK"}).domains[DomainName("notes")]
+    assert (made.at_source, made.protectable) == (at_source, protectable)
+    assert "protect_at" not in made.locations
+
+
+def test_a_context_is_all_that_fhe_has_to_be_told():
+    made = domain(tier="FHE", fhe_context=DIGEST)
+    assert (made.at_source, made.protectable) == (True, True)
+
+
+@pytest.mark.parametrize("more", [{"tier": "COMPUTATION"}, {"tier": "FHE", "fhe_context": DIGEST}])
+def test_a_tier_that_computes_is_not_available_at_the_enforcer(more):
+    policy = loaded([law_domain("notes", "CLERK", protect_at="enforcer", **more)], {"ann": "CLERK"})
+    for what in ("produce notes", "consume notes"):
+        assert denies(policy, "ann", what) == (Code.TIER_UNAVAILABLE, "notes.tier")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +103,32 @@ def test_rules_that_look_into_payloads_are_those_that_a_source_can_keep(more, te
     else:
         with pytest.raises(PolicyError, match=why):
             from_text(law({"protect_at": "source", **more}, text), AGENTS)
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "why"),
+    [
+        (
+            {"tier": "COMPUTATION"},
+            BARE.replace("drop: [note]", "hash: [payload.note]") + "      masks: [few]\n",
+            "masks: few looks into",
+        ),
+        ({"tier": "COMPUTATION"}, GUARDED.replace("then: redact", "then: flag"), "guardrails: no-pii looks into"),
+        ({"tier": "FHE", "fhe_context": DIGEST}, GUARDED, "guardrails: no-pii looks into payloads that are encrypted"),
+    ],
+)
+def test_they_are_refused_where_the_source_protects_without_being_told(more, text, why):
+    with pytest.raises(PolicyError, match=why):
+        from_text(law({**more}, text), AGENTS)
+    told = from_text(law({**more, "protect_at": "enforcer"}, text), AGENTS)
+    assert not told.domains[DomainName("notes")].protectable
+
+
+@pytest.mark.parametrize("more", [{"tier": "FHE"}, {"tier": "COMPUTATION", "computation": "mpc"}])
+def test_they_may_stand_where_no_payload_gets_to_yet_unless_protection_is_told(more):
+    assert not from_text(law({**more}, GUARDED), AGENTS).domains[DomainName("notes")].protectable
+    with pytest.raises(PolicyError, match="guardrails: no-pii looks into payloads that are encrypted"):
+        from_text(law({**more, "protect_at": "source"}, GUARDED), AGENTS)
 
 
 @pytest.mark.parametrize(

@@ -491,7 +491,7 @@ def test_findings_and_decision_agree_over_the_example():
                 (decision.code, decision.rule, decision.location, decision.why)
             )
     assert seen >= {"tenants", "zones", "eu-status.forbid", "eu-status.max_label", "agent_memory.label"}
-    assert seen >= {"pii_inference.tools", "stated-purpose", "office-hours", "pii_inference.tier"}
+    assert seen >= {"pii_inference.tools", "stated-purpose", "office-hours", "financial_models.tier"}
     assert seen >= {f"{name}.{action}" for name in policy.domains for action in Action}
 
 

@@ -177,6 +177,16 @@ def test_what_is_written_is_what_holds():
     assert domain.whole
 
 
+def test_a_tier_that_computes_takes_sealed_fields_unless_its_payloads_are_the_enforcers():
+    told = "      protect_at: source\n"
+    assert told in MESH
+    assert from_text(MESH.replace(told, ""), AGENTS).domains[DomainName("orders")].sealed_fields
+    with pytest.raises(PolicyError, match="expected a domain with protect_at: source, found 'payments'"):
+        from_text(MESH.replace(told, told.replace("source", "enforcer")), AGENTS)
+    with pytest.raises(PolicyError, match="expected a domain whose payloads an enforcer"):
+        from_text(MESH.replace("tier: RETRIEVAL", "tier: COMPUTATION", 1), AGENTS)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from bus.authority.database import Sqlite
 from bus.authority.local import ensure_authority, now_ms
 from bus.authority.register import Register
 from bus.authority.standing import standings
-from bus.errors import Refused
+from bus.errors import PolicyError, Refused
 from bus.files import make_folder
 from bus.settings import Issuing, Settings
 from bus.stack.attested import attestation
@@ -130,11 +131,65 @@ def test_doctor_names_the_agent_that_lacks_it_and_one_line_that_mends_it(here):
     for name in ("orchestrator-1", "retriever-1"):
         enrolled(here.register, AgentId(name), now, name)
         attested(here.register, AgentId(name), now, serial=name)
-    assert attestation(here.stack) == "2 agents need it, 2 have a result in force"
+    assert attestation(here.stack) == (
+        "2 agents need it, 2 have a result in force; "
+        "nobody has keys of pii_inference, which requires it: no measurement is accepted"
+    )
 
 
-def test_doctor_has_nothing_to_say_of_a_policy_that_requires_none(tmp_path):
-    assert attestation(Stack(Settings(state=tmp_path, policies=POLICIES))) == "no domain requires it"
+def test_doctor_names_who_lacks_it_of_a_published_domain_once_anybody_there_is_accepted(here):
+    path = here.stack.settings.policies / "agents.yaml"
+    path.write_text(path.read_text().replace("{role: EXECUTOR}", f"{{role: EXECUTOR, measurements: ['{CODE}']}}"))
+    accept(here)
+    now = now_ms()
+    for name in ("orchestrator-1", "retriever-1"):
+        enrolled(here.register, AgentId(name), now, name)
+        attested(here.register, AgentId(name), now, serial=name)
+    with pytest.raises(Refused, match="analyst-1 needs attestation for pii_inference: no measurement"):
+        attestation(here.stack)
+
+
+def bundled(folder: Path, *changes: tuple[str, str], issuing: Issuing = Issuing.FILES) -> Stack:
+    """A stack of the bundled law with ``changes`` in mesh.yaml, as far as the check looks at one."""
+    shutil.copytree(POLICIES, folder / "law")
+    path = folder / "law" / "mesh.yaml"
+    for before, after in changes:
+        text = path.read_text()
+        assert before in text
+        path.write_text(text.replace(before, after))
+    make_folder(folder / "state" / "authority")
+    return Stack(
+        Settings(deployment=DEPLOYMENT.hex(), state=folder / "state", policies=folder / "law", issuing=issuing)
+    )
+
+
+REQUIRED = "      attestation_required: true\n"
+COMPUTES = '      tier: "COMPUTATION"\n'
+
+
+@pytest.mark.parametrize("issuing", list(Issuing))
+def test_doctor_has_nothing_to_say_of_a_policy_that_requires_none(tmp_path, issuing):
+    assert attestation(bundled(tmp_path, (REQUIRED, ""), issuing=issuing)) == "no domain requires it"
+
+
+@pytest.mark.parametrize(
+    ("issuing", "why"),
+    [
+        (Issuing.FILES, 'keys are written into files (issuing = "authority" in bus.toml)'),
+        (Issuing.AUTHORITY, "no measurement is accepted"),
+    ],
+)
+def test_doctor_tells_of_a_published_domain_whose_keys_nobody_can_have_yet(tmp_path, issuing, why):
+    found = attestation(bundled(tmp_path, issuing=issuing))
+    assert found == f"nobody has keys of pii_inference, which requires it: {why}"
+
+
+def test_doctor_refuses_a_domain_that_was_told_to_protect_at_its_source(tmp_path):
+    told = (COMPUTES, f"{COMPUTES}      protect_at: source\n")
+    with pytest.raises(PolicyError, match='pii_inference: expected issuing = "authority"'):
+        attestation(bundled(tmp_path / "files", told))
+    with pytest.raises(Refused, match="analyst-1 needs attestation for pii_inference: no measurement"):
+        attestation(bundled(tmp_path / "served", told, issuing=Issuing.AUTHORITY))
 
 
 def test_show_and_list_say_how_an_agent_stands(here, run):
