@@ -153,7 +153,7 @@ def _protected(document: Document, path: Path_, domain: Domain, law: SecurityMes
 
 def _growing(document: Document, path: Path_, domain: Domain, law: SecurityMesh) -> Iterator[PolicyError]:
     """What an enforcer may make longer than its cell."""
-    at_source = domain.protect_at == "source"
+    at_source = domain.sourced
     for place, name in enumerate(domain.masks):
         mask = law.masks.get(name)
         changed = [] if mask is None else [*mask.hash, *mask.last4, *mask.generalise]
