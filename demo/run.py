@@ -7,6 +7,8 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from bus.authority.local import load_signer, now_ms
 from bus.authority.trust import read_trust
 from bus.cli.output import out
 from bus.client.bus import Bus, Subscription
@@ -21,6 +24,7 @@ from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
 from bus.errors import Denied
 from bus.kafka.config import connect
+from bus.ledger.export import COPY, export
 from bus.ledger.store import Ledger
 from bus.ledger.verify import Report, verify_ledger
 from bus.settings import Settings
@@ -329,18 +333,48 @@ def _ledger(stack: Stack, narrator: Narrator, published: int) -> None:
     figure = f"{report.leaves} hops, {report.checkpoints} checkpoints, {report.intervals} intervals"
     narrator.expect("the ledger verifies with the public key alone", not report.problems, figure)
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary) / "copy.db"
-        with sqlite3.connect(stack.layout.ledger) as source, sqlite3.connect(copy) as target:
-            source.backup(target)
+        folder = Path(temporary) / "evidence"
+        signer = load_signer(stack.layout.signer("ledger"))
+        made = export(stack.layout.ledger, folder, stack.settings.deployment_id, signer, now_ms())
+        told = _elsewhere(folder, key)
+        narrator.expect("exported, it verifies where there is nothing but it", told.endswith("all hold"), told)
+        shutil.copytree(folder, Path(temporary) / "cut")
+        with sqlite3.connect(Path(temporary) / "cut" / COPY) as target:
+            partition, (size, _) = max(made.heads.items(), key=lambda each: each[1][0])
+            target.execute("delete from entry where partition = ? and leaf >= ?", (partition, size - 3))
+        told = _elsewhere(Path(temporary) / "cut", key)
+        named = f"partition {partition}: leaf {size - 3} is missing"
+        narrator.expect("a tail cut off a copy is named", named in told, _line(told, named))
+        copy = folder / COPY
         with sqlite3.connect(copy) as target:
             partition, leaf, body = target.execute(
                 "select partition, leaf, body from entry order by partition, leaf limit 1 offset 3"
             ).fetchone()
             flipped = body[:20] + bytes((body[20] ^ 1,)) + body[21:]
             target.execute("update entry set body = ? where partition = ? and leaf = ?", (flipped, partition, leaf))
-        problems = _verify(copy, stack, key).problems
+        told = _elsewhere(folder, key)
     named = f"partition {partition}: leaf {leaf} does not match"
-    narrator.expect("one byte flipped in a copy is named", named in problems, problems[0] if problems else "not seen")
+    narrator.expect("one byte flipped in a copy is named", named in told, _line(told, named))
+
+
+def _line(told: str, named: str) -> str:
+    """The line of ``told`` that has ``named``."""
+    return next((line for line in told.splitlines() if named in line), "not seen")
+
+
+def _elsewhere(folder: Path, key: bytes) -> str:
+    """What a process says of an export that has its folder, the public key and nothing else of the deployment."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("BUS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "bus.cli.main", "audit", "verify", "--offline", folder, "--key", key.hex()],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    return done.stdout.strip() or done.stderr.strip()
 
 
 def _verify(path: Path, stack: Stack, key: bytes) -> Report:

@@ -22,17 +22,20 @@ from bus.codes import Code
 from bus.errors import SettingsError
 from bus.files import Layout
 from bus.ledger.causes import drawn, forest, mermaid
+from bus.ledger.export import verify_export
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import Found, LedgerQuery
 from bus.ledger.store import Ledger
-from bus.ledger.verify import verify_ledger
+from bus.ledger.verify import Report, verify_ledger
 from bus.settings import Settings
 from bus.wire.delegation import parse_told, told
 from bus.wire.hop import Hop, HopTail, Verdict
 
+COMMANDS = {"export": "bus.cli.exported", "payload": "bus.cli.payloads", "reconcile": "bus.cli.reconcile"}
 
-@click.group(cls=Lazy, lazy={"payload": "bus.cli.payloads", "reconcile": "bus.cli.reconcile"})
+
+@click.group(cls=Lazy, lazy=COMMANDS)
 def audit() -> None:
     """The ledger: what was decided, and proof of it."""
 
@@ -238,11 +241,18 @@ def _deployment(text: str) -> bytes:
 @audit.command()
 @click.option("--key", "public_key", required=True, help="The ledger's public key: hex, or a file that holds it.")
 @click.option("--proof", type=click.Path(path_type=Path, exists=True), help="Verify this proof; needs no database.")
+@click.option("--offline", type=click.Path(path_type=Path, exists=True), help="Verify this export; needs nothing else.")
 @click.option("--ledger", "path", type=click.Path(path_type=Path, exists=True), help="Verify this copy of a ledger.")
 @click.option("--deployment", default="", help="Deployment id of that copy; else from the settings.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def verify(public_key: str, proof: Path | None, path: Path | None, deployment: str, as_json: bool) -> None:
-    """Check a proof, or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold."""
+def verify(
+    public_key: str, proof: Path | None, offline: Path | None, path: Path | None, deployment: str, as_json: bool
+) -> None:
+    """Check a proof, an export or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold.
+
+    \b
+    bus audit verify --key KEY --offline DIR      what `bus audit export DIR` wrote, on any machine
+    """
     trusted = _public_key(public_key)
     if proof is not None:
         document = parse_proof(proof.read_bytes().decode(errors="replace"))
@@ -256,10 +266,17 @@ def verify(public_key: str, proof: Path | None, path: Path | None, deployment: s
             if held is not None:
                 out.print(f"proven: its record, {held} bytes, sealed as it was sent")
         return
+    if offline is not None:
+        _show_report(verify_export(offline, trusted), as_json=as_json)
+        return
     settings = settings_module.load() if path is None or not deployment else None
     where = path or Layout(settings.state).ledger if settings is not None else path
     name = _deployment(deployment) if deployment else settings.deployment_id if settings is not None else b""
-    report = verify_ledger(Ledger(Path(str(where)), name, read_only=True), trusted)
+    _show_report(verify_ledger(Ledger(Path(str(where)), name, read_only=True), trusted), as_json=as_json)
+
+
+def _show_report(report: Report, *, as_json: bool) -> None:
+    """What was verified; ends with 1 where something does not hold."""
     if as_json:
         emit("audit-verify", dataclasses.asdict(report))
     else:

@@ -32,27 +32,42 @@ def _key_hash(name: str, public_key: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n\x01" + public_key).digest()[:4]
 
 
+def sign_note(name: str, body: str, signer: Signer) -> str:
+    """``body``, which ends with a newline, with the signature of ``name``."""
+    signature = _key_hash(name, signer.public_key) + signer.sign(body.encode())
+    return f"{body}\n— {name} {base64.b64encode(signature).decode()}\n"
+
+
+def open_note(note: str, public_key: bytes) -> tuple[str, str]:
+    """The name (its first line) and the text of a note that this key signed. Raises Unverified(checkpoint)."""
+    try:
+        text, signatures = note.split("\n\n", 1)
+        name, body = text.split("\n", 1)[0], text + "\n"
+        for line in signatures.strip("\n").split("\n"):
+            dash, signer, data = line.split(" ")
+            signature = base64.b64decode(data, validate=True)
+            if dash == "—" and signer == name and signature[:4] == _key_hash(name, public_key):
+                verify(public_key, signature[4:], body.encode(), "checkpoint")
+                return name, body
+    except ValueError as error:
+        raise Unverified("checkpoint: not a signed note", step="checkpoint") from error
+    raise Unverified("checkpoint: no signature by this key", step="checkpoint")
+
+
 def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
     """The signed note."""
-    body = checkpoint.body()
-    signature = _key_hash(checkpoint.origin, signer.public_key) + signer.sign(body.encode())
-    return f"{body}\n— {checkpoint.origin} {base64.b64encode(signature).decode()}\n"
+    return sign_note(checkpoint.origin, checkpoint.body(), signer)
 
 
 def open_checkpoint(note: str, public_key: bytes) -> Checkpoint:
     """The verified checkpoint in ``note``. Raises Unverified(checkpoint)."""
     try:
-        body, signatures = note.split("\n\n", 1)
+        body, _ = note.split("\n\n", 1)
         name, size, root = body.split("\n")[:3]
         checkpoint = Checkpoint(name, int(size), base64.b64decode(root, validate=True))
-        if checkpoint.body() != body + "\n" or len(checkpoint.root) != 32 or str(checkpoint.size) != size:
-            raise Unverified("checkpoint: not in canonical form", step="checkpoint")
-        for line in signatures.strip("\n").split("\n"):
-            dash, signer, data = line.split(" ")
-            signature = base64.b64decode(data, validate=True)
-            if dash == "—" and signer == name and signature[:4] == _key_hash(name, public_key):
-                verify(public_key, signature[4:], checkpoint.body().encode(), "checkpoint")
-                return checkpoint
     except ValueError as error:
         raise Unverified("checkpoint: not a signed note", step="checkpoint") from error
-    raise Unverified("checkpoint: no signature by this key", step="checkpoint")
+    if checkpoint.body() != body + "\n" or len(checkpoint.root) != 32 or str(checkpoint.size) != size:
+        raise Unverified("checkpoint: not in canonical form", step="checkpoint")
+    open_note(note, public_key)
+    return checkpoint
