@@ -20,6 +20,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.broker
+@pytest.mark.long
 def test_each_part_goes_through_sources_enforcer_and_readers(made):
     told = through(made, PARTS)
     assert tuple(told) == FIGURES
