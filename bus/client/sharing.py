@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from bus.client.bus import Bus
 
 ASK_AGAIN_S: Final = 0.5
+COMMON_S: Final = 5.0
+"""How long batches that some party lacks are waited for where they are to be left out."""
 Send = Callable[["Bus", Encoded, str], Sent]
 
 
@@ -147,7 +149,7 @@ class _Job:
         self._deadline = deadline
 
     def run(self, *, common: bool) -> Totals:
-        held = self._agreed()
+        held = self._agreed(min(self._deadline, time.monotonic() + COMMON_S) if common else self._deadline)
         leave: list[tuple[str, ...]] = [()] * len(held)
         if len({each.ids for each in held}) > 1:
             listed = self._all([Ask("ids", self._job)] * len(held))
@@ -182,12 +184,12 @@ class _Job:
                 raise Unverified(f"{party.name}: expected {self._rule.width} sums", step="parties")
         return totals(self._rule, sums, held[0].rows)
 
-    def _agreed(self) -> list[Answer]:
+    def _agreed(self, deadline: float) -> list[Answer]:
         """What all parties hold; asked again, while there is time, until it is the same."""
         while True:
             held = self._all([Ask("held", self._job)] * len(self._rule.parties))
             same = len({(each.ids, each.rows) for each in held}) == 1
-            if same or time.monotonic() + 4 * ASK_AGAIN_S > self._deadline:
+            if same or time.monotonic() + 4 * ASK_AGAIN_S > deadline:
                 return held
             time.sleep(ASK_AGAIN_S)
 
