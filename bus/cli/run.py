@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
-import threading
 
 import click
 
 from bus import settings as settings_module
 from bus.cli.output import say
+from bus.signals import stop_on_signal
 
 SERVICES = {
     "audit": ("consumers.audit.app", "Persist every hop in the ledger."),
@@ -58,7 +57,7 @@ def party(domain: str, agent: str) -> None:
     from bus.files import Layout
 
     settings = settings_module.load()
-    stop = _signalled()
+    stop = stop_on_signal()
     with Bus(agent, settings=settings) as me:
         me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
         served = PartyOf(me, Layout(settings.state), domain)
@@ -75,13 +74,13 @@ def party(domain: str, agent: str) -> None:
 def gatherer(agent: str, source: str, sink: str, rows: int, every: float) -> None:
     """Gather single rows of many sources into batches for homomorphic encryption.
 
-    
+    \b
     bus run gatherer --as lender-1 --from figures --to credit
     """
     from bus import Bus
     from bus.client.gatherer import Gatherer
 
-    stop = _signalled()
+    stop = stop_on_signal()
     with Bus(agent, settings=settings_module.load()) as me:
         me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
         served = Gatherer(me, source, sink, rows=rows, every=every)
@@ -101,24 +100,16 @@ def workload(function: str, agent: str, source: str, sink: str, timeout: float) 
     MODULE is found in the folder that `attester_code` names, which is measured; FUNC takes the payload, by its
     annotation, and returns the result or None.
 
-    
+    \b
     bus run workload scoring:score --as analyst-1 --from pii_inference --to scores
     """
     from bus import Bus
     from bus.workload.runner import Workload
 
     settings = settings_module.load()
-    stop = _signalled()
+    stop = stop_on_signal()
     with Bus(agent, settings=settings) as me:
         me.on_refused(lambda error: say(f"refused: {error.code}: {error}"))
         served = Workload(me, settings, function, source, sink, timeout)
         say(f"{agent}  workload {function} of {source}")
         served.run(stop)
-
-
-def _signalled() -> threading.Event:
-    """Set by SIGTERM or SIGINT."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

@@ -117,12 +117,12 @@ class PartyOf:
             )
 
     def _keep(self, got: Delivery) -> None:
-        rule, frame = self._rule(self._owner._policy()), ShareFrame.parse(got.payload)
+        policy = self._owner._policy()
+        rule, frame = self._rule(policy), ShareFrame.parse(got.payload)
         place = rule.place(self._owner.agent)
         expected = (rule.digest, place, len(rule.parties))
         if (frame.rule, frame.party, frame.parties) != expected:
             raise Unverified("share: of another rule or party than the policy's", step="share", code=Code.PARTIES)
-        policy = self._owner._policy()
         source = policy.agents.get(AgentId(got.source))
         if source is not None and source.roles & rule.release_to:
             message = f"share: {got.source} may have totals, and may not add to them"

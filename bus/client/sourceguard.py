@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
+from bus.client.payload import JSON
 from bus.client.source import Sources
 from bus.codes import Code
 from bus.crypto.session import SourceOpener
@@ -20,7 +21,6 @@ from bus.policy.sealedfields import open_fields, seal_fields
 from bus.wire import preimage
 from bus.wire.names import AgentId, DomainName
 
-JSON = "application/json"
 MAX_HELD = 64
 
 

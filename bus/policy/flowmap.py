@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bus.policy.graph import COLOURS
+from bus.policy.graph import COLOURS, node_id
 from bus.policy.model import Policy
 from bus.wire.hop import Hop, Verdict
 from bus.wire.names import DomainName
@@ -70,12 +70,12 @@ def mermaid(policy: Policy, found: Iterable[Way]) -> str:
     arrows = {"used": "==>", "unused": "-.->", "undeclared": "--x"}
     held = list(found)
     for name in sorted({each.agent for each in held}):
-        lines.append(f'  a_{_id(name)}["{name}"]')
+        lines.append(f'  a_{node_id(name)}["{name}"]')
     for name in sorted({each.domain for each in held} | set(map(str, policy.domains))):
-        lines.append(f'  d_{_id(name)}[("{name}")]')
+        lines.append(f'  d_{node_id(name)}[("{name}")]')
     for each in held:
         told = f"{each.allowed} allowed, {each.denied} denied" if each.last else "never seen"
-        lines.append(f'  a_{_id(each.agent)} {arrows[each.state]}|"{told}"| d_{_id(each.domain)}')
+        lines.append(f'  a_{node_id(each.agent)} {arrows[each.state]}|"{told}"| d_{node_id(each.domain)}')
     return "\n".join(lines) + "\n"
 
 
@@ -114,10 +114,6 @@ def svg(policy: Policy, found: Iterable[Way]) -> str:
     legend = "   ".join(f"{state}: {colour}" for state, colour in (("used", "green"), ("unused", "grey, dashed")))
     parts.append(f'<text x="20" y="{height - 14}" fill="#555">{legend}   undeclared: red</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _id(name: str) -> str:
-    return name.replace("_", "_u").replace("-", "_m")
 
 
 FORMATS: Final = {"mermaid": mermaid, "svg": svg}

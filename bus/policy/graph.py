@@ -52,15 +52,15 @@ def mermaid(policy: Policy) -> str:
     lines = ["flowchart LR"]
     for name in sorted(map(str, policy.domains)):
         tier, told = _domain(policy, name)
-        lines += [f'  d_{_id(name)}[("{name}<br/>{told}")]', f"  style d_{_id(name)} fill:{COLOURS[tier]}"]
+        lines += [f'  d_{node_id(name)}[("{name}<br/>{told}")]', f"  style d_{node_id(name)} fill:{COLOURS[tier]}"]
     for name in sorted(map(str, policy.agents)):
         place = _place(policy, name)
-        lines.append(f'  a_{_id(name)}["{name}{"<br/>" + place if place else ""}"]')
+        lines.append(f'  a_{node_id(name)}["{name}{"<br/>" + place if place else ""}"]')
     for each in edges(policy):
-        agent, domain = f"a_{_id(each.agent)}", f"d_{_id(each.domain)}"
+        agent, domain = f"a_{node_id(each.agent)}", f"d_{node_id(each.domain)}"
         lines.append(f"  {agent} --> {domain}" if each.kind == "produce" else f"  {domain} -.-> {agent}")
     for flow in policy.flows:
-        source, target = (f'z_{_id(zone)}(("{zone}"))' for zone in (flow.source, flow.target))
+        source, target = (f'z_{node_id(zone)}(("{zone}"))' for zone in (flow.source, flow.target))
         lines.append(f'  {source} == "{flow.id}" ==> {target}')
     return "\n".join(lines) + "\n"
 
@@ -126,7 +126,8 @@ def _box(x: int, y: int, fill: str, name: str, told: str) -> list[str]:
     ]
 
 
-def _id(name: str) -> str:
+def node_id(name: str) -> str:
+    """A name as Mermaid takes it."""
     return name.replace("_", "_u").replace("-", "_m")
 
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from bus.guardrails.unpack import once
 from bus.policy.model import MaskRule
+from bus.policy.sealedfields import read
 from bus.wire.envelope import Profile, user_digest
 
 NEVER_KEPT: Final = frozenset({"sender_ip", "routing_path", "internal_id", "timestamp"})
@@ -92,14 +92,10 @@ def mask_profile(profile: Profile, rules: Sequence[MaskRule] = (), key: bytes = 
 def reads(payload: bytes) -> bool:
     """Whether ``mask_payload`` takes a payload for JSON."""
     try:
-        _read(payload)
+        read(payload)
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _read(payload: bytes) -> Any:
-    return json.loads(payload, object_pairs_hook=once)
 
 
 def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes:
@@ -107,7 +103,7 @@ def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes
 
     A path goes through objects by key and through arrays into each element; a field that is not there is no fault.
     """
-    value = _read(payload)
+    value = read(payload)
     changed = [_mask(value, path, how, key) for rule in rules for path, how in rule.payload.items()]
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else payload
 

@@ -32,6 +32,7 @@ from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.payloads import Wanted
 from bus.ledger.store import Append, Entry, Interval, Ledger
 from bus.settings import Settings
+from bus.signals import stop_on_signal
 from bus.wire import hopblock
 from bus.wire.names import AUDIT, AUDIT_PARTITIONS, POLICY, domain_of
 from consumers.audit.keeper import Keeper
@@ -41,7 +42,6 @@ from consumers.audit.recorder import Recorder
 from consumers.audit.wanting import Wanting
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.app import configure_logging
-from consumers.issuer.app import stop_on_signal
 from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.audit")

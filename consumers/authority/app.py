@@ -32,10 +32,11 @@ from bus.files import Layout
 from bus.kafka.config import Connection, connect
 from bus.kafka.feed import Feed
 from bus.settings import Mode, Settings
+from bus.signals import stop_on_signal
 from bus.wire.names import ISSUE, POLICY
 from consumers.authority.server import AuthorityServer, Identity
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import Turn, issue, stop_on_signal
+from consumers.issuer.app import Turn, issue
 from consumers.published import Published
 
 log = logging.getLogger("bus.authority")

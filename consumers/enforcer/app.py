@@ -31,6 +31,7 @@ from bus.kafka.transaction import Place, Staged
 from bus.policy.guarding import Guardrails
 from bus.policy.model import Policy
 from bus.settings import UNSET, GuardrailEngine, Settings
+from bus.signals import stop_on_signal
 from bus.wire.names import CONTROL, POLICY
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.context import EnforcerContext
@@ -38,7 +39,6 @@ from consumers.enforcer.issuers import IssuersFile
 from consumers.enforcer.metrics import EnforcerMetrics
 from consumers.enforcer.watch import Round, Watcher
 from consumers.enforcer.worker import EnforcerWorker
-from consumers.issuer.app import stop_on_signal
 from consumers.tuning import tune_process
 
 log = logging.getLogger("bus.enforcer")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import signal
 import threading
 from collections.abc import Callable
 from typing import Self
@@ -20,6 +19,7 @@ from bus.errors import BusError, StackError
 from bus.files import Layout, make_folder
 from bus.policy.model import Policy
 from bus.settings import Issuing, Mechanism, Settings
+from bus.signals import stop_on_signal
 from consumers.endpoint import Endpoint, Vitals
 
 log = logging.getLogger("bus.authority")
@@ -171,11 +171,3 @@ def only_one(layout: Layout, name: str = "issuer") -> Turn:
         turn.__exit__()
         raise StackError(f"another {name} runs on this state folder", hint="bus stack status")
     return turn
-
-
-def stop_on_signal() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

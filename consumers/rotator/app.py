@@ -24,8 +24,9 @@ from bus.files import Layout
 from bus.kafka.config import Connection, connect
 from bus.policy.model import Policy
 from bus.settings import Settings
+from bus.signals import stop_on_signal
 from consumers.endpoint import Endpoint, Vitals
-from consumers.issuer.app import Applied, follow, only_one, stop_on_signal
+from consumers.issuer.app import Applied, follow, only_one
 
 log = logging.getLogger("bus.rotator")
 

@@ -16,10 +16,10 @@ import time
 from bus import settings as settings_module
 from bus.authority.providers.file import FileProvider
 from bus.kafka import loop, transaction
+from bus.signals import stop_on_signal
 from consumers.audit.app import Auditor
 from consumers.enforcer import app, worker
 from consumers.enforcer.app import Enforcer
-from consumers.issuer.app import stop_on_signal
 from tests.integration.children import at, killer
 
 
