@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from bus.client.delivery import Delivery
 from bus.client.keystore import KeyStore
-from bus.client.payload import JSON
 from bus.client.source import Sources
 from bus.codes import Code
 from bus.crypto.session import SourceOpener
 from bus.errors import Denied, Refused, Unverified
 from bus.guardrails.scanner import Scanners
 from bus.policy.guarding import Guardrails
-from bus.policy.masking import mask_payload, reads
 from bus.policy.model import DomainPolicy, Policy
 from bus.policy.sealedfields import open_fields, seal_fields
 from bus.wire import preimage
@@ -44,21 +42,12 @@ class SourceGuard:
             if len(self._held) >= MAX_HELD:
                 self._held.clear()
             guardrails = self._held[name] = Guardrails(domain, policy, self._scanners())
-        if masks and "json" not in content_type.lower() and reads(payload):
-            content_type = JSON
-        told = guardrails.payload(payload, content_type)
-        if told.refusal is not None:
-            hint = f"{told.refusal.location}; nothing was sent"
-            raise Denied(
-                f"{domain.name}: {told.refusal.why}", rule=told.refusal.rule, code=told.refusal.code, hint=hint
-            )
-        if not masks:
-            return told.value
-        try:
-            return mask_payload(told.value, masks, b"")
-        except (ValueError, RecursionError):
-            message = f"{domain.name}: payload fields are masked here: expected JSON, found none"
-            raise Denied(message, rule=masks[0].name, code=Code.MASK) from None
+        told = guardrails.released(payload, content_type, masks, b"")
+        refusal = told.refusal
+        if refusal is not None:
+            hint = f"{refusal.location}; nothing was sent"
+            raise Denied(f"{domain.name}: {refusal.why}", rule=refusal.rule, code=refusal.code, hint=hint)
+        return told.value
 
 
 class Fields:

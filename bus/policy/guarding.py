@@ -6,8 +6,8 @@ record gets here, and what becomes of what was redacted, is the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from bus.codes import Code
@@ -15,7 +15,8 @@ from bus.guardrails.inspect import Inspected, Inspection
 from bus.guardrails.scanner import Scanners, default_scanner
 from bus.guardrails.unpack import Unclear
 from bus.policy.decide import Decision
-from bus.policy.model import DomainPolicy, GuardrailRule, Policy
+from bus.policy.masking import mask_payload, reads
+from bus.policy.model import DomainPolicy, GuardrailRule, MaskRule, Policy
 
 T = TypeVar("T")
 Findings = tuple[tuple[str, str, int], ...]
@@ -65,6 +66,21 @@ class Guardrails:
             return Guarded(payload)
         inspection, first = self._payload
         return self._told(payload, lambda: inspection.payload(payload, content_type), first, "payload")
+
+    def released(self, payload: bytes, content_type: str, masks: Sequence[MaskRule], key: bytes) -> Guarded[bytes]:
+        """A payload behind guardrails and ``masks`` of its fields, which hash under ``key``."""
+        if masks and self.on_payload and "json" not in content_type.lower() and reads(payload):
+            content_type = "application/json"  # whatever it says: masks write anew what they read in it
+        told = self.payload(payload, content_type)
+        if told.refusal is not None or not masks:
+            return told
+        try:
+            return replace(told, value=mask_payload(told.value, masks, key))
+        except (ValueError, RecursionError):
+            name = masks[0].name
+            where = self._policy.locations.get(f"masks:{name}", "")
+            why = "payload fields are masked here: expected JSON, found none"
+            return replace(told, refusal=Decision(Code.MASK, name, where, why=why))
 
     def _told(self, value: T, inspect: Callable[[], Inspected], first: str, part: str) -> Guarded[T]:
         try:

@@ -13,7 +13,6 @@ from bus.kafka.limits import PartitionLimits, breaker_name, rate_name
 from bus.policy.decide import Decision
 from bus.policy.guarding import Findings, Guardrails
 from bus.policy.labels import Propagate
-from bus.policy.masking import mask_payload, reads
 from bus.policy.model import DomainPolicy, Policy
 from bus.policy.sealedfields import Kept, Unsealed
 from bus.wire import codec, envelope
@@ -106,21 +105,10 @@ class Inspector:
         return (None if payload is None else kept.back(payload)), findings
 
     def _looked_into(self, before: bytes, content_type: str, key: bytes) -> tuple[bytes | None, Findings]:
-        if self._masks and self._guardrails.on_payload and "json" not in content_type.lower() and reads(before):
-            content_type = "application/json"  # whatever it says: masks write anew what they read in it
-        told = self._guardrails.payload(before, content_type)
+        told = self._guardrails.released(before, content_type, self._masks, key)
         if told.refusal is not None:
             raise Denied(told.refusal, told.findings)
-        payload = told.value
-        if self._masks:
-            try:
-                payload = mask_payload(payload, self._masks, key)
-            except (ValueError, RecursionError):
-                name = self._masks[0].name
-                where = self._policy.locations.get(f"masks:{name}", "")
-                why = "payload fields are masked here: expected JSON, found none"
-                raise Denied(Decision(Code.MASK, name, where, why=why), told.findings) from None
-        return (None if payload is before else payload), told.findings
+        return (None if told.value is before else told.value), told.findings
 
     def admit(self, agent: AgentId, size: int, now: int, limits: PartitionLimits) -> None:
         """Rate, then breaker, for a record that is allowed so far; ``now`` is the effective time. Raises Denied."""
