@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from itertools import islice
 
 import click
-from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 
 from bus import settings as settings_module
 from bus.authority.local import now_ms
 from bus.cli.audit import open_query
+from bus.cli.durations import duration_ms
 from bus.cli.law import read_files
 from bus.cli.output import EXIT_CHANGES, emit, err, out, say
 from bus.policy.flowmap import FORMATS, Way, ways
-from bus.policy.values import Duration
 from bus.settings import Settings
 from bus.wire.hop import Hop
 
@@ -37,10 +36,7 @@ def map_(since: str, picture: str | None, fail_on_changes: bool, as_json: bool) 
     bus map
     bus map --since 7d --as svg > map.svg
     """
-    try:
-        length = TypeAdapter(Duration).validate_python(since)
-    except ValidationError:
-        raise click.UsageError(f"--since: expected a duration, as in 24h or 30d; found {since!r}") from None
+    length = duration_ms("--since", since, "as in 24h or 30d")
     settings = settings_module.load()
     _, policy = read_files(settings, None)
     with err.status("reading the ledger"):

@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-import click
-from pydantic import TypeAdapter, ValidationError
-
 from bus.admin.plan import Plan
 from bus.authority.local import now_ms
 from bus.cli import audit
+from bus.cli.durations import duration_ms
 from bus.cli.output import say
 from bus.errors import BusError
 from bus.policy.replay import Flip, Replay, replay
-from bus.policy.values import Duration
 from bus.settings import Settings
 from bus.wire.hop import Hop, Verdict
 
@@ -94,10 +91,7 @@ def parse_window(text: str) -> tuple[str, int] | None:
     """A duration, as it was written and in ms; None for "none". Raises click.UsageError."""
     if text == "none":
         return None
-    try:
-        return text, TypeAdapter(Duration).validate_python(text)
-    except ValidationError:
-        raise click.UsageError(f"--history: expected a duration, as in 24h or 7d, or none; found {text!r}") from None
+    return text, duration_ms("--history", text, "as in 24h or 7d, or none")
 
 
 def recorded(settings: Settings, plan: Plan, window: tuple[str, int] | None) -> History | None:

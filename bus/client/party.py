@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from bus.client.delivery import Delivery
+from bus.client.serving import serve
 from bus.client.sharing import Answer, Ask, release_info
 from bus.codes import Code
-from bus.errors import Denied, Refused, RetryLater, Unverified
+from bus.errors import Denied, Refused, Unverified
 from bus.files import Layout, make_folder, read_secret, write_secret
 from bus.policy.model import Policy
 from bus.policy.sharing import SharingRule
@@ -88,20 +89,7 @@ class PartyOf:
 
     def run(self, stop: threading.Event) -> None:
         """Keep shares and answer jobs until ``stop``. A delivery is acknowledged when it was stored or answered."""
-        inbox = self._owner.subscribe(self._domain)
-        while not stop.is_set():
-            got = inbox.get(0.2)
-            if got is None:
-                continue
-            while not stop.is_set():
-                try:
-                    self.take(got)
-                except RetryLater as wait:  # the same delivery again, and nothing behind it before
-                    stop.wait(wait.after)
-                    continue
-                except Refused as error:  # this delivery, for good: told, and the next one comes
-                    self._owner._tell(error)
-                break
+        serve(self._owner, self._domain, stop, self.take, lambda _, error: self._owner._tell(error))
 
     def take(self, got: Delivery) -> None:
         """One delivery. Raises Refused or Unverified for a share that is none of this party's."""

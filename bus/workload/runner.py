@@ -21,6 +21,7 @@ from bus.attester.chosen import measured_code
 from bus.client.bus import Bus
 from bus.client.delivery import Delivery
 from bus.client.payload import Encoded
+from bus.client.serving import serve
 from bus.codes import Code
 from bus.errors import Refused, RetryLater
 from bus.settings import UNSET, AttesterKind, Settings
@@ -176,26 +177,18 @@ class Workload:
 
     def run(self, stop: threading.Event) -> None:
         """Until ``stop``. A delivery is acknowledged when its result is stored, or it is refused."""
-        inbox = self._me.subscribe(self._source)
-        while not stop.is_set():
-            got = inbox.get(0.2)
-            if got is None or got.kind is Kind.RPC_REPLY:
-                continue
-            while not stop.is_set():
-                try:
-                    self._compute(got)
-                except RetryLater as wait:
-                    stop.wait(wait.after)
-                    continue
-                except Refused as error:
-                    if error.code is Code.ATTESTATION:
-                        raise
-                    error.message_id = error.message_id or str(got.id)
-                    self._me._tell(error)
-                break
+        serve(self._me, self._source, stop, self._compute, self._refused)
         self._confined.close()
 
+    def _refused(self, got: Delivery, error: Refused) -> None:
+        if error.code is Code.ATTESTATION:
+            raise error
+        error.message_id = error.message_id or str(got.id)
+        self._me._tell(error)
+
     def _compute(self, got: Delivery) -> None:
+        if got.kind is Kind.RPC_REPLY:
+            return
         if self._confined.ended:
             try:
                 self._confined = self._start()
