@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bus.client.bus import Bus
     from bus.client.delegation import Delegation
     from bus.client.delivery import Delivery
+    from bus.client.payload import avro
     from bus.client.sent import Sent
     from bus.client.store import Store
     from bus.errors import BusError, CircuitOpen, Denied, Erased, Refused, RetryLater, Throttled
@@ -33,6 +34,7 @@ __all__ = [
     "Sent",
     "Store",
     "Throttled",
+    "avro",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "Sent": "bus.client.sent",
     "Store": "bus.client.store",
     "Throttled": "bus.errors",
+    "avro": "bus.client.payload",
 }
 
 logging.getLogger("bus").addHandler(logging.NullHandler())

@@ -56,7 +56,7 @@ def _shown(envelope: Envelope) -> Any:
         value = decode_payload(envelope.payload, envelope.profile.content_type, None)
     except Refused:
         value = envelope.payload
-    return value.hex() if isinstance(value, bytes) else value
+    return json.loads(json.dumps(value, default=bytes.hex))
 
 
 def _record(settings: Settings, layout: Layout, hop: Hop) -> None:

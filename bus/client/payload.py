@@ -1,4 +1,4 @@
-"""Payloads: dict, list, dataclass, pydantic model, TypedDict or bytes to bytes, and back by a type."""
+"""Payloads: dict, list, dataclass, pydantic model, TypedDict, bytes or an Avro datum to bytes, and back by a type."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from bus.codes import Code
 from bus.errors import Refused
+from bus.guardrails import content
+from bus.guardrails.unpack import Unclear
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -24,6 +26,16 @@ class Encoded:
 
     data: bytes = field(repr=False)
     content_type: str
+
+
+def avro(schema: Any, value: Any) -> Encoded:
+    """``value`` as an Avro payload that brings its ``schema`` (a JSON document): policies find its fields by name.
+
+    Raises Refused(schema) where they do not fit, or the schema has a type inside itself."""
+    try:
+        return Encoded(content.avro(schema, value), content.AVRO)
+    except ValueError as error:
+        raise Refused(f"payload: {error}", code=Code.SCHEMA) from None
 
 
 def _no_constant(name: str) -> None:
@@ -47,13 +59,19 @@ def encode_payload(payload: object) -> tuple[bytes, str]:
 
 
 def decode_payload(data: bytes, content_type: str, kind: type[T] | None) -> T | Any:
-    """``data`` as ``kind``; without one, JSON values or bytes by the content type. Raises Refused(schema)."""
-    if kind is bytes or (kind is None and content_type != JSON):
+    """``data`` as ``kind``; without one, values or bytes by the content type: JSON, or Avro as
+    ``bus.guardrails.content`` reads it. Raises Refused(schema)."""
+    if kind is bytes or (kind is None and content_type not in (JSON, content.AVRO)):
         return data
     try:
+        if content_type == content.AVRO:
+            value = content.Avro.read(data).value
+            return value if kind is None else TypeAdapter(kind).validate_python(value)
         if kind is None:
             return pydantic_core.from_json(data)
         return TypeAdapter(kind).validate_json(data)
+    except Unclear as error:
+        raise Refused(f"payload: {error}", code=Code.SCHEMA) from None
     except (ValidationError, ValueError) as error:
         count = error.error_count() if isinstance(error, ValidationError) else 1
         name = getattr(kind, "__name__", "JSON")

@@ -62,7 +62,7 @@ class Fields:
 
     def seal(self, domain: DomainPolicy, policy: Policy, message_id: bytes, payload: bytes, now_ms: int) -> bytes:
         """``payload`` with the fields that ``domain`` names sealed. Raises Denied where this agent may not write the
-        domain that one is sealed for, Refused (schema) for a payload that is no JSON, and as ``Sources.seal``."""
+        domain that one is sealed for, Refused (schema) for a payload without fields, and as ``Sources.seal``."""
         may = {each.name for each in policy.may_produce(self._agent)}
 
         def seal(name: str, way: str, value: bytes) -> bytes:
@@ -74,8 +74,9 @@ class Fields:
 
         try:
             return seal_fields(payload, domain.sealed_fields, seal)
-        except (ValueError, RecursionError):
-            raise Refused(f"{domain.name}: fields are sealed here: expected JSON", code=Code.SCHEMA) from None
+        except (ValueError, RecursionError) as error:
+            why = f"expected JSON or Avro; {error}" if isinstance(error, ValueError) else "nested too deep"
+            raise Refused(f"{domain.name}: fields are sealed here: {why}", code=Code.SCHEMA) from None
 
     def opened(self, domain: DomainPolicy, delivery: Delivery) -> Delivery:
         """``delivery`` with what this agent may read of its sealed fields. Raises Unverified (source)."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bus.crypto.keys import Secret
+from bus.guardrails.content import Avro, is_avro
 from bus.wire.derived import TOKEN_LENGTH
 
 Value = str | int | float | bool
@@ -33,10 +34,10 @@ def indexed(value: Value) -> bool:
 
 
 def values(payload: bytes, fields: Sequence[str]) -> list[tuple[str, Value]]:
-    """What stands under ``fields`` (keys with dots between them) of a JSON payload and has a token, each once with its
-    field; nothing where it is no JSON."""
+    """What stands under ``fields`` (keys with dots between them) of a payload (JSON, Avro) and has a token, each once
+    with its field; nothing where it is neither."""
     try:
-        value = json.loads(payload)
+        value = Avro.read(payload).value if is_avro(payload) else json.loads(payload)
     except (ValueError, RecursionError):
         return []
     found = {(name, type(each), each): None for name in fields for each in _values(value, name.split("."))}

@@ -1,6 +1,7 @@
 """Payloads and metadata through guardrails: what was found by rule, type and count, and the bytes with it redacted.
 
-JSON is walked (keys, strings, numbers), text is scanned as it stands; what strings pack (``unpack``) is packed again.
+JSON and Avro are walked (keys, strings, numbers), text is scanned as it stands; what strings pack (``unpack``) is
+packed again.
 """
 
 from __future__ import annotations
@@ -13,9 +14,20 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from bus.guardrails.content import AVRO, Avro, is_avro
 from bus.guardrails.rewrite import rewritten
 from bus.guardrails.scanner import HALVES, Scanners, Span, default_scanner
-from bus.guardrails.unpack import Unclear, decoded, is_long, packs, parsed, read_json, texts_of
+from bus.guardrails.unpack import (
+    Unclear,
+    bytes_of,
+    decoded,
+    is_long,
+    packs,
+    parsed,
+    read_json,
+    text_of,
+    texts_of,
+)
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -63,15 +75,18 @@ class Inspection:
     def payload(self, payload: bytes, content_type: str) -> Inspected:
         """A payload; ``value`` is the very bytes that came in where nothing was redacted. Raises Unclear."""
         told = Inspected(payload)
+        if is_avro(payload) or AVRO in content_type.lower():
+            told.value = self._avro(payload, told)
+            return told
         if "json" in content_type.lower():
             redacted = self._json(payload, told)
             if redacted is not None:
                 told.value = redacted.encode("utf-8", "replace")
             return told
-        text = payload.decode("utf-8", "surrogateescape")
+        text = text_of(payload)
         made = self._redacted(text, told)
         if made is not text:
-            told.value = made.encode("utf-8", "surrogateescape")
+            told.value = bytes_of(made)
         return told
 
     def metadata(self, metadata: Mapping[str, str]) -> Inspected:
@@ -79,6 +94,19 @@ class Inspection:
         told = Inspected(dict(metadata))
         told.value = self._redacted(told.value, told)
         return told
+
+    def _avro(self, payload: bytes, told: Inspected) -> bytes:
+        """What its schema says is looked at, too: names and documentation are texts of its source."""
+        content = Avro.read(payload)
+        found = [content.document, content.value]
+        made = self._redacted(found, told)
+        if made is found:
+            return payload
+        content.document, content.value = made
+        try:
+            return content.written()
+        except ValueError as error:
+            raise Unclear(f"what was found cannot be redacted: {error}") from None
 
     def _json(self, payload: bytes, told: Inspected) -> str | None:
         """None where nothing was redacted."""
@@ -124,6 +152,9 @@ class _Walk:
             return self._text(value, packed=packed) if value in self._looked_at else value
         if isinstance(value, dict):
             return self._object(value, packed=packed)
+        if isinstance(value, bytes):
+            text = text_of(value)
+            return value if (told := self.value(text, packed=packed)) is text else bytes_of(told)
         if isinstance(value, list):
             made = [self.value(each, packed=packed) for each in value]
             return made if any(a is not b for a, b in zip(made, value, strict=True)) else value

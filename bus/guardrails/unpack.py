@@ -87,6 +87,16 @@ def is_long(value: Any) -> bool:
     return isinstance(value, _NUMBERS) and not isinstance(value, bool) and abs(value) >= _LEAST
 
 
+def text_of(data: bytes) -> str:
+    """Bytes as a text to look at; ``bytes_of`` gives them back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text: str) -> bytes:
+    """What ``text_of`` made a text of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def texts_of(value: Any) -> dict[str, bool]:
     """Every text that stands in ``value`` or in its strings, and whether it may pack something. Raises Unclear."""
     texts: dict[str, bool] = {}
@@ -110,6 +120,8 @@ def _collect(value: Any, texts: dict[str, bool], depth: int, *, packed: bool) ->
                 below += each.values()
             elif isinstance(each, list):
                 below += each
+            elif isinstance(each, bytes):
+                strings[text_of(each)] = None
             elif is_long(each):
                 texts.setdefault(str(each), False)
         level = below

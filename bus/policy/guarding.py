@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from bus.codes import Code
+from bus.guardrails.content import is_avro
 from bus.guardrails.inspect import Inspected, Inspection
 from bus.guardrails.scanner import Scanners, default_scanner
 from bus.guardrails.unpack import Unclear
@@ -76,10 +77,12 @@ class Guardrails:
             return told
         try:
             return replace(told, value=mask_payload(told.value, masks, key))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             name = masks[0].name
             where = self._policy.locations.get(f"masks:{name}", "")
             why = "payload fields are masked here: expected JSON, found none"
+            if is_avro(payload):
+                why = f"payload fields are masked here: {error}"
             return replace(told, refusal=Decision(Code.MASK, name, where, why=why))
 
     def _told(self, value: T, inspect: Callable[[], Inspected], first: str, part: str) -> Guarded[T]:

@@ -1,4 +1,4 @@
-"""Masks: what of a profile's metadata, and of the fields of a JSON payload, readers may see.
+"""Masks: what of a profile's metadata, and of the fields of a payload (JSON, Avro), readers may see.
 
 A domain with ``metadata_masking`` keeps an allowlist of metadata keys that say nothing about topology; all others go,
 the published four (sender_ip, routing_path, internal_id, timestamp) in every case. A policy's masks name their own
@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from bus.guardrails.content import read_content
+from bus.guardrails.unpack import text_of
 from bus.policy.model import MaskRule
-from bus.policy.sealedfields import read
 from bus.wire.envelope import Profile, user_digest
 
 NEVER_KEPT: Final = frozenset({"sender_ip", "routing_path", "internal_id", "timestamp"})
@@ -90,22 +91,23 @@ def mask_profile(profile: Profile, rules: Sequence[MaskRule] = (), key: bytes = 
 
 
 def reads(payload: bytes) -> bool:
-    """Whether ``mask_payload`` takes a payload for JSON."""
+    """Whether ``mask_payload`` finds fields in a payload."""
     try:
-        read(payload)
+        read_content(payload)
     except (ValueError, RecursionError):
         return False
     return True
 
 
 def mask_payload(payload: bytes, rules: Sequence[MaskRule], key: bytes) -> bytes:
-    """A JSON payload with the fields that ``rules`` name masked. Raises ValueError where it is not JSON.
+    """A payload with the fields that ``rules`` name masked. Raises ValueError where it is neither JSON nor Avro, or an
+    Avro schema has no place for what a mask leaves: text, or nothing for a field that is dropped.
 
     A path goes through objects by key and through arrays into each element; a field that is not there is no fault.
     """
-    value = read(payload)
-    changed = [_mask(value, path, how, key) for rule in rules for path, how in rule.payload.items()]
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() if any(changed) else payload
+    content = read_content(payload)
+    changed = [_mask(content.value, path, how, key) for rule in rules for path, how in rule.payload.items()]
+    return content.written() if any(changed) else payload
 
 
 def _mask(value: Any, path: tuple[str, ...], how: str, key: bytes) -> bool:
@@ -119,6 +121,7 @@ def _mask(value: Any, path: tuple[str, ...], how: str, key: bytes) -> bool:
         del value[path[0]]
     else:
         found = value[path[0]]
-        text = found if isinstance(found, str) else json.dumps(found, sort_keys=True, ensure_ascii=False)
+        written = json.dumps(found, sort_keys=True, ensure_ascii=False, default=text_of)
+        text = found if isinstance(found, str) else written
         value[path[0]] = masked(text, how, key)
     return True

@@ -23,7 +23,8 @@ QUOTA_KEYS: Final = ("consumer_byte_rate", "producer_byte_rate", "request_percen
 
 @dataclass(frozen=True, slots=True)
 class MaskRule:
-    """One mask. Keys of metadata, and paths into a JSON payload. ``keep`` None keeps what nothing else names."""
+    """One mask. Keys of metadata, and paths into a payload (JSON, Avro). ``keep`` None keeps what nothing else
+    names."""
 
     name: str
     keep: frozenset[str] | None

@@ -99,7 +99,7 @@ class Inspector:
             rule, where = f"{self._domain.name}.sealed_fields", self._domain.location("sealed_fields")
             if isinstance(error, Unsealed):
                 raise Denied(Decision(Code.TIER_FLOOR, rule, where, why=f"{error} is not sealed")) from None
-            why = "fields are sealed here: expected JSON, found none"
+            why = "fields are sealed here: expected JSON or Avro, found none"
             raise Denied(Decision(Code.SCHEMA, rule, where, why=why)) from None
         payload, findings = self._looked_into(kept.without, content_type, key)
         return (None if payload is None else kept.back(payload)), findings

@@ -5,7 +5,7 @@ import json
 import pytest
 from confluent_kafka import Producer
 
-from bus import Bus
+from bus import Bus, avro
 from bus.codes import Code
 from bus.crypto.seal import Sealer
 from bus.errors import Denied, TooLarge
@@ -100,6 +100,26 @@ def test_a_sealed_field_opens_for_its_readers_alone_and_the_rest_for_everybody(r
         with pytest.raises(Denied, match="may not produce to pii_inference, for whose readers a field is sealed"):
             other.publish("coordination", payload)
         other.publish("coordination", {"case": {"id": "c-18"}}, confirm="decided")
+    for folder in (ruled.layout.state / "kafka", ruled.layout.ledger.parent):
+        assert look(folder, [IBAN]).items == frozenset()
+
+
+def test_a_field_of_an_avro_payload_is_sealed_and_its_texts_are_guarded(ruled):
+    case = {"type": "record", "name": "Case", "fields": [{"name": "iban", "type": "string"}]}
+    fields = [{"name": "case", "type": case}, {"name": "to", "type": "string"}]
+    payload = {"case": {"iban": IBAN}, "to": "jane@example.org"}
+    with (
+        Bus("executor-1", settings=ruled.settings) as me,
+        Bus("executor-1", settings=ruled.settings) as cleared,
+        Bus("orchestrator-1", settings=ruled.settings) as other,
+    ):
+        theirs, mine = other.subscribe("coordination"), cleared.subscribe("coordination", observe=True)
+        datum = avro({"type": "record", "name": "Order", "fields": fields}, payload)
+        sent = me.publish("coordination", datum, confirm="decided")
+        assert next(each for each in mine if each.id == sent.id).value() == payload | {"to": "[EMAIL]"}
+        closed = next(each for each in theirs if each.id == sent.id)
+        assert closed.value()["case"]["iban"]["sealed"] == "pii_inference"
+        assert IBAN.encode() not in closed.payload
     for folder in (ruled.layout.state / "kafka", ruled.layout.ledger.parent):
         assert look(folder, [IBAN]).items == frozenset()
 
