@@ -16,7 +16,7 @@ from tests.integration.oracle import read_topic
 
 pytestmark = pytest.mark.broker
 
-ROUNDS, ENOUGH_ROUNDS, ENOUGH_S = 4, 3, 20.0
+ROUNDS, ENOUGH_ROUNDS, ENOUGH_S = 3, 2, 20.0
 """A slow machine does fewer rounds, not longer ones."""
 SEED = int(os.environ.get("CHAOS_SEED", "1125"))
 
