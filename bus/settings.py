@@ -143,6 +143,8 @@ class Settings:
     secrets: dict[str, str] = field(default_factory=dict)
     peers: dict[str, str] = field(default_factory=dict)
     """bus.toml of other deployments, by name: for shares of parties there."""
+    witnesses: dict[str, str] = field(default_factory=dict)
+    """URLs of witnesses by their verifier key, which the audit consumer has checkpoints co-signed by."""
     source: str = "defaults"
 
     @property
@@ -220,7 +222,7 @@ class Settings:
 
 
 _DERIVED: Final = {"source"}
-_TABLES: Final = {"owners": int, "secrets": str, "peers": str}
+_TABLES: Final = {"owners": int, "secrets": str, "peers": str, "witnesses": str}
 _KEYS: Final = {each.name: each for each in fields(Settings) if each.name not in _DERIVED}
 _ELSEWHERE: Final = {"BUS_CONFIG"}
 

@@ -22,12 +22,13 @@ from bus.codes import Code
 from bus.errors import SettingsError
 from bus.files import Layout
 from bus.ledger.causes import drawn, forest, mermaid
+from bus.ledger.cosignature import WitnessKey
 from bus.ledger.export import verify_export
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import Found, LedgerQuery
 from bus.ledger.store import Ledger
-from bus.ledger.verify import Report, verify_ledger
+from bus.ledger.verify import Report, Witnesses, verify_ledger
 from bus.settings import Settings
 from bus.wire.delegation import parse_told, told
 from bus.wire.hop import Hop, HopTail, Verdict
@@ -239,9 +240,18 @@ def _deployment(text: str) -> bytes:
 @click.option("--offline", type=click.Path(path_type=Path, exists=True), help="Verify this export; needs nothing else.")
 @click.option("--ledger", "path", type=click.Path(path_type=Path, exists=True), help="Verify this copy of a ledger.")
 @click.option("--deployment", default="", help="Deployment id of that copy; else from the settings.")
+@click.option("--witness", "named", multiple=True, help="A witness's verifier key; again for each.")
+@click.option("--quorum", default=0, help="So many witnesses must have co-signed; unless told, all that are named.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def verify(
-    public_key: str, proof: Path | None, offline: Path | None, path: Path | None, deployment: str, as_json: bool
+    public_key: str,
+    proof: Path | None,
+    offline: Path | None,
+    path: Path | None,
+    deployment: str,
+    named: tuple[str, ...],
+    quorum: int,
+    as_json: bool,
 ) -> None:
     """Check a proof, an export or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold.
 
@@ -249,6 +259,10 @@ def verify(
     bus audit verify --key KEY --offline DIR      what `bus audit export DIR` wrote, on any machine
     """
     trusted = _public_key(public_key)
+    keys = tuple(dict.fromkeys(map(WitnessKey.parse, named)))
+    if quorum < 0 or quorum > len(keys):
+        raise SettingsError(f"--quorum: expected 1 to the number of witnesses, {len(keys)}, found {quorum}")
+    witnesses = Witnesses(keys, quorum or len(keys))
     if proof is not None:
         document = parse_proof(proof.read_bytes().decode(errors="replace"))
         hop, checkpoint = verify_proof(document, trusted)
@@ -262,15 +276,16 @@ def verify(
                 out.print(f"proven: its record, {held} bytes, sealed as it was sent")
         return
     if offline is not None:
-        _show_report(verify_export(offline, trusted), as_json=as_json)
+        _show_report(verify_export(offline, trusted, witnesses), witnesses, as_json=as_json)
         return
     settings = settings_module.load() if path is None or not deployment else None
     where = path or Layout(settings.state).ledger if settings is not None else path
     name = _deployment(deployment) if deployment else settings.deployment_id if settings is not None else b""
-    _show_report(verify_ledger(Ledger(Path(str(where)), name, read_only=True), trusted), as_json=as_json)
+    ledger = Ledger(Path(str(where)), name, read_only=True)
+    _show_report(verify_ledger(ledger, trusted, witnesses), witnesses, as_json=as_json)
 
 
-def _show_report(report: Report, *, as_json: bool) -> None:
+def _show_report(report: Report, witnesses: Witnesses, *, as_json: bool) -> None:
     """What was verified; ends with 1 where something does not hold."""
     if as_json:
         emit("audit-verify", dataclasses.asdict(report))
@@ -280,5 +295,8 @@ def _show_report(report: Report, *, as_json: bool) -> None:
         told = f"{report.leaves} hops, {report.checkpoints} checkpoints, {report.intervals} intervals"
         told += f", {report.payloads} records kept, {report.lost} lost" if report.payloads or report.lost else ""
         out.print(f"{told}: {len(report.problems)} problems" if report.problems else f"{told}: all hold")
+        if report.witnessed:
+            leaves = sum(report.witnessed.values())
+            out.print(f"co-signed by {witnesses.quorum} of {len(witnesses.keys)} witnesses: {leaves} hops")
     if report.problems:
         raise SystemExit(EXIT_NO)

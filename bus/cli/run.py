@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
+from pathlib import Path
 
 import click
 
 from bus import settings as settings_module
 from bus.cli.output import say
+from bus.errors import SettingsError
 from bus.signals import stop_on_signal
 
 SERVICES = {
@@ -41,6 +44,35 @@ def _service(name: str) -> click.Command:
 
 for _name in SERVICES:
     run.add_command(_service(_name))
+
+
+@run.command()
+@click.option("--log", "logs", multiple=True, required=True, help="DEPLOYMENT=KEY (`bus audit key`); again for each.")
+@click.option("--name", required=True, help="This witness's name, as witness.example/w1.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="Its key and heads.")
+@click.option("--listen", default="127.0.0.1:7980", help="HOST:PORT.")
+def witness(logs: tuple[str, ...], name: str, state: Path, listen: str) -> None:
+    """Co-sign checkpoints of ledgers that extend what was co-signed before (C2SP tlog-witness). Needs no bus.toml: run
+    it where the ledger's operator has no say.
+
+    \b
+    bus run witness --log "$DEPLOYMENT=$KEY" --name witness.example/w1 --state witness
+    """
+    from bus.ledger.cosignature import NAME
+
+    known = {}
+    for each in logs:
+        deployment, _, key = each.partition("=")
+        if not (re.fullmatch("[0-9a-f]{32}", deployment) and re.fullmatch("[0-9a-f]{64}", key)):
+            raise SettingsError(f"--log: expected DEPLOYMENT=KEY, 32 and 64 hex digits, found {each!r}")
+        known[f"sealbus/{deployment}"] = bytes.fromhex(key)
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"--name: expected letters, digits and ._/-, at most 128, found {name!r}")
+    stop = stop_on_signal()
+    with importlib.import_module("consumers.witness.app").Witness(state, name, known, listen) as served:
+        click.echo(str(served.key))
+        say(f"witness at {served.url}")
+        stop.wait()
 
 
 @run.command()

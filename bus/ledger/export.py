@@ -20,7 +20,7 @@ from bus.errors import Unverified
 from bus.files import make_folder, write_file
 from bus.ledger.checkpoint import open_checkpoint, open_note, sign_note
 from bus.ledger.store import Ledger
-from bus.ledger.verify import Report, verify_ledger
+from bus.ledger.verify import NOBODY, Report, Witnesses, verify_ledger
 
 COPY: Final = "ledger.db"
 MANIFEST: Final = "manifest"
@@ -96,7 +96,7 @@ def export(source: Path, folder: Path, deployment: bytes, signer: Signer, now_ms
     return made
 
 
-def verify_export(folder: Path, public_key: bytes) -> Report:
+def verify_export(folder: Path, public_key: bytes, witnesses: Witnesses = NOBODY) -> Report:
     """Everything that ``verify_ledger`` checks, and that nothing is missing which the manifest names.
 
     Raises Unverified for a manifest that does not hold, Refused (ledger) for no ledger, OSError for no manifest.
@@ -105,7 +105,7 @@ def verify_export(folder: Path, public_key: bytes) -> Report:
         manifest = open_manifest(file.read(MAX_MANIFEST).decode("utf-8", "replace"), public_key)
     ledger = Ledger(folder / COPY, manifest.deployment, read_only=True)
     try:
-        report = verify_ledger(ledger, public_key)
+        report = verify_ledger(ledger, public_key, witnesses)
         for partition, (size, root) in sorted(manifest.heads.items()):
             newest = ledger.newest(partition, MAX_LEAF, 1)
             there = newest[0][0] + 1 if newest else 0

@@ -13,6 +13,8 @@ create table if not exists tile (partition integer, level integer, number intege
   primary key (partition, level, number)) without rowid;
 create table if not exists checkpoint (partition integer, size integer, note text not null,
   primary key (partition, size)) without rowid;
+create table if not exists cosignature (partition integer, witness text, size integer, line text not null,
+  primary key (partition, witness, size)) without rowid;
 create table if not exists interval (topic text, input integer, first integer, upto integer, partition integer,
   offset integer, primary key (topic, input, first, partition, offset)) without rowid;
 create table if not exists posting (segment integer, token blob, place integer, others blob not null,

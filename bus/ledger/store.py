@@ -276,6 +276,23 @@ class Ledger:
         rows = self._db.execute("select note from checkpoint where partition = ? order by size", (partition,))
         return (row[0] for row in rows)
 
+    def note(self, partition: int, size: int) -> str | None:
+        """The signed note over ``size`` leaves."""
+        rows = self._read("select note from checkpoint where partition = ? and size = ?", (partition, size))
+        return rows[0][0] if rows else None
+
+    def cosign(self, partition: int, witness: str, size: int, line: str) -> None:
+        """Keep a witness's cosignature of the checkpoint over ``size`` leaves."""
+        with self._transaction() as db:
+            db.execute("insert or ignore into cosignature values (?,?,?,?)", (partition, witness, size, line))
+
+    def cosignatures(self, partition: int, witness: str) -> list[tuple[int, str]]:
+        """(size, line), largest first; none in a ledger of before there were witnesses."""
+        if not self._read("select 1 from sqlite_master where name = 'cosignature'", ()):
+            return []
+        query = "select size, line from cosignature where partition = ? and witness = ? order by size desc"
+        return self._read(query, (partition, witness))
+
     def entries(self, partition: int, first: int = 0) -> Iterator[tuple[int, int, int, int, bytes, bytes]]:
         """(leaf, day, offset, hop index, body, disclosure) from leaf ``first``."""
         return iter(
@@ -298,7 +315,7 @@ class Ledger:
         """Leaves of each partition. Raises Refused(ledger)."""
         return dict(self._read("select partition, size from state", ()))
 
-    def _read(self, query: str, values: tuple[int, ...]) -> list[Any]:
+    def _read(self, query: str, values: tuple[int | str, ...]) -> list[Any]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:

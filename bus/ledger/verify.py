@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from bus.crypto import tree
 from bus.errors import Unverified
 from bus.ledger.checkpoint import open_checkpoint, origin
+from bus.ledger.cosignature import WitnessKey, cosigned_at
 from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
 from bus.ledger.merkle import Edge, grow
 from bus.ledger.store import Ledger
@@ -33,9 +34,22 @@ class Report:
     lost: int = 0
     """Records that could not be kept, each with its reason in the ledger."""
     problems: list[str] = field(default_factory=list)
+    witnessed: dict[int, int] = field(default_factory=dict)
+    """Leaves by partition that enough witnesses co-signed; empty where nobody asked."""
 
 
-def verify_ledger(ledger: Ledger, public_key: bytes) -> Report:
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who must have co-signed: at least ``quorum`` of ``keys``."""
+
+    keys: Sequence[WitnessKey] = ()
+    quorum: int = 0
+
+
+NOBODY: Final = Witnesses()
+
+
+def verify_ledger(ledger: Ledger, public_key: bytes, witnesses: Witnesses = NOBODY) -> Report:
     """Recompute everything, in one consistent view. Never raises for a bad ledger: the report names each problem."""
     report = Report()
     with ledger.reading():
@@ -43,6 +57,8 @@ def verify_ledger(ledger: Ledger, public_key: bytes) -> Report:
             for partition in ledger.partitions():
                 with _named(report, f"partition {partition}"):
                     _verify_partition(ledger, partition, public_key, report)
+                    if witnesses.keys:
+                        _verify_witnesses(ledger, partition, public_key, witnesses, report)
             with _named(report, "intervals"):
                 _verify_tiling(ledger, report)
             with _named(report, "payloads"):
@@ -132,6 +148,32 @@ def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report:
     signed = max(heads, default=0)
     if signed < size:
         report.problems.append(f"{name}: leaves {signed} to {size - 1} are not signed")
+
+
+def _verify_witnesses(ledger: Ledger, partition: int, public_key: bytes, witnesses: Witnesses, report: Report) -> None:
+    """What is co-signed is a checkpoint that the ledger's key signed; roots of these were compared before."""
+    sizes = [_cosigned(ledger, partition, public_key, key, report) for key in witnesses.keys]
+    covered = sorted(sizes, reverse=True)[witnesses.quorum - 1]
+    report.witnessed[partition] = covered
+    if covered == 0 and ledger.state(partition)[0]:
+        expected = f"expected cosignatures of {witnesses.quorum} of {len(sizes)} witnesses"
+        report.problems.append(f"partition {partition}: {expected}, found {sum(size > 0 for size in sizes)}")
+
+
+def _cosigned(ledger: Ledger, partition: int, public_key: bytes, key: WitnessKey, report: Report) -> int:
+    """The largest size that this witness co-signed."""
+    for size, line in ledger.cosignatures(partition, str(key)):
+        note = ledger.note(partition, size)
+        if note is None:
+            report.problems.append(f"partition {partition}: the checkpoint over {size} leaves is missing")
+            continue
+        try:
+            cosigned_at(line, open_checkpoint(note, public_key).body(), key)
+        except Unverified as error:
+            report.problems.append(f"partition {partition}: over {size} leaves: {error}")
+        else:
+            return size
+    return 0
 
 
 def _heads(ledger: Ledger, partition: int, public_key: bytes, report: Report) -> dict[int, bytes]:

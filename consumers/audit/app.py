@@ -40,6 +40,7 @@ from consumers.audit.laws import Laws
 from consumers.audit.metrics import AuditMetrics
 from consumers.audit.recorder import Recorder
 from consumers.audit.wanting import Wanting
+from consumers.audit.witnessed import Witnessing
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.app import configure_logging
 from consumers.tuning import tune_process
@@ -104,7 +105,11 @@ class Auditor:
         self._metrics = AuditMetrics(registry, self._lag)
         vitals = Vitals(self._layout.run / "audit.ready")
         keeper = Keeper(self._connection, self._ledger, self._laws.now, self._metrics.settled)
-        with vitals, Endpoint("audit", self._settings.http, self._layout.run, vitals, registry):
+        witnessing = Witnessing(
+            self._layout.ledger, self._settings.deployment_id, self._signer.public_key, self._settings.witnesses
+        )
+        endpoint = Endpoint("audit", self._settings.http, self._layout.run, vitals, registry)
+        with witnessing, vitals, endpoint:
             try:
                 self._follow(consumer, keeper, vitals, stop)
             finally:

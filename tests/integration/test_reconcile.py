@@ -1,6 +1,10 @@
-"""`bus audit reconcile` on the real broker: all fits, until somebody writes past the enforcer."""
+"""A ledger beside the broker that it is about, and beside witnesses: `bus audit reconcile`, `bus run witness`."""
 
+import contextlib
 import json
+import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,10 +15,18 @@ from bus.crypto.seal import Sealer
 from bus.errors import Denied
 from bus.wire.names import DomainName
 from demo.raw import plaintext
+from tests.integration.conftest import start_stack
 from tests.integration.oracle import bus_command, read_topic, until
 
 pytestmark = pytest.mark.broker
 DOMAIN = "agent_memory"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    local = start_stack(tmp_path_factory.mktemp("evidence") / "state")
+    yield local
+    local.down(lambda _: None, purge=True)
 
 
 def told(stack):
@@ -24,8 +36,7 @@ def told(stack):
     return document
 
 
-def test_all_fits_until_somebody_writes_past_the_enforcer(own_stack):
-    stack = own_stack()
+def test_all_fits_until_somebody_writes_past_the_enforcer(stack):
     with Bus("retriever-1", settings=stack.settings) as me, Bus("executor-1", settings=stack.settings) as other:
         for number in range(40):
             me.publish(DOMAIN, {"n": number}, partition_key=str(number))
@@ -61,3 +72,49 @@ def test_all_fits_until_somebody_writes_past_the_enforcer(own_stack):
 
     done = bus_command(stack, "audit", "reconcile", "--domain", "nowhere", check=False)
     assert (done.returncode, "no domain 'nowhere'" in done.stderr) == (1, True)
+
+
+def test_witnesses_co_sign_what_is_recorded_and_none_another_log(stack, tmp_path):
+    log = f"{stack.settings.deployment_id.hex()}={bus_command(stack, 'audit', 'key').stdout.strip()}"
+    with contextlib.ExitStack() as running:
+        urls = {}
+        for name in ("w1", "w2"):
+            arguments = ["--log", log, "--name", name, "--state", tmp_path / name, "--listen", "127.0.0.1:0"]
+            process = running.enter_context(started("run", "witness", *map(str, arguments)))
+            urls[process.stdout.readline().strip()] = process.stderr.readline().split()[-1]
+        rows = "".join(f'"{key}" = "{url}"\n' for key, url in urls.items())
+        stack.layout.settings.write_text(f"{stack.layout.settings.read_text()}\n[witnesses]\n{rows}")
+        stack.restart_service("audit")
+        with Bus("retriever-1", settings=stack.settings) as me:
+            for number in range(20):
+                me.publish(DOMAIN, {"n": number}, confirm="decided", partition_key=str(number))
+        leaves = json.loads(bus_command(stack, "audit", "verify", "--key", log[33:], "--json").stdout)["leaves"]
+        keys = [each for key in urls for each in ("--witness", key)]
+
+        def verified(*arguments):
+            done = bus_command(stack, "audit", "verify", "--key", log[33:], *arguments, "--json", check=False)
+            return json.loads(done.stdout)
+
+        def all_co_signed():
+            return sum(verified(*keys)["witnessed"].values()) == leaves
+
+        until(all_co_signed)
+        folder = tmp_path / "evidence"
+        bus_command(stack, "audit", "export", str(folder))
+        whole = verified("--offline", str(folder), *keys)
+        assert (whole["problems"], sum(whole["witnessed"].values())) == ([], leaves)
+        with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as copy, copy:
+            copy.execute("update cosignature set line = replace(line, '— w2', '— w1')")
+        assert "witness w2: a cosignature of another key" in str(verified("--offline", str(folder), *keys)["problems"])
+
+
+@contextlib.contextmanager
+def started(*arguments):
+    """`bus` with ``arguments`` in the foreground, until the end of the block."""
+    command = [sys.executable, "-m", "bus.cli.main", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0

@@ -1,0 +1,115 @@
+"""Has checkpoints co-signed: shows the newest of each partition to every witness, and keeps what they say.
+
+In a thread and with a connection of its own: recording waits for no witness. One that does not answer is asked again;
+one that refuses has seen another log: the log says so each time, and recording goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from bus.errors import BusError, SettingsError, Unverified
+from bus.ledger import witness
+from bus.ledger.checkpoint import open_checkpoint
+from bus.ledger.cosignature import WitnessKey, cosigned_at
+from bus.ledger.store import Ledger
+
+log = logging.getLogger("bus.audit")
+EVERY_S = 2.0
+TIMEOUT_S = 5.0
+
+
+class Conflict(BusError):
+    """A witness holds another size than it was thought to."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"it holds {size}")
+        self.size = size
+
+
+class Witnessing:
+    """``witnesses``: URLs by verifier key. A context manager; does nothing where there are none."""
+
+    def __init__(self, path: Path, deployment: bytes, public_key: bytes, witnesses: Mapping[str, str]) -> None:
+        """Raises SettingsError for what is no verifier key or URL."""
+        self._witnesses = [(WitnessKey.parse(key), _url(url)) for key, url in sorted(witnesses.items())]
+        self._path = path
+        self._deployment = deployment
+        self._public_key = public_key
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="witnessing", daemon=True)
+
+    def __enter__(self) -> None:
+        if self._witnesses:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._witnesses:
+            self._thread.join(2 * TIMEOUT_S)
+
+    def _run(self) -> None:
+        ledger = Ledger(self._path, self._deployment)
+        try:
+            while not self._stop.wait(EVERY_S):
+                for key, url in self._witnesses:
+                    self._show(ledger, key, url)
+        finally:
+            ledger.close()
+
+    def _show(self, ledger: Ledger, key: WitnessKey, url: SplitResult) -> None:
+        """Every partition, as far as it answers."""
+        for partition in ledger.partitions():
+            if self._stop.is_set():
+                return
+            try:
+                self._partition(ledger, partition, key, url)
+            except (OSError, http.client.HTTPException) as error:
+                log.warning("witness %s does not answer: %s", key.name, error)
+                return
+            except BusError as error:
+                log.warning("witness %s, partition %d: not co-signed: %s", key.name, partition, error)
+
+    def _partition(self, ledger: Ledger, partition: int, key: WitnessKey, url: SplitResult) -> None:
+        note = ledger.checkpoint(partition)
+        held = ledger.cosignatures(partition, str(key))
+        old = held[0][0] if held else 0
+        if note is None or (size := open_checkpoint(note, self._public_key).size) == old:
+            return
+        try:
+            line = self._ask(ledger, partition, old, size, note, url)
+        except Conflict as conflict:
+            if conflict.size > size:
+                raise Unverified(
+                    f"it co-signed {conflict.size} leaves, {size} are here: an older copy?", step="witness"
+                ) from None
+            line = self._ask(ledger, partition, conflict.size, size, note, url)
+        cosigned_at(line, open_checkpoint(note, self._public_key).body(), key)
+        ledger.cosign(partition, str(key), size, line)
+
+    def _ask(self, ledger: Ledger, partition: int, old: int, size: int, note: str, url: SplitResult) -> str:
+        data = witness.request(old, ledger.tree(partition).consistency(old, size), note)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        with contextlib.closing(kind(url.netloc, timeout=TIMEOUT_S)) as connection:
+            connection.request("POST", f"{url.path.rstrip('/')}{witness.PATH}", data)
+            answer = connection.getresponse()
+            told = answer.read(witness.MAX_REQUEST).decode("utf-8", "replace").strip()
+        if answer.status == 200:
+            return told
+        if answer.status == 409 and told.isascii() and told.isdecimal() and int(told) != old:
+            raise Conflict(int(told))
+        raise Unverified(f"{answer.status}: {told[:200]}", step="witness")
+
+
+def _url(text: str) -> SplitResult:
+    """Raises SettingsError."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.netloc or url.query or url.fragment:
+        raise SettingsError(f"witnesses: expected http://HOST:PORT or https://HOST, found {text!r}")
+    return url
