@@ -185,12 +185,15 @@ class _Job:
         return totals(self._rule, sums, held[0].rows)
 
     def _agreed(self, deadline: float) -> list[Answer]:
-        """What all parties hold; asked again, while there is time, until it is the same."""
+        """What all parties hold; asked again, while there is time, until it is the same and was so the time before:
+        shares may be under way to all of them."""
+        before: list[Answer] = []
         while True:
             held = self._all([Ask("held", self._job)] * len(self._rule.parties))
             same = len({(each.ids, each.rows) for each in held}) == 1
-            if same or time.monotonic() + 4 * ASK_AGAIN_S > deadline:
+            if (same and held == before) or time.monotonic() + 4 * ASK_AGAIN_S > deadline:
                 return held
+            before = held
             time.sleep(ASK_AGAIN_S)
 
     def _all(self, asked: list[Ask]) -> list[Answer]:
