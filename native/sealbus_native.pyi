@@ -1,6 +1,6 @@
 # What the compiled steps offer; the Rust sources say what each argument holds.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 class _Windows(Protocol):
@@ -103,6 +103,8 @@ class Cipher:
         tail: bytes,
         full: bool,
     ) -> list[tuple[bytes, bytes, bytes]]: ...
+    def open(self, nonce: bytes, body: bytes, aad: bytes) -> bytes | None: ...
+    def open_entries(self, covered: bytes, entries: Sequence[tuple[bytes, int, int, bytes]]) -> list[bytes | None]: ...
 
 class DayRecorder:
     def __init__(

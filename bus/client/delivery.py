@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from bus.client.payload import decode_payload
@@ -14,7 +14,7 @@ from bus.wire.hop import decision_id
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Delivery:
     """One record. ``place`` is (partition, offset, index): where it stands in the domain's downstream log.
 
@@ -35,6 +35,38 @@ class Delivery:
     ticket: bytes = field(default=b"", repr=False)
     chunk: Chunk | None = field(default=None, repr=False)
     """Which part of its message it is, before ``bus.client.chunks`` put them together."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        message_id: bytes,
+        created_at: int,
+        expires_at: int,
+        correlation: str,
+        causes: bytes,
+        reply_to: str,
+        decision: bytes,
+        epoch: int,
+        place: tuple[int, int, int],
+        payload: bytes,
+        ticket: bytes = b"",
+        chunk: Chunk | None = None,
+    ) -> None:
+        # By its slots: the constructor of a frozen dataclass finds each by its name, at twice the cost, and a reader
+        # makes one for every record.
+        _profile(self, profile)
+        _message_id(self, message_id)
+        _created_at(self, created_at)
+        _expires_at(self, expires_at)
+        _correlation(self, correlation)
+        _causes(self, causes)
+        _reply_to(self, reply_to)
+        _decision(self, decision)
+        _epoch(self, epoch)
+        _place(self, place)
+        _payload(self, payload)
+        _ticket(self, ticket)
+        _chunk(self, chunk)
 
     @property
     def id(self) -> uuid.UUID:
@@ -94,3 +126,24 @@ class Delivery:
     def value(self, kind: type[T] | None = None) -> T | Any:
         """The payload as ``kind`` (pydantic model, dataclass, TypedDict, dict, bytes), else by its content type."""
         return decode_payload(self.payload, self.content_type, kind)
+
+
+def _setters() -> Iterator[Callable[[Delivery, Any], None]]:
+    return (getattr(Delivery, each.name).__set__ for each in fields(Delivery))
+
+
+(
+    _profile,
+    _message_id,
+    _created_at,
+    _expires_at,
+    _correlation,
+    _causes,
+    _reply_to,
+    _decision,
+    _epoch,
+    _place,
+    _payload,
+    _ticket,
+    _chunk,
+) = _setters()

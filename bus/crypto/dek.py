@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus.codes import Code
 from bus.crypto.keys import KEY_LENGTH, ReadingKey
-from bus.crypto.seal import MAX_USES, open_with
+from bus.crypto.seal import MAX_USES, Opener, open_with
 from bus.errors import Refused, Unverified
 from bus.native import native
 from bus.wire import preimage
@@ -68,7 +68,7 @@ def commit(dek: bytes) -> bytes:
     return hashlib.sha256(preimage.dek_commitment(dek)).digest()
 
 
-def unwrap(reader: ReadingKey, readers: ReaderSet, deployment: bytes, topic: str, epoch: int) -> AESGCM | None:
+def unwrap(reader: ReadingKey, readers: ReaderSet, deployment: bytes, topic: str, epoch: int) -> Opener | None:
     """The DEK that ``readers`` holds for ``reader``; None where it has no entry. Raises Unverified."""
     wrapped = next((each for key_id, each in readers.entries if key_id == reader.key_id), None)
     if wrapped is None:
@@ -77,4 +77,4 @@ def unwrap(reader: ReadingKey, readers: ReaderSet, deployment: bytes, topic: str
     key = open_with(AESGCM(reader.kek.reveal()), wrapped[:12], wrapped[12:], aad)
     if not hmac.compare_digest(commit(key), readers.commitment):
         raise Unverified("DEK: does not match its commitment", step="commitment", code=Code.OPEN)
-    return AESGCM(key)
+    return Opener(key)

@@ -6,6 +6,7 @@ The sealer owns the counters: a sequence is consumed when sealing starts and is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -18,8 +19,10 @@ from bus.crypto.keys import AgentKeys, Secret, fresh_instance, instance_key
 from bus.errors import Refused, Unverified
 from bus.native import native
 from bus.wire import codec, preimage, sealed
+from bus.wire.derived import Entry
 
 if TYPE_CHECKING:
+    from sealbus_native import Cipher
     from sealbus_native import Sealer as CompiledSealer
 
 MAX_USES: Final = 2**32
@@ -133,6 +136,32 @@ def open_with(aead: AESGCM, nonce: bytes, body: bytes, aad: bytes) -> bytes:
         return aead.decrypt(nonce, body, aad)
     except InvalidTag:
         raise Unverified("body: does not open under this key and context", step="open", code=Code.OPEN) from None
+
+
+class Opener:
+    """AES-256-GCM under one key, for opening alone; compiled where it is installed."""
+
+    __slots__ = ("_aead", "_cipher")
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+        self._cipher: Cipher | None = native.Cipher(key) if native is not None else None
+
+    def open(self, nonce: bytes, body: bytes, aad: bytes) -> bytes:
+        """Raises Unverified(open) when the tag does not hold."""
+        found = self._cipher.open(nonce, body, aad) if self._cipher is not None else None
+        return found if found is not None else open_with(self._aead, nonce, body, aad)
+
+    def open_entries(self, entries: Sequence[Entry], covered: bytes) -> list[bytes]:
+        """Plaintexts of a bundle's entries; ``covered`` is their AAD before the record id. Raises Unverified(open)."""
+        found = self._cipher.open_entries(covered, entries) if self._cipher is not None else []
+        whole = [each for each in found if each is not None]
+        if len(whole) == len(entries):
+            return whole
+        return [
+            open_with(self._aead, preimage.counter_nonce(counter), body, covered + fixed[:16])
+            for fixed, _, counter, body in entries
+        ]
 
 
 class CountingAead:

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bus.codes import Code
 from bus.crypto.keys import INSTANCE_LENGTH, Secret, expand, fresh_instance, instance_key
-from bus.crypto.seal import MAX_USES, open_with
+from bus.crypto.seal import MAX_USES, Opener
 from bus.errors import Refused, Unverified
 from bus.wire import preimage
 
@@ -72,8 +72,8 @@ class SourceOpener:
         self._deployment = deployment
         self._domain = domain
         self._session = session
-        self._held: dict[bytes, AESGCM] = {}
-        self._known: dict[tuple[str, bytes], tuple[float, AESGCM, bytes]] = {}
+        self._held: dict[bytes, Opener] = {}
+        self._known: dict[tuple[str, bytes], tuple[float, Opener, bytes]] = {}
 
     def open(self, agent: str, message_id: bytes, payload: bytes, context: bytes = b"") -> bytes:
         """What ``agent`` sealed. Raises Unverified (source) for other bytes, Refused (open) without the epoch's key."""
@@ -90,9 +90,9 @@ class SourceOpener:
         header = payload[:HEADER_LENGTH]
         aad = found[2] + message_id + header + context
         # The nonce of a counter: four zeros before it.
-        return open_with(found[1], b"\0\0\0\0" + header[25:], payload[HEADER_LENGTH:], aad)
+        return found[1].open(b"\0\0\0\0" + header[25:], payload[HEADER_LENGTH:], aad)
 
-    def _aead(self, name: bytes) -> AESGCM:
+    def _aead(self, name: bytes) -> Opener:
         """Of an epoch and instance."""
         found = self._held.get(name)
         epoch = int.from_bytes(name[:8], "big")
@@ -106,7 +106,7 @@ class SourceOpener:
                 hint="does the domain ask for an attestation that this agent does not have? bus agent show",
             )
         if found is None:
-            found = AESGCM(instance_key(session, "source", name[8:]).reveal())
+            found = Opener(instance_key(session, "source", name[8:]).reveal())
             if len(self._held) >= MAX_INSTANCES:
                 self._held.clear()
             self._held[name] = found

@@ -1,4 +1,4 @@
-//! Steps 10 and 11 for the records of one decision in one bundle of tier RETRIEVAL, and the bundle's tree.
+//! Steps 10 and 11 for the records of one decision in one bundle of tier RETRIEVAL, the bundle's tree, and its opening.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -87,6 +87,48 @@ impl Cipher {
             made.push((PyBytes::new(py, &entry), PyBytes::new(py, leaf.as_ref()), PyBytes::new(py, &hop)));
         }
         Ok(made)
+    }
+
+    /// The plaintext of `body`; `None` where its tag does not hold, which Python refuses.
+    fn open<'py>(&self, py: Python<'py>, nonce: [u8; 12], body: &[u8], aad: &[u8]) -> Option<Bound<'py, PyBytes>> {
+        self.opened(py, nonce, body, aad, &mut Vec::with_capacity(body.len()))
+    }
+
+    /// As `open`, of a bundle's entries (record id and more, set, counter, body); `covered`: what covers a body before
+    /// its record id.
+    fn open_entries<'py>(
+        &self,
+        py: Python<'py>,
+        covered: &[u8],
+        entries: Vec<(Bound<'py, PyBytes>, u64, u64, Bound<'py, PyBytes>)>,
+    ) -> Vec<Option<Bound<'py, PyBytes>>> {
+        let mut aad = covered.to_vec();
+        let mut scratch = Vec::new();
+        let mut made = Vec::with_capacity(entries.len());
+        for (fixed, _, counter, body) in &entries {
+            let Some(record_id) = fixed.as_bytes().get(..16) else {
+                made.push(None);
+                continue;
+            };
+            let mut nonce = [0; 12];
+            nonce[4..].copy_from_slice(&counter.to_be_bytes());
+            aad.truncate(covered.len());
+            aad.extend_from_slice(record_id);
+            made.push(self.opened(py, nonce, body.as_bytes(), &aad, &mut scratch));
+        }
+        made
+    }
+}
+
+impl Cipher {
+    fn opened<'py>(
+        &self, py: Python<'py>, nonce: [u8; 12], body: &[u8], aad: &[u8], scratch: &mut Vec<u8>,
+    ) -> Option<Bound<'py, PyBytes>> {
+        scratch.clear();
+        scratch.extend_from_slice(body);
+        let nonce = aead::Nonce::assume_unique_for_key(nonce);
+        let plain: &[u8] = self.key.open_in_place(nonce, aead::Aad::from(aad), scratch).ok()?;
+        Some(PyBytes::new(py, plain))
     }
 }
 

@@ -213,13 +213,13 @@ def test_a_record_is_found_where_it_has_every_token():
 def test_nothing_is_opened_but_what_has_the_tokens(monkeypatch):
     site = Site(consume=ONE_ROLE, blind_index=("a",))
     _, made = site.run(*map(site.sealed, [{"a": 1}, {"a": 2}, {"a": 1}, {"a": 2}]))
-    opened, really = [], retrieval.open_with
+    opened, really = [], retrieval.Opener.open_entries
 
-    def counted(aead, nonce, body, aad):
-        opened.append(body)
-        return really(aead, nonce, body, aad)
+    def counted(opener, entries, covered):
+        opened.extend(each.body for each in entries)
+        return really(opener, entries, covered)
 
-    monkeypatch.setattr(retrieval, "open_with", counted)
+    monkeypatch.setattr(retrieval.Opener, "open_entries", counted)
     bundle = derived.parse(made.bundles[0])
     there = places(bundle, {bundle.head.epoch: (frozenset({token(site, "a", 2)}),)})
     assert [each.value() for each in site.read(made, only=there)] == [{"a": 2}, {"a": 2}]

@@ -331,6 +331,7 @@ def test_a_whole_ledger_is_verified_with_a_key_from_outside(deployed, tmp_path):
             "payloads": 0,
             "lost": 0,
             "problems": [],
+            "witnessed": {},
         },
     )
 

@@ -17,10 +17,10 @@ from bus.codes import Code
 from bus.crypto import keys
 from bus.crypto.dek import Dek, commit, unwrap
 from bus.crypto.keys import ReadingKey, Secret
-from bus.crypto.seal import MAX_USES
+from bus.crypto.seal import MAX_USES, Opener
 from bus.errors import Refused, Unverified
 from bus.wire import preimage
-from bus.wire.derived import ReaderSet
+from bus.wire.derived import Entry, ReaderSet
 from tests.unit.build import DEPLOYMENT
 
 ROOT = Secret(bytes(range(32)), "root")
@@ -46,7 +46,7 @@ def test_every_reader_of_the_set_opens_what_was_sealed(reader):
     made = dek(READER, ARCHIVIST, TARGET)
     opened = unwrap(reader, made.reader_set, *PLACE)
     assert opened is not None
-    assert opened.decrypt(NONCE, made.aead.encrypt(NONCE, b"note", b"aad"), b"aad") == b"note"
+    assert opened.open(NONCE, made.aead.encrypt(NONCE, b"note", b"aad"), b"aad") == b"note"
 
 
 def test_a_key_without_an_entry_opens_nothing_and_is_no_error():
@@ -147,3 +147,24 @@ def test_a_forked_child_gets_no_counter():
 def test_a_repr_shows_the_commitment_and_no_key():
     made = dek(READER)
     assert repr(made) == f"Dek({made.reader_set.commitment.hex()[:16]})"
+
+
+@given(st.lists(st.tuples(st.binary(min_size=26, max_size=26), st.integers(0, 2**64 - 1), st.binary(max_size=99))))
+def test_compiled_and_plain_openers_open_the_same_and_refuse_the_same(records):
+    key, covered = os.urandom(32), b"covered"
+    entries = [
+        Entry(fixed, 0, counter, AESGCM(key).encrypt(counter.to_bytes(12, "big"), body, covered + fixed[:16]))
+        for fixed, counter, body in records
+    ]
+    compiled, plain = Opener(key), Opener(key)
+    plain._cipher = None
+    for opener in (compiled, plain):
+        assert opener.open_entries(entries, covered) == [body for _, _, body in records]
+        for each, (_, counter, body) in zip(entries, records, strict=True):
+            assert opener.open(counter.to_bytes(12, "big"), each.body, covered + each.record_id) == body
+            with pytest.raises(Unverified, match="does not open"):
+                opener.open(counter.to_bytes(12, "big"), each.body, covered)
+        for wrong in (b"", b"short", bytes(20), *(each.body[:-1] + bytes([each.body[-1] ^ 1]) for each in entries)):
+            bad = [*entries, Entry(bytes(26), 0, 7, wrong)]
+            with pytest.raises(Unverified, match="does not open"):
+                opener.open_entries(bad, covered)

@@ -121,6 +121,8 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         "keys/pin" = "vault:kv/bus#pin"
         [peers]
         us = "../us/bus.toml"
+        [witnesses]
+        "w1+00000000+AAAA" = "https://witness.example"
     """
     loaded = load_text(tmp_path, text)
     assert loaded == Settings(
@@ -177,6 +179,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         owners={"writer-1": 1001},
         secrets={"keys/pin": "vault:kv/bus#pin"},
         peers={"us": "../us/bus.toml"},
+        witnesses={"w1+00000000+AAAA": "https://witness.example"},
         source=str(tmp_path / "bus.toml"),
     )
     assert loaded.deployment_id == bytes.fromhex(ID)
@@ -236,7 +239,7 @@ def test_every_key_but_the_tables_can_be_set_by_a_variable(tmp_path):
         "BUS_PKCS11_KEY": "kek",
         "BUS_PKCS11_PIN_FILE": "/run/pin",
     }
-    assert defaults_among(load(environ, tmp_path)) == {"owners", "secrets", "peers"}
+    assert defaults_among(load(environ, tmp_path)) == {"owners", "secrets", "peers", "witnesses"}
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_dek_is_unwrapped_by_its_readers_and_nobody_else(reader: str) -> None:
     for record in told("derived.records"):
         nonce, body, aad = (bytes.fromhex(record[name]) for name in ("nonce", "body", "aad"))
         if sets[record["reader_set"]] is own:
-            assert opened.decrypt(nonce, body, aad).hex() == record["plaintext"]
+            assert opened.open(nonce, body, aad).hex() == record["plaintext"]
     for wrong in ((bytes(16), *place[1:]), (place[0], "eu.other.out", place[2]), (*place[:2], place[2] + 1)):
         with pytest.raises(Unverified) as refused:
             dek.unwrap(READERS[reader], own, *wrong)
