@@ -262,6 +262,8 @@ def verify(
     keys = tuple(dict.fromkeys(map(WitnessKey.parse, named)))
     if quorum < 0 or quorum > len(keys):
         raise SettingsError(f"--quorum: expected 1 to the number of witnesses, {len(keys)}, found {quorum}")
+    if keys and proof is not None:
+        raise SettingsError("--witness: expected --offline or a ledger, found --proof, which has no cosignatures")
     witnesses = Witnesses(keys, quorum or len(keys))
     if proof is not None:
         document = parse_proof(proof.read_bytes().decode(errors="replace"))

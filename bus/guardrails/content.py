@@ -141,8 +141,8 @@ def _plain(part: Any, around: tuple[str, ...], hollow: dict[str, bool]) -> Any:
     """A schema without logical types, whose values JSON and masks have no words for. ``around``: the named types that
     it stands in; ``hollow``: by name, whether a value of it takes no bytes.
 
-    Raises ValueError for a type inside itself (fastavro would follow a datum of it until the stack ends) and for an
-    array whose elements take no bytes (a length alone would fill the memory)."""
+    Raises ValueError for a type inside itself (fastavro would follow a datum of it until the stack ends), and for
+    records and elements of arrays that take no bytes (a length alone, or records of records, would hold no end)."""
     if len(around) > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if isinstance(part, str):
@@ -164,6 +164,8 @@ def _plain(part: Any, around: tuple[str, ...], hollow: dict[str, bool]) -> Any:
         ]
     if "name" in made:
         hollow[inside[-1]] = _hollow(made, hollow)
+        if "fields" in made and hollow[inside[-1]]:
+            raise ValueError(f"record {inside[-1]} takes no bytes")
     if "items" in made and _hollow(made["items"], hollow):
         raise ValueError("array of what takes no bytes")
     return made

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any, Final
 
 from bus.guardrails.content import short
@@ -42,7 +41,7 @@ class AvroFields:
     def seal_type(self, path: tuple[str, ...]) -> None:
         """Let the field at ``path`` hold sealed bytes. Raises ValueError where it is a key of a map, whose values have
         one type, or of a record that is sealed in another place, too."""
-        for field in self._fields(self._document, path):
+        for field in self._fields(path):
             if WAS in field:
                 raise ValueError(f"field {'.'.join(path)}: its type is sealed in another place")
             was = {"type": field["type"]} | ({"default": field.pop("default")} if "default" in field else {})
@@ -56,7 +55,7 @@ class AvroFields:
 
     def open_type(self, path: tuple[str, ...]) -> None:
         """Let it hold what it held. Raises ValueError where that is not there."""
-        for field in self._fields(self._document, path):
+        for field in self._fields(path):
             was = field.pop(WAS, None)
             if not isinstance(was, dict) or not {"type"} <= was.keys() <= {"type", "default"}:
                 raise ValueError(f"field {'.'.join(path)}: what its type was is not there")
@@ -72,25 +71,32 @@ class AvroFields:
             for key in ("type", "items", "values", "fields"):
                 self._named(part.get(key))
 
-    def _fields(self, part: Any, path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        """Definitions of the field; through arrays and unions."""
-        if isinstance(part, str):
-            if (named := self._names.get(short(part))) is not None:
-                yield from self._fields(named, path)
-        elif isinstance(part, list):
-            for each in part:
-                yield from self._fields(each, path)
-        elif "fields" in part:
-            for field in part["fields"]:
-                if field["name"] == path[0]:
-                    if path[1:]:
-                        yield from self._fields(field["type"], path[1:])
-                    else:
-                        yield field
-        elif "values" in part:
-            raise ValueError(f"{path[0]} is a key of a map, whose values have one type: it cannot be sealed")
-        else:
-            yield from self._fields(part["items"] if "items" in part else part["type"], path)
+    def _fields(self, path: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Definitions of the field, each once; through arrays and unions. No part is looked at twice: a schema whose
+        unions name each other's records has no end of ways."""
+        found: list[dict[str, Any]] = []
+        left: list[tuple[Any, tuple[str, ...]]] = [(self._document, path)]
+        seen: set[tuple[int, int]] = set()
+        while left:
+            part, way = left.pop()
+            if isinstance(part, str):
+                part = self._names.get(short(part))
+            if part is None or (id(part), len(way)) in seen:
+                continue
+            seen.add((id(part), len(way)))
+            if isinstance(part, list):
+                left += [(each, way) for each in part]
+            elif "fields" in part:
+                field = next((each for each in part["fields"] if each["name"] == way[0]), None)
+                if field is not None and way[1:]:
+                    left.append((field["type"], way[1:]))
+                elif field is not None:
+                    found.append(field)
+            elif "values" in part:
+                raise ValueError(f"{way[0]} is a key of a map, whose values have one type: it cannot be sealed")
+            else:
+                left.append((part["items"] if "items" in part else part.get("type"), way))
+        return found
 
 
 def _wrapped(value: Any) -> Any:

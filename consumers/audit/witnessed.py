@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import sqlite3
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,8 +71,8 @@ class Witnessing:
                 return
             try:
                 self._partition(ledger, partition, key, url)
-            except (OSError, http.client.HTTPException) as error:
-                log.warning("witness %s does not answer: %s", key.name, error)
+            except (OSError, http.client.HTTPException, sqlite3.Error) as error:  # as a full disk
+                log.warning("witness %s: not now: %s", key.name, error)
                 return
             except BusError as error:
                 log.warning("witness %s, partition %d: not co-signed: %s", key.name, partition, error)

@@ -137,6 +137,8 @@ LIST = {"type": "record", "name": "L", "fields": [{"name": "next", "type": ["nul
         {"type": "array", "items": {"type": "record", "name": "E", "fields": []}},
         {"type": "array", "items": {"type": "record", "name": "E", "fields": [{"name": "a", "type": "null"}]}},
         {"type": "array", "items": {"type": "array", "items": {"type": "fixed", "name": "F", "size": 0}}},
+        {"type": "record", "name": "E", "fields": []},
+        {"type": "record", "name": "E", "fields": [{"name": "a", "type": "null"}, {"name": "b", "type": "null"}]},
         {"type": "nothing"},
         5,
         None,
@@ -273,6 +275,20 @@ def test_what_was_sealed_and_is_no_value_of_its_field_is_refused(inner):
     sealed = seal_fields(made(), RULES, lambda domain, way, _: seal(domain, way, inner))
     with pytest.raises(ValueError, match=r"no value in a sealed field|has no place"):
         open_fields(sealed, RULES, opener("payments"))
+
+
+def test_a_schema_with_endlessly_many_ways_to_a_field_is_walked_once():
+    levels = [
+        [{"type": "record", "name": f"R{level}_{each}", "fields": []} for each in range(12)] for level in range(8)
+    ]
+    for above, below in zip(levels, [*levels[1:], None], strict=True):
+        for each in above:
+            names = [one["name"] for one in below] if below is not None else "string"
+            each["fields"].append({"name": "a", "type": names})
+    document = [each for level in reversed(levels) for each in level]
+    fields = AvroFields(document)
+    fields.seal_type(("a",) * 8)
+    assert str(document).count("sealbus.Sealed") == 12
 
 
 def test_a_type_that_was_taken_out_of_the_schema_is_refused():

@@ -316,5 +316,7 @@ def test_verification_counts_who_co_signed(tmp_path, served):
     base = ["audit", "verify", "--offline", str(tmp_path / "out"), "--key", LOG.public_key.hex()]
     told = CliRunner().invoke(main, [*base, "--witness", str(served.key), "--witness", str(KEY), "--quorum", "1"])
     assert "co-signed by 1 of 2 witnesses: 5 hops" in told.output
+    told = CliRunner().invoke(main, [*base, "--proof", str(tmp_path), "--witness", str(KEY)])
+    assert "found --proof, which has no cosignatures" in str(told.exception) + told.output
     told = CliRunner().invoke(main, [*base, "--witness", str(KEY), "--quorum", "2"])
     assert "--quorum: expected 1 to the number of witnesses, 1, found 2" in str(told.exception) + told.output
