@@ -11,7 +11,7 @@ demo: setup
 
 # Three files at a time on two cores: most of them wait for brokers.
 test: setup check
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What takes a minute or more each: longer forms of what `make test` tries, some 12 minutes.
 test-long: setup
