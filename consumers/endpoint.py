@@ -90,18 +90,12 @@ class Endpoint:
         )
         if not address:
             return
-        host, _, port = address.rpartition(":")
-        try:
-            self._server = ThreadingHTTPServer((host, int(port)), _handler(vitals, registry))
-        except (OSError, ValueError, OverflowError) as error:
-            raise SettingsError(f"http: expected HOST:PORT that is free, found {address!r}: {error}") from error
-        self._server.daemon_threads = True
+        self._server = listening(address, "http", _handler(vitals, registry))
 
     def __enter__(self) -> Self:
         if self._server is not None:
-            host, port = self._server.server_address[:2]
             make_folder(self._told.parent)
-            write_file(self._told, f"http://{host!s}:{port}\n".encode())
+            write_file(self._told, f"{url_of(self._server)}\n".encode())
             threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
         return self
 
@@ -112,30 +106,53 @@ class Endpoint:
             self._told.unlink(missing_ok=True)
 
 
-def _handler(vitals: Vitals, registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 10
+class Answering(BaseHTTPRequestHandler):
+    """What answers one connection: whole bodies, nothing on stderr."""
 
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+
+    def answer(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+        """Send it."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, text: str, *args: object) -> None:
+        """Each request, for debugging alone."""
+        log.debug(text, *args)
+
+
+def listening(address: str, setting: str, handler: type[Answering]) -> ThreadingHTTPServer:
+    """A server at ``address`` (HOST:PORT), not serving yet. Raises SettingsError, which names ``setting``."""
+    host, _, port = address.rpartition(":")
+    try:
+        server = ThreadingHTTPServer((host, int(port)), handler)
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"{setting}: expected HOST:PORT that is free, found {address!r}: {error}") from error
+    server.daemon_threads = True
+    return server
+
+
+def url_of(server: ThreadingHTTPServer) -> str:
+    """Where it listens."""
+    host, port = server.server_address[:2]
+    return f"http://{host!s}:{port}"
+
+
+def _handler(vitals: Vitals, registry: CollectorRegistry) -> type[Answering]:
+    class Handler(Answering):
         def do_GET(self) -> None:  # http.server's name
             if self.path == "/metrics":
-                self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                self.answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 return
             asked = {"/healthz": vitals.health, "/readyz": vitals.readiness}.get(self.path)
             if asked is None:
-                self._answer(404, b"expected /healthz, /readyz or /metrics\n")
+                self.answer(404, b"expected /healthz, /readyz or /metrics\n")
                 return
             wrong = asked()
-            self._answer(503 if wrong else 200, f"{wrong or 'ok'}\n".encode())
-
-        def _answer(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, text: str, *args: object) -> None:
-            log.debug(text, *args)
+            self.answer(503 if wrong else 200, f"{wrong or 'ok'}\n".encode())
 
     return Handler

@@ -82,17 +82,17 @@ class SourceOpener:
         name = agent, payload[1:25]
         found = self._known.get(name)
         if found is None or found[0] < time.monotonic():
-            aead = self._aead(name[1])
+            opener = self._opener(name[1])
             aad = preimage.source_aad(self._deployment, self._domain, agent)
             if len(self._known) >= MAX_INSTANCES:
                 self._known.clear()
-            found = self._known[name] = (time.monotonic() + LOOK_AGAIN_S, aead, aad)
+            found = self._known[name] = (time.monotonic() + LOOK_AGAIN_S, opener, aad)
         header = payload[:HEADER_LENGTH]
         aad = found[2] + message_id + header + context
         # The nonce of a counter: four zeros before it.
         return found[1].open(b"\0\0\0\0" + header[25:], payload[HEADER_LENGTH:], aad)
 
-    def _aead(self, name: bytes) -> Opener:
+    def _opener(self, name: bytes) -> Opener:
         """Of an epoch and instance."""
         found = self._held.get(name)
         epoch = int.from_bytes(name[:8], "big")

@@ -70,7 +70,8 @@ class Guardrails:
 
     def released(self, payload: bytes, content_type: str, masks: Sequence[MaskRule], key: bytes) -> Guarded[bytes]:
         """A payload behind guardrails and ``masks`` of its fields, which hash under ``key``."""
-        if masks and self.on_payload and "json" not in content_type.lower() and reads(payload):
+        plain = "json" not in content_type.lower() and not is_avro(payload)  # Avro is told by its first bytes
+        if masks and self.on_payload and plain and reads(payload):
             content_type = "application/json"  # whatever it says: masks write anew what they read in it
         told = self.payload(payload, content_type)
         if told.refusal is not None or not masks:

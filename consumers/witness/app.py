@@ -12,16 +12,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
 from bus.crypto.signing import Signer
-from bus.errors import SettingsError
 from bus.files import alone, make_folder, read_secret, write_secret
 from bus.ledger import witness
 from bus.ledger.checkpoint import Checkpoint
 from bus.ledger.cosignature import WitnessKey
+from consumers.endpoint import Answering, listening, url_of
 
 log = logging.getLogger("bus.witness")
 SCHEMA = "create table if not exists head (origin text primary key, size integer not null, root blob not null)"
@@ -54,7 +53,8 @@ class Witness:
     """One witness. ``logs``: public keys by log. A context manager: answers within it."""
 
     def __init__(self, folder: Path, name: str, logs: Mapping[str, bytes], address: str) -> None:
-        """Raises SettingsError where ``address`` (HOST:PORT) cannot be taken, or another process has ``folder``."""
+        """Raises SettingsError where ``address`` (HOST:PORT) cannot be taken. Entering waits while another process has
+        ``folder``."""
         make_folder(folder)
         self._name = name
         self._logs = logs
@@ -64,12 +64,7 @@ class Witness:
             write_secret(key, Signer.generate().seed())
         self._signer = Signer(read_secret(key))
         self._turn = threading.Lock()
-        host, _, port = address.rpartition(":")
-        try:
-            self._server = ThreadingHTTPServer((host, int(port)), _handler(self))
-        except (OSError, ValueError, OverflowError) as error:
-            raise SettingsError(f"--listen: expected HOST:PORT that is free, found {address!r}: {error}") from error
-        self._server.daemon_threads = True
+        self._server = listening(address, "--listen", _handler(self))
 
     @property
     def key(self) -> WitnessKey:
@@ -79,8 +74,7 @@ class Witness:
     @property
     def url(self) -> str:
         """Where it listens."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return url_of(self._server)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -108,19 +102,11 @@ class Witness:
         return told
 
 
-def _handler(served: Witness) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 10
-
-        def do_POST(self) -> None:  # http.server's name
+def _handler(served: Witness) -> type[Answering]:
+    class Handler(Answering):
+        def do_POST(self) -> None:  # noqa: N802 - http.server's name
             told = self._told()
-            body = told.body.encode()
-            self.send_response(told.status)
-            self.send_header("Content-Type", told.kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(told.status, told.body.encode(), told.kind)
 
         def _told(self) -> witness.Answer:
             """What was not read ends the connection."""
@@ -136,8 +122,5 @@ def _handler(served: Witness) -> type[BaseHTTPRequestHandler]:
             except sqlite3.Error:  # a full disk: nothing is signed that is not held
                 log.exception("nothing is co-signed")
                 return witness.Answer(503, "heads cannot be kept now\n")
-
-        def log_message(self, text: str, *args: object) -> None:
-            log.debug(text, *args)
 
     return Handler
