@@ -43,7 +43,7 @@ test-kerberos: setup
 	@$(BIN)/python -m tests.kerberos.build_client
 	KERBEROS=1 $(BIN)/python -m pytest tests/kerberos $(MORE)
 
-# The authority's state on PostgreSQL, by a throw-away cluster; the Debian package is installed where root may, else those
+# The authority's state and the ledger on PostgreSQL, by a throw-away cluster; the Debian package is installed where root may, else those
 # tests are skipped with their reason.
 test-postgres: setup
 	@$(BIN)/python -m pip install --quiet -e '.[postgres]'

@@ -115,6 +115,7 @@ class Settings:
     authority: str = ""
     authority_addresses: str = ""
     authority_database: str = ""
+    ledger_database: str = ""
     enrolment: str = ""
     attester: AttesterKind = AttesterKind.NONE
     attester_code: Path = UNSET

@@ -25,6 +25,7 @@ from bus.client.keystore import KeyStore
 from bus.errors import Denied
 from bus.kafka.config import connect
 from bus.ledger.export import COPY, export
+from bus.ledger.opened import open_ledger
 from bus.ledger.store import Ledger
 from bus.ledger.verify import Report, verify_ledger
 from bus.settings import Settings
@@ -335,7 +336,7 @@ def _ledger(stack: Stack, narrator: Narrator, published: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "evidence"
         signer = load_signer(stack.layout.signer("ledger"))
-        made = export(stack.layout.ledger, folder, stack.settings.deployment_id, signer, now_ms())
+        made = export(open_ledger(stack.settings), folder, signer, now_ms())
         told = _elsewhere(folder, key)
         narrator.expect("exported, it verifies where there is nothing but it", told.endswith("all hold"), told)
         shutil.copytree(folder, Path(temporary) / "cut")

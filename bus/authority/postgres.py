@@ -1,23 +1,20 @@
 """The authority's state in PostgreSQL, for replicas on several machines. Connections are psycopg's pool's.
 
-The address is a libpq connection string without a password: that is read from a 0600 file that ``passfile`` names. To
-another machine only TLS with a verified name is spoken.
+``bus.postgres`` says what an address is.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
-import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from bus.authority.database import Rows, Transaction
-from bus.authority.providers.base import package
-from bus.codes import Code
-from bus.errors import RetryLater, SettingsError
+from bus.extras import package
+from bus.postgres import away, checked
 
 POOL: Final = 8
 """Connections of one process, made when they are needed."""
@@ -49,7 +46,7 @@ class Postgres:
     def __init__(self, address: str, timeout_ms: int) -> None:
         self._psycopg = package("psycopg", "postgres", "authority_database")
         pool = package("psycopg_pool", "postgres", "authority_database")
-        self._told = _checked(self._psycopg.conninfo, address)
+        self._told = checked(self._psycopg.conninfo, address, "authority_database")
         self._pool = pool.ConnectionPool(
             address,
             min_size=0,
@@ -79,9 +76,7 @@ class Postgres:
             with self._pool.connection() as connection:
                 yield _Statements(connection)
         except self._psycopg.Error as error:
-            # Its text may quote a row: the kind and, where the server said one, the code are told.
-            code = f" {error.sqlstate}" if error.sqlstate else ""
-            raise RetryLater(f"{self._told} is away: {type(error).__name__}{code}", code=Code.RETRY) from None
+            raise away(self._told, error) from None
 
     def read(self) -> AbstractContextManager[Transaction]:
         """See ``Database``."""
@@ -106,30 +101,3 @@ def postgres(address: str, timeout_ms: int) -> Postgres:
     made = Postgres(address, timeout_ms)
     atexit.register(made.close)
     return made
-
-
-def _checked(conninfo: Any, address: str) -> str:
-    """How it is called in messages: host and database."""
-    try:
-        told = conninfo.conninfo_to_dict(address)
-    except Exception as error:
-        raise SettingsError(f"authority_database: not a connection string: {type(error).__name__}") from None
-    if told.get("password"):
-        raise SettingsError(
-            "authority_database: a password does not belong into settings", hint="passfile=/path/to/a/0600/file"
-        )
-    hosts = str(told.get("hostaddr") or told.get("host") or "")
-    if not all(map(_here, hosts.split(","))) and told.get("sslmode") != "verify-full":
-        raise SettingsError(
-            "authority_database: expected sslmode=verify-full, or the host of this machine",
-            hint="sslrootcert=/path/to/ca.pem",
-        )
-    return f"postgresql {told.get('host', hosts)}/{told.get('dbname', '')}"
-
-
-def _here(host: str) -> bool:
-    """Whether ``host`` is a folder with a socket, or this machine's loopback."""
-    try:
-        return host.startswith("/") or host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

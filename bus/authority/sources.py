@@ -23,10 +23,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from bus.authority.providers.aws import aws_client, code_of
-from bus.authority.providers.base import away, package
+from bus.authority.providers.base import away
 from bus.authority.providers.vault import vault_client, vault_failures
 from bus.codes import Code
 from bus.errors import Refused, SettingsError
+from bus.extras import package
 from bus.files import make_folder, read_secret, write_secret
 from bus.settings import UNSET, Settings
 

@@ -25,6 +25,7 @@ from bus.ledger.causes import drawn, forest, mermaid
 from bus.ledger.cosignature import WitnessKey
 from bus.ledger.export import verify_export
 from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.opened import open_ledger
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import Found, LedgerQuery
 from bus.ledger.store import Ledger
@@ -50,7 +51,7 @@ def open_query(settings: Settings) -> LedgerQuery:
     def keys(day: int) -> DayKeys:
         return day_keys(day, roots.audit_root(day))
 
-    return LedgerQuery(Ledger(layout.ledger, settings.deployment_id, read_only=True), keys)
+    return LedgerQuery(open_ledger(settings), keys)
 
 
 def hop_document(hop: Hop) -> dict[str, Any]:
@@ -280,10 +281,13 @@ def verify(
     if offline is not None:
         _show_report(verify_export(offline, trusted, witnesses), witnesses, as_json=as_json)
         return
-    settings = settings_module.load() if path is None or not deployment else None
-    where = path or Layout(settings.state).ledger if settings is not None else path
-    name = _deployment(deployment) if deployment else settings.deployment_id if settings is not None else b""
-    ledger = Ledger(Path(str(where)), name, read_only=True)
+    if path is None:
+        if deployment:
+            raise SettingsError("--deployment: expected --ledger with it")
+        ledger = open_ledger(settings_module.load())
+    else:
+        name = _deployment(deployment) if deployment else settings_module.load().deployment_id
+        ledger = Ledger(path, name, read_only=True)
     _show_report(verify_ledger(ledger, trusted, witnesses), witnesses, as_json=as_json)
 
 

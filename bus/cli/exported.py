@@ -13,6 +13,7 @@ from bus.codes import Code
 from bus.errors import Refused
 from bus.files import Layout
 from bus.ledger import export as exporting
+from bus.ledger.opened import open_ledger
 
 
 @click.command()
@@ -28,14 +29,13 @@ def export(folder: Path, as_json: bool) -> None:
     bus audit verify --offline evidence --key "$(bus audit key)"
     """
     settings = settings_module.load()
-    layout = Layout(settings.state)
-    if not layout.ledger.is_file():
-        raise Refused(f"no ledger at {layout.ledger}", code=Code.LEDGER, hint="does the audit consumer run?")
+    ledger = open_ledger(settings)
     try:
-        signer = load_signer(layout.signer("ledger"))
-        made = exporting.export(layout.ledger, folder, settings.deployment_id, signer, now_ms())
+        made = exporting.export(ledger, folder, load_signer(Layout(settings.state).signer("ledger")), now_ms())
     except FileExistsError as error:
         raise Refused(f"{error.args[0]}: it is there already", code=Code.LEDGER, hint="name another folder") from None
+    finally:
+        ledger.close()
     leaves = sum(size for size, _ in made.heads.values())
     if as_json:
         emit("audit-export", {"folder": str(folder), "partitions": len(made.heads), "leaves": leaves})

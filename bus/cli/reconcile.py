@@ -19,12 +19,11 @@ from bus.cli.output import EXIT_NO, emit, err, out
 from bus.codes import Code
 from bus.crypto.signing import bundle_leaf
 from bus.errors import Refused, RetryLater, WireError
-from bus.files import Layout
 from bus.kafka.config import Connection
 from bus.kafka.whole import whole
+from bus.ledger.opened import open_ledger
 from bus.ledger.reconcile import Reconciled, Topic
 from bus.ledger.reconcile import reconcile as compare
-from bus.ledger.store import Ledger
 from bus.settings import Settings
 from bus.stack.local import Stack
 from bus.wire import derived
@@ -133,7 +132,7 @@ def _recorded(settings: Settings, inbound: Topic, timeout: float) -> dict[int, i
         ends[partition] = max(ends.get(partition, 0), offset + 1)
     deadline = time.monotonic() + timeout
     while True:
-        ledger = Ledger(Layout(settings.state).ledger, settings.deployment_id, read_only=True)
+        ledger = open_ledger(settings)
         try:
             held = {
                 number: intervals[-1][1]

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from bus.crypto.signing import Signer
 from bus.errors import Unverified
@@ -65,23 +63,18 @@ def open_manifest(note: str, public_key: bytes) -> Manifest:
     return made
 
 
-def export(source: Path, folder: Path, deployment: bytes, signer: Signer, now_ms: int) -> Manifest:
-    """A copy of the ledger at ``source`` in ``folder``, of one moment while a recorder writes, with its manifest.
+def export(source: Ledger, folder: Path, signer: Signer, now_ms: int) -> Manifest:
+    """A copy of the ledger ``source`` in ``folder``, of one moment while a recorder writes, with its manifest.
 
-    Raises Refused (ledger) for no ledger, FileExistsError where the folder holds one.
+    A SQLite file, whichever database it is from. Raises FileExistsError where the folder holds one.
     """
     make_folder(folder)
     path = folder / COPY
     if path.exists():
         raise FileExistsError(path)
-    with (
-        contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as held,
-        contextlib.closing(sqlite3.connect(path)) as copy,
-    ):
-        held.backup(copy)
-        copy.execute("pragma journal_mode = delete")  # so that it can be read where nothing can be written
+    source.copy(path)
     path.chmod(0o600)
-    ledger = Ledger(path, deployment, read_only=True)
+    ledger = Ledger(path, source.deployment, read_only=True)
     try:
         heads = {}
         for partition in ledger.partitions():
@@ -91,7 +84,7 @@ def export(source: Path, folder: Path, deployment: bytes, signer: Signer, now_ms
                 heads[partition] = checkpoint.size, checkpoint.root
     finally:
         ledger.close()
-    made = Manifest(deployment, now_ms, heads)
+    made = Manifest(source.deployment, now_ms, heads)
     write_file(folder / MANIFEST, made.sign(signer).encode())
     return made
 

@@ -1,4 +1,4 @@
-"""The ledger's tables, and the statements over them that are more than a line; SQLite."""
+"""The embedded ledger's tables, and the statements over them that are more than a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bus.ledger.postings import LEAF_BITS, SEGMENT_BITS
 SCHEMA = """
 create table if not exists meta (key text primary key, value text) without rowid;
 create table if not exists state (partition integer primary key, size integer not null, next_offset integer not null);
-create table if not exists entry (partition integer, leaf integer, day integer, offset integer, hop integer,
+create table if not exists entry (partition integer, leaf integer, day integer, "offset" integer, hop integer,
   body blob not null, disclosure blob not null, primary key (partition, leaf)) without rowid;
 create table if not exists tile (partition integer, level integer, number integer, hashes blob not null,
   primary key (partition, level, number)) without rowid;
@@ -16,11 +16,15 @@ create table if not exists checkpoint (partition integer, size integer, note tex
 create table if not exists cosignature (partition integer, witness text, size integer, line text not null,
   primary key (partition, witness, size)) without rowid;
 create table if not exists interval (topic text, input integer, first integer, upto integer, partition integer,
-  offset integer, primary key (topic, input, first, partition, offset)) without rowid;
+  "offset" integer, primary key (topic, input, first, partition, "offset")) without rowid;
+create table if not exists day (partition integer, day integer, primary key (partition, day)) without rowid;
 create table if not exists posting (segment integer, token blob, place integer, others blob not null,
   primary key (segment, token, place)) without rowid;
 create table if not exists single (segment integer, bucket integer, place integer, tokens blob not null,
   primary key (segment, bucket, place)) without rowid;
+create table if not exists wanted (topic text, input integer, "offset" integer, digest blob not null,
+  size integer not null, primary key (topic, input, "offset", digest)) without rowid;
+create table if not exists payload (digest blob primary key, sealed blob, lost text not null);
 """
 # A batch at full rate is some 10 MiB of pages. What is committed is on the disk either way (synchronous=FULL); these
 # decide how often a page is written, and read again.
@@ -35,6 +39,8 @@ insert or ignore into posting
   select (partition << :leaf_bits | leaf) >> :segment_bits, value, partition << :leaf_bits | leaf, x''
   from numbered_posting join token on numbered_posting.token = token.id
 """
+# Before there was a table of days.
+DAYS = "insert into day select distinct partition, day from entry"
 FIND = """
 with recursive segment (number, last, size) as (
   select partition << :leaf_bits >> :segment_bits, (partition << :leaf_bits | size - 1) >> :segment_bits, size

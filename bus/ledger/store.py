@@ -1,4 +1,4 @@
-"""The embedded ledger: SQLite (WAL, synchronous=FULL). Append is compare-and-set on the stored Kafka position.
+"""The ledger, whichever database holds it. Append is compare-and-set on the stored Kafka position.
 
 Entries, tiles and intervals are only ever inserted (an unfinished tile is replaced by a longer one with the same
 beginning); checkpoints are insert-only and signed after the commit of what they cover.
@@ -7,25 +7,32 @@ beginning); checkpoints are insert-only and signed after the commit of what they
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
 
 from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import Refused
-from bus.files import make_folder
 from bus.ledger import payloads, postings
 from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint
+from bus.ledger.database import Database, Row
 from bus.ledger.merkle import Edge, TreeView, grow, read_edge, root_of
 from bus.ledger.payloads import Lost, Payload, Wanted
-from bus.ledger.schema import BITS, CONVERSION, FIND, SCHEMA, TUNING
+from bus.ledger.sqlite import SqliteFile
 
-CHANGED = "the ledger was changed; nothing is signed until an operator decides"
+PAGE: Final = 1000
+"""Rows that are read at a time."""
+DAY: Final = "insert into day values (?,?) on conflict do nothing"
+TILE: Final = """insert into tile values (?,?,?,?)
+  on conflict (partition, level, number) do update set hashes = excluded.hashes"""
+STATE: Final = """insert into state values (?,?,?)
+  on conflict (partition) do update set size = excluded.size, next_offset = excluded.next_offset"""
+ENTRY: Final = 'select leaf, day, "offset", hop, body, disclosure from entry'
+CHANGED: Final = "the ledger was changed; nothing is signed until an operator decides"
 
 
 class Entry(NamedTuple):
@@ -63,89 +70,49 @@ class Append(NamedTuple):
     """Records to keep with their hops."""
 
 
-class Ledger:
-    """One database file. ``deployment`` names the logs; a file of another deployment is refused."""
+class Overtaken(Refused):
+    """Another recorder has appended to this partition."""
 
-    def __init__(self, path: Path, deployment: bytes, *, read_only: bool = False) -> None:
-        if read_only and not path.is_file():
-            raise Refused(f"no ledger at {path}", code=Code.LEDGER, hint="does the audit consumer run?")
+
+class Ledger:
+    """``where`` is a file, or an open database. ``deployment`` names the logs; one of another deployment is refused."""
+
+    def __init__(self, where: Path | Database, deployment: bytes, *, read_only: bool = False) -> None:
         self.deployment = deployment
+        self._db: Database = SqliteFile(where, deployment, read_only=read_only) if isinstance(where, Path) else where
         self._edges: dict[int, Edge] = {}
         self._signed: dict[int, tuple[bytes, str]] = {}
-        try:
-            if read_only:
-                self._db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
-            else:
-                make_folder(path.parent)
-                self._db = sqlite3.connect(path, isolation_level=None)
-                path.chmod(0o600)
-                self._db.execute("pragma page_size = 8192")  # of a new file
-                self._db.execute("pragma journal_mode = wal")
-                self._db.executescript(TUNING)
-                self._create(path)
-            self._check_deployment(path)
-            self._numbered = self._has_numbers()
-        except sqlite3.DatabaseError as error:
-            raise Refused(f"{path}: not a ledger: {error}", code=Code.LEDGER) from None
-
-    def _check_deployment(self, path: Path) -> None:
-        held = self._db.execute("select value from meta where key = 'deployment'").fetchone()
-        if held is None or held[0] != self.deployment.hex():
-            raise Refused(f"{path}: it belongs to deployment {held and held[0]}", code=Code.LEDGER)
-
-    def _has_numbers(self) -> bool:
-        """Whether the search index is of the form before this one."""
-        return self._db.execute("select 1 from sqlite_master where name = 'token'").fetchone() is not None
-
-    def _create(self, path: Path) -> None:
-        """Make what is not there, and convert a search index of the form before this one."""
-        with self._transaction() as db:
-            numbered = self._has_numbers()
-            if numbered:
-                db.execute("alter table posting rename to numbered_posting")
-            for statement in (SCHEMA + payloads.SCHEMA).split(";"):
-                db.execute(statement)
-            if numbered:
-                db.execute(CONVERSION, BITS)
-                db.execute("drop table numbered_posting")
-                db.execute("drop table token")
-            db.execute("insert or ignore into meta values ('deployment', ?)", (self.deployment.hex(),))
-            self._check_deployment(path)
 
     def close(self) -> None:
-        """Close the file."""
+        """End the connection."""
         self._db.close()
+
+    def copy(self, path: Path) -> None:
+        """All of it, of one moment, as a new SQLite file."""
+        self._db.copy(path)
 
     def partitions(self) -> list[int]:
         """Audit partitions that hold something, or have signed something."""
         query = "select partition from state union select partition from entry union select partition from checkpoint"
-        return sorted(row[0] for row in self._db.execute(query))
+        return sorted(row[0] for row in self._db.rows(query))
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """One consistent view for several reads, while a recorder writes."""
-        self._db.execute("begin")
-        try:
-            yield
-        finally:
-            self._db.execute("rollback")
+        return self._db.reading()
 
     def state(self, partition: int) -> tuple[int, int]:
         """(leaves, next Kafka offset)."""
-        row = self._db.execute("select size, next_offset from state where partition = ?", (partition,)).fetchone()
-        return (row[0], row[1]) if row else (0, 0)
+        rows = self._db.rows("select size, next_offset from state where partition = ?", (partition,))
+        return (rows[0][0], rows[0][1]) if rows else (0, 0)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("begin immediate")
+    def _transaction(self) -> Iterator[None]:
         try:
-            yield self._db
-            self._db.execute("commit")
+            with self._db.writing():
+                yield
         except BaseException:
-            # Memory may be ahead of the file: read it again.
+            # Memory may be ahead of the database: read it again.
             self._edges.clear()
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("rollback")
             raise
 
     def append(
@@ -157,18 +124,19 @@ class Ledger:
     def append_all(self, appends: Sequence[Append]) -> list[int]:
         """Append to different partitions and move their positions, all or none; returns the new sizes.
 
-        Raises Refused(ledger) when a stored position is another than expected: a second recorder was here.
+        Raises Overtaken when a stored position is another than expected: a second recorder was here.
         """
-        with self._transaction() as db:
-            grown = {each.partition: self._append(db, each) for each in appends}
+        with self._transaction():
+            grown = {each.partition: self._append(each) for each in sorted(appends, key=_partition)}
         self._edges |= grown
-        return [edge.size for edge in grown.values()]
+        return [grown[each.partition].size for each in appends]
 
-    def _append(self, db: sqlite3.Connection, what: Append) -> Edge:
-        partition, entries = what.partition, what.entries
+    def _append(self, what: Append) -> Edge:
+        partition, entries, db = what.partition, what.entries, self._db
+        db.hold(partition)
         size, position = self.state(partition)
         if position != what.expected or what.following <= what.expected:
-            raise Refused(
+            raise Overtaken(
                 f"ledger partition {partition}: expected position {what.expected}, found {position}", code=Code.LEDGER
             )
         edge = self._edges.get(partition)
@@ -179,23 +147,18 @@ class Ledger:
         if entries:
             days, offsets, hops, bodies, disclosures, leaves, _ = zip(*entries, strict=True)
             edge, tiles = grow(edge, leaves)
-            db.executemany(
-                "insert into entry values (?,?,?,?,?,?,?)",
+            db.insert(
+                "entry",
                 zip(repeat(partition), count(size), days, offsets, hops, bodies, disclosures, strict=False),
             )
-        db.executemany(
-            "insert or replace into tile values (?,?,?,?)",
-            ((partition, level, number, hashes) for (level, number), hashes in tiles.items()),
-        )
-        db.executemany(
-            "insert into interval values (?,?,?,?,?,?)",
-            ((i.topic, i.partition, i.first, i.upto, partition, i.offset) for i in what.intervals),
-        )
+            db.run(DAY, ((partition, day) for day in sorted(set(days))))
+        db.run(TILE, ((partition, level, number, hashes) for (level, number), hashes in tiles.items()))
+        db.insert("interval", ((i.topic, i.partition, i.first, i.upto, partition, i.offset) for i in what.intervals))
         several, single = postings.rows(entries, partition, size)
-        db.executemany("insert into posting values (?,?,?,?)", several)
-        db.executemany("insert into single values (?,?,?,?)", single)
+        db.insert("posting", several)
+        db.insert("single", single)
         payloads.want(db, what.wanted)
-        db.execute("insert or replace into state values (?,?,?)", (partition, edge.size, what.following))
+        db.run(STATE, [(partition, edge.size, what.following)])
         return edge
 
     def _reader(self, partition: int) -> TileReader:
@@ -218,6 +181,7 @@ class Ledger:
             return [self._sign(partition, signer) for partition in partitions]
 
     def _sign(self, partition: int, signer: Signer) -> str | None:
+        self._db.hold(partition)
         size, _ = self.state(partition)
         newest = self.checkpoint(partition)
         edge = self._edges.get(partition)
@@ -242,7 +206,7 @@ class Ledger:
                 hint=CHANGED,
             )
         note = sign_checkpoint(Checkpoint(origin(self.deployment, partition), size, root), signer)
-        self._db.execute("insert into checkpoint values (?,?,?)", (partition, size, note))
+        self._db.insert("checkpoint", [(partition, size, note)])
         if edge is not None:
             self._signed[partition] = (signer.public_key, note)
         return note
@@ -266,73 +230,61 @@ class Ledger:
 
     def checkpoint(self, partition: int) -> str | None:
         """The newest signed note."""
-        row = self._db.execute(
-            "select note from checkpoint where partition = ? order by size desc limit 1", (partition,)
-        ).fetchone()
-        return row[0] if row else None
+        query = "select note from checkpoint where partition = ? order by size desc limit 1"
+        rows = self._db.rows(query, (partition,))
+        return rows[0][0] if rows else None
 
     def checkpoints(self, partition: int) -> Iterator[str]:
         """Every signed note, oldest first."""
-        rows = self._db.execute("select note from checkpoint where partition = ? order by size", (partition,))
-        return (row[0] for row in rows)
+        query = "select size, note from checkpoint where partition = ? and size > ? order by size limit ?"
+        return (row[1] for row in self._paged(query, (partition,), -1, _first))
 
     def note(self, partition: int, size: int) -> str | None:
         """The signed note over ``size`` leaves."""
-        rows = self._read("select note from checkpoint where partition = ? and size = ?", (partition, size))
+        rows = self._db.rows("select note from checkpoint where partition = ? and size = ?", (partition, size))
         return rows[0][0] if rows else None
 
     def cosign(self, partition: int, witness: str, size: int, line: str) -> None:
         """Keep a witness's cosignature of the checkpoint over ``size`` leaves."""
-        with self._transaction() as db:
-            db.execute("insert or ignore into cosignature values (?,?,?,?)", (partition, witness, size, line))
+        with self._transaction():
+            self._db.run(
+                "insert into cosignature values (?,?,?,?) on conflict do nothing", [(partition, witness, size, line)]
+            )
 
     def cosignatures(self, partition: int, witness: str) -> list[tuple[int, str]]:
         """(size, line), largest first; none in a ledger of before there were witnesses."""
-        if not self._read("select 1 from sqlite_master where name = 'cosignature'", ()):
+        if not self._db.has("cosignature"):
             return []
         query = "select size, line from cosignature where partition = ? and witness = ? order by size desc"
-        return self._read(query, (partition, witness))
+        return [(row[0], row[1]) for row in self._db.rows(query, (partition, witness))]
 
-    def entries(self, partition: int, first: int = 0) -> Iterator[tuple[int, int, int, int, bytes, bytes]]:
+    def entries(self, partition: int, first: int = 0) -> Iterator[Row]:
         """(leaf, day, offset, hop index, body, disclosure) from leaf ``first``."""
-        return iter(
-            self._db.execute(
-                "select leaf, day, offset, hop, body, disclosure from entry where partition = ? and leaf >= ? "
-                "order by leaf",
-                (partition, first),
-            )
-        )
+        query = f"{ENTRY} where partition = ? and leaf > ? order by leaf limit ?"
+        return self._paged(query, (partition,), first - 1, _first)
 
-    def newest(self, partition: int, below: int, count: int) -> list[tuple[int, int, int, int, bytes, bytes]]:
-        """As ``entries``: the last ``count`` below leaf ``below``, newest first. Raises Refused(ledger)."""
-        return self._read(
-            "select leaf, day, offset, hop, body, disclosure from entry where partition = ? and leaf < ? "
-            "order by leaf desc limit ?",
-            (partition, below, count),
-        )
+    def newest(self, partition: int, below: int, count: int) -> list[Row]:
+        """As ``entries``: the last ``count`` below leaf ``below``, newest first."""
+        query = f"{ENTRY} where partition = ? and leaf < ? order by leaf desc limit ?"
+        return self._db.rows(query, (partition, below, count))
 
     def sizes(self) -> dict[int, int]:
-        """Leaves of each partition. Raises Refused(ledger)."""
-        return dict(self._read("select partition, size from state", ()))
+        """Leaves of each partition."""
+        return {row[0]: row[1] for row in self._db.rows("select partition, size from state")}
 
-    def _read(self, query: str, values: tuple[int | str, ...]) -> list[Any]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise Refused(f"the ledger cannot be read: {error}", code=Code.LEDGER) from None
+    def _paged(
+        self, query: str, values: tuple[int, ...], after: Any, key: Callable[[Row], Any], page: int = PAGE
+    ) -> Iterator[Row]:
+        """The rows of a query that has a lower bound and a limit last, so that none holds them all."""
+        while rows := self._db.rows(query, (*values, after, page)):
+            yield from rows
+            after = key(rows[-1])
 
     def find(self, tokens: list[bytes]) -> list[tuple[int, int]]:
         """(partition, leaf) of the entries that have any of ``tokens``."""
-        if self._numbered:
-            raise Refused(
-                "the ledger's search index is of an older form",
-                code=Code.LEDGER,
-                hint="the audit consumer converts it when it starts",
-            )
         found: set[tuple[int, int]] = set()
         for token in tokens:
-            told = {**BITS, "token": token, "bucket": postings.bucket(token)}
-            for first, others, single, size in self._db.execute(FIND, told):
+            for first, others, single, size in self._db.find(token):
                 found.update(
                     postings.single_leaves(first, single, token, size)
                     if single
@@ -350,42 +302,50 @@ class Ledger:
 
     def keep(self, kept: Sequence[tuple[Wanted, bytes]], lost: Sequence[tuple[Wanted, Lost]]) -> None:
         """Store what became of records that were wanted, all or none."""
-        with self._transaction() as db:
-            payloads.settle(db, kept, lost)
+        with self._transaction():
+            payloads.settle(self._db, kept, lost)
 
     def payload(self, digest: bytes) -> Payload | None:
         """What became of the record with this SHA-256; None where it was not to be kept."""
-        return payloads.find(self._db, digest) if payloads.exists(self._db) else None
+        return payloads.find(self._db, digest) if self._db.has("payload") else None
 
     def payloads(self) -> Iterator[tuple[bytes, bytes | None]]:
         """SHA-256 and bytes of every record that was wanted; None in place of what was lost."""
-        return payloads.everything(self._db) if payloads.exists(self._db) else iter(())
+        if self._db.has("payload"):
+            yield from self._paged(payloads.EVERY, (), b"", _first, payloads.EVERY_PAGE)
 
     def days(self) -> list[int]:
         """Days that entries were recorded under."""
-        return [row[0] for row in self._db.execute("select distinct day from entry order by day")]
+        table = "day" if self._db.has("day") else "entry"
+        return [row[0] for row in self._db.rows(f"select distinct day from {table} order by day")]  # noqa: S608
 
     def intervals(self) -> dict[tuple[str, int], list[tuple[int, int]]]:
         """Sorted intervals by input (topic, partition)."""
         told: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        for topic, number, first, upto in self._db.execute(
+        for topic, number, first, upto in self._db.rows(
             "select topic, input, first, upto from interval order by topic, input, first, upto"
         ):
             told.setdefault((topic, number), []).append((first, upto))
         return told
 
 
+def _partition(append: Append) -> int:
+    return append.partition
+
+
+def _first(row: Row) -> Any:
+    return row[0]
+
+
 class TileReader:
     """Reads a partition's tiles."""
 
-    def __init__(self, db: sqlite3.Connection, partition: int) -> None:
+    def __init__(self, db: Database, partition: int) -> None:
         self._db = db
         self._partition = partition
 
     def __call__(self, level: int, number: int) -> bytes:
         """Hashes of one tile, or nothing."""
-        row = self._db.execute(
-            "select hashes from tile where partition = ? and level = ? and number = ?",
-            (self._partition, level, number),
-        ).fetchone()
-        return row[0] if row else b""
+        query = "select hashes from tile where partition = ? and level = ? and number = ?"
+        rows = self._db.rows(query, (self._partition, level, number))
+        return rows[0][0] if rows else b""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from bus.crypto import tree
-from bus.errors import Unverified
+from bus.errors import Refused, Unverified
 from bus.ledger.checkpoint import open_checkpoint, origin
 from bus.ledger.cosignature import WitnessKey, cosigned_at
 from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
@@ -63,7 +62,7 @@ def verify_ledger(ledger: Ledger, public_key: bytes, witnesses: Witnesses = NOBO
                 _verify_tiling(ledger, report)
             with _named(report, "payloads"):
                 _verify_payloads(ledger, report)
-        except sqlite3.DatabaseError as error:
+        except Refused as error:
             report.problems.append(f"the database is damaged: {error}")
     return report
 
@@ -73,7 +72,7 @@ def _named(report: Report, what: str) -> Iterator[None]:
     """A value that no recorder writes, or a damaged page, is a problem like another."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, OverflowError, sqlite3.DatabaseError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, Refused) as error:
         report.problems.append(f"{what}: not readable: {error}")
 
 

@@ -26,7 +26,7 @@ from bus.kafka.restore import WindowReader, snapshot_offset
 from bus.kafka.transaction import Place
 from bus.kafka.windows import restored
 from bus.ledger.checkpoint import open_checkpoint
-from bus.ledger.store import Ledger
+from bus.ledger.opened import open_ledger
 from bus.policy.model import Policy
 from bus.settings import Issuing, Mechanism
 from bus.stack.local import Stack
@@ -146,7 +146,7 @@ def windows(stack: Stack) -> str:
 def ledger(stack: Stack) -> str:
     """The newest checkpoint of every partition verifies and is the root of the stored tree."""
     trust = read_trust(stack.layout.trust)
-    store = Ledger(stack.layout.ledger, stack.settings.deployment_id, read_only=True)
+    store = open_ledger(stack.settings)
     try:
         leaves = 0
         for partition in store.partitions():
@@ -168,7 +168,7 @@ def lag(stack: Stack) -> str:
     ends = _ends(stack, [(each.topic, each.partition) for each in committed])
     enforcers = sum(max(ends[each.topic, each.partition] - each.offset, 0) for each in committed)
     places: list[Place] = [(AUDIT, number) for number in range(AUDIT_PARTITIONS)]
-    store = Ledger(stack.layout.ledger, stack.settings.deployment_id, read_only=True)
+    store = open_ledger(stack.settings)
     try:
         recorded = {place: store.state(place[1])[1] for place in places}
     finally:

@@ -2,19 +2,17 @@
 
 Between two batches the ``Keeper`` has its turn: it fetches records that are to be kept with hops that are recorded.
 
-Partitions are assigned, not subscribed: the position is the ledger's, stored with the entries, so that a crash between
-Kafka and database cannot part them.
+The position is the ledger's, stored with the entries, so that a crash between Kafka and database cannot part them.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message
 from prometheus_client import CollectorRegistry
 
 from bus.admin.desired import AUDITOR
@@ -29,15 +27,17 @@ from bus.kafka.ends import Ends
 from bus.kafka.feed import Feed
 from bus.kafka.transaction import Place
 from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.opened import open_ledger
 from bus.ledger.payloads import Wanted
-from bus.ledger.store import Append, Entry, Interval, Ledger
+from bus.ledger.store import Append, Entry, Interval, Overtaken
 from bus.settings import Settings
 from bus.signals import stop_on_signal
 from bus.wire import hopblock
-from bus.wire.names import AUDIT, AUDIT_PARTITIONS, POLICY, domain_of
+from bus.wire.names import AUDIT, POLICY, domain_of
 from consumers.audit.keeper import Keeper
 from consumers.audit.laws import Laws
 from consumers.audit.metrics import AuditMetrics
+from consumers.audit.partitions import SHARED_CONFIG, Partitions
 from consumers.audit.recorder import Recorder
 from consumers.audit.wanting import Wanting
 from consumers.audit.witnessed import Witnessing
@@ -65,13 +65,13 @@ class Auditor:
         self._observe = observe
         self._layout = Layout(settings.state)
         self._connection = connect(settings, AUDITOR)
-        self._ledger = Ledger(self._layout.ledger, settings.deployment_id)
+        self._ledger = open_ledger(settings, read_only=False)
+        self._shared = bool(settings.ledger_database)
         self._signer = load_signer(self._layout.signer("ledger"))
         trust = read_trust(self._layout.trust)
         self._trust = KnownTrust(lambda: read_trust(self._layout.trust).trust())
         self._roots = open_roots(settings, self._layout, trust)
         self._days: dict[int, DayKeys] = {}
-        self._positions: dict[int, int] = {}
         self._ends = Ends()
         self._laws = Laws(self._policies, trust)
         self._wanting = Wanting(self._laws)
@@ -86,29 +86,19 @@ class Auditor:
             isolation_level="read_committed",
             auto_offset_reset="error",
             fetch_wait_max_ms=50,
+            **(SHARED_CONFIG if self._shared else {}),
         )
         consumer = Consumer({**config, **self._ends.config})
-        self._positions = {number: self._ledger.state(number)[1] for number in range(AUDIT_PARTITIONS)}
-        for number, position in self._positions.items():
-            end = consumer.get_watermark_offsets(TopicPartition(AUDIT, number), timeout=30, cached=False)[1]
-            if end < position:
-                raise Refused(
-                    f"{AUDIT}/{number} ends at {end}, {position} was recorded: the log was cut",
-                    code=Code.LEDGER,
-                    hint="nothing is signed until an operator decides",
-                )
-        # What was committed and not signed when the last run ended is signed first.
-        for partition in self._ledger.partitions():
-            self._ledger.sign(partition, self._signer)
-        consumer.assign([TopicPartition(AUDIT, number, position) for number, position in self._positions.items()])
+        self._partitions = Partitions(consumer, self._ledger, self._signer, shared=self._shared)
+        name = self._settings.instance if self._shared and self._settings.instance else "audit"
         registry = CollectorRegistry()
         self._metrics = AuditMetrics(registry, self._lag)
-        vitals = Vitals(self._layout.run / "audit.ready")
+        vitals = Vitals(self._layout.run / f"{name}.ready")
         keeper = Keeper(self._connection, self._ledger, self._laws.now, self._metrics.settled)
         witnessing = Witnessing(
-            self._layout.ledger, self._settings.deployment_id, self._signer.public_key, self._settings.witnesses
+            lambda: open_ledger(self._settings, read_only=False), self._signer.public_key, self._settings.witnesses
         )
-        endpoint = Endpoint("audit", self._settings.http, self._layout.run, vitals, registry)
+        endpoint = Endpoint(name, self._settings.http, self._layout.run, vitals, registry)
         with witnessing, vitals, endpoint:
             try:
                 self._follow(consumer, keeper, vitals, stop)
@@ -122,26 +112,32 @@ class Auditor:
         more = False
         while not stop.is_set():
             vitals.beat()
-            messages = consumer.consume(BATCH, 0 if more else 0.1)
-            self._connection.check()
             try:
+                if self._partitions.settle():
+                    vitals.ready()
+                messages = consumer.consume(BATCH, 0 if more else 0.1)
+                self._connection.check()
                 for batch in _batches(self._received(messages)):
                     vitals.beat()
                     self._record(batch)
-                if messages:
-                    vitals.ready()
-                more = keeper.keep()
-            except (RetryLater, sqlite3.OperationalError) as error:  # a full or locked disk may mend
+                # Of recorders that share a ledger, one fetches.
+                more = 0 in self._partitions.positions and keeper.keep()
+            except RetryLater as error:  # a full or locked disk, or a server that is away, may mend
                 log.warning("waiting: %s", error)
                 vitals.waiting(str(error))
                 self._metrics.waited()
                 stop.wait(0.2)
-                for number, position in self._positions.items():
-                    consumer.seek(TopicPartition(AUDIT, number, position))
+                self._partitions.again()
+            except Overtaken as error:
+                if not self._shared:
+                    raise
+                log.warning("another recorder has this partition: %s", error)
+                self._partitions.again()
 
     def _lag(self) -> dict[int, int]:
         """Audit records by partition that are not recorded yet, as far as is known. From any thread."""
-        positions: dict[Place, int] = {(AUDIT, number): position for number, position in list(self._positions.items())}
+        held = list(self._partitions.positions.items())
+        positions: dict[Place, int] = {(AUDIT, number): position for number, position in held}
         return {number: behind for (_, number), behind in self._ends.lag(positions).items()}
 
     def _received(self, messages: list[Message]) -> list[Message]:
@@ -174,13 +170,13 @@ class Auditor:
                 made = self._recorder.record(value, partition, message.offset() or 0, self._trusted(value))
                 entries += made[0]
                 intervals += made[1]
-            following = (run[-1].offset() or 0) + 1
-            appends.append(Append(partition, self._positions[partition], following, entries, intervals, self._wanted))
+            expected, following = self._partitions.positions[partition], (run[-1].offset() or 0) + 1
+            appends.append(Append(partition, expected, following, entries, intervals, self._wanted))
         began = time.monotonic()
         self._step("opened")
         sizes = self._ledger.append_all(appends)
         for each in appends:
-            self._positions[each.partition] = each.following
+            self._partitions.positions[each.partition] = each.following
         self._step("appended")
         self._ledger.sign_all([each.partition for each in appends], self._signer)
         self._step("signed")

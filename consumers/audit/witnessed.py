@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-import sqlite3
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from urllib.parse import SplitResult, urlsplit
 
-from bus.errors import BusError, SettingsError, Unverified
+from bus.errors import BusError, RetryLater, SettingsError, Unverified
 from bus.ledger import witness
 from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.cosignature import WitnessKey, cosigned_at
@@ -37,11 +35,10 @@ class Conflict(BusError):
 class Witnessing:
     """``witnesses``: URLs by verifier key. A context manager; does nothing where there are none."""
 
-    def __init__(self, path: Path, deployment: bytes, public_key: bytes, witnesses: Mapping[str, str]) -> None:
+    def __init__(self, opened: Callable[[], Ledger], public_key: bytes, witnesses: Mapping[str, str]) -> None:
         """Raises SettingsError for what is no verifier key or URL."""
         self._witnesses = [(WitnessKey.parse(key), _url(url)) for key, url in sorted(witnesses.items())]
-        self._path = path
-        self._deployment = deployment
+        self._opened = opened
         self._public_key = public_key
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="witnessing", daemon=True)
@@ -56,7 +53,7 @@ class Witnessing:
             self._thread.join(2 * TIMEOUT_S)
 
     def _run(self) -> None:
-        ledger = Ledger(self._path, self._deployment)
+        ledger = self._opened()
         try:
             while not self._stop.wait(EVERY_S):
                 for key, url in self._witnesses:
@@ -71,7 +68,7 @@ class Witnessing:
                 return
             try:
                 self._partition(ledger, partition, key, url)
-            except (OSError, http.client.HTTPException, sqlite3.Error) as error:  # as a full disk
+            except (OSError, http.client.HTTPException, RetryLater) as error:  # as a full disk
                 log.warning("witness %s: not now: %s", key.name, error)
                 return
             except BusError as error:

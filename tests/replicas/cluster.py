@@ -28,6 +28,7 @@ PASSWORD = "a password of the tests"
 def programs() -> Path:
     """The folder with initdb and postgres; skips where there is none."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: make test-postgres")
+    pytest.importorskip("alembic", reason="alembic is not installed: make test-postgres")
     pytest.importorskip("psycopg_pool", reason="psycopg_pool is not installed: make test-postgres")
     found = [Path(each).parent for each in [shutil.which("initdb")] if each]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)

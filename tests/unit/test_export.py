@@ -18,7 +18,7 @@ KEY = LEDGER_SIGNER.public_key
 def folder(tmp_path):
     path = tmp_path / "state" / "ledger.db"
     make_ledger(path).close()
-    made = export(path, tmp_path / "evidence", DEPLOYMENT, LEDGER_SIGNER, 1_700_000_000_000)
+    made = export(Ledger(path, DEPLOYMENT), tmp_path / "evidence", LEDGER_SIGNER, 1_700_000_000_000)
     assert {partition: size for partition, (size, _) in made.heads.items()} == {1: 12}
     return tmp_path / "evidence"
 
@@ -97,4 +97,4 @@ def test_the_manifest_of_another_deployment_is_refused(folder):
 
 def test_a_folder_that_holds_one_is_not_written_over(folder, tmp_path):
     with pytest.raises(FileExistsError):
-        export(tmp_path / "state" / "ledger.db", folder, DEPLOYMENT, LEDGER_SIGNER, 1)
+        export(Ledger(tmp_path / "state" / "ledger.db", DEPLOYMENT), folder, LEDGER_SIGNER, 1)

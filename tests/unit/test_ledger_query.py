@@ -76,7 +76,7 @@ def test_days_before_the_window_are_not_opened(path):
 
 def test_a_table_that_is_damaged_is_told_as_a_refusal_of_the_ledger(path):
     query = held(path, HOUR)
-    query._ledger._db.execute("drop table entry")
-    with pytest.raises(Refused, match="the ledger cannot be read: no such table: entry") as refused:
+    query._ledger._db.connection.execute("drop table entry")
+    with pytest.raises(Refused, match="the ledger cannot be used: no such table: entry") as refused:
         list(query.since(0))
     assert refused.value.code is Code.LEDGER

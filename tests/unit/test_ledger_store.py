@@ -10,7 +10,7 @@ import pytest
 
 from bus.codes import Code
 from bus.crypto import tree
-from bus.errors import Refused
+from bus.errors import Refused, RetryLater
 from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.store import Append, Entry, Interval, Ledger
 from bus.ledger.verify import verify_ledger
@@ -29,7 +29,7 @@ from tests.unit.ledger_build import (
     record,
 )
 
-TABLES = ("state", "entry", "tile", "checkpoint", "interval", "posting", "single", "payload", "wanted")
+TABLES = ("state", "entry", "tile", "checkpoint", "interval", "posting", "single", "payload", "wanted", "day")
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_an_error_in_the_middle_leaves_file_and_memory_as_they_were(path, table)
     before = rows(path)
     both = [entry(1, token(7)), entry(2, token(7), offset=1)]
     execute(path, f"create trigger broken before insert on {table} begin select raise(abort, 'disk on fire'); end")
-    with pytest.raises(sqlite3.Error, match="disk on fire"):
+    with pytest.raises(Refused, match="disk on fire"):
         ledger.append(1, 1, 2, both, [interval(1)])
     assert rows(path) == before
     execute(path, "drop trigger broken")
@@ -136,13 +136,13 @@ def test_a_full_disk_leaves_file_and_memory_as_they_were(path):
     ledger = make_ledger(path)
     before = rows(path)
     # Only the ledger's own connection can be given a limit that it meets.
-    pages = ledger._db.execute("pragma page_count").fetchone()[0]
-    ledger._db.execute(f"pragma max_page_count = {pages}")
+    pages = ledger._db.connection.execute("pragma page_count").fetchone()[0]
+    ledger._db.connection.execute(f"pragma max_page_count = {pages}")
     large = Entry(DAY, 4, 0, bytes(100_000), bytes(32), tree.leaf_hash(b"large"), ())
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(RetryLater, match="full"):
         ledger.append(1, 4, 5, [entry(4), large], [])
     assert rows(path) == before
-    ledger._db.execute("pragma max_page_count = 1000000")
+    ledger._db.connection.execute("pragma max_page_count = 1000000")
     assert ledger.append(1, 4, 5, [large], []) == 13
     ledger.sign(1, LEDGER_SIGNER)
     assert open_checkpoint(ledger.checkpoint(1), LEDGER_SIGNER.public_key).root == ledger.tree(1).root(13)
@@ -289,7 +289,7 @@ def test_partitions_are_appended_and_signed_together_or_not_at_all(path):
         "create trigger broken before insert on checkpoint when new.partition = 2 "
         "begin select raise(abort, 'disk on fire'); end",
     )
-    with pytest.raises(sqlite3.Error, match="disk on fire"):
+    with pytest.raises(Refused, match="disk on fire"):
         ledger.sign_all([1, 2], LEDGER_SIGNER)
     assert [ledger.checkpoint(1), ledger.checkpoint(2)] == notes
     execute(path, "drop trigger broken")
@@ -299,8 +299,8 @@ def test_partitions_are_appended_and_signed_together_or_not_at_all(path):
 
 def tokens_of(ledger: Ledger) -> list[bytes]:
     """Every token of the search index."""
-    found = {row[0] for row in ledger._db.execute("select token from posting")}
-    for (tokens,) in ledger._db.execute("select tokens from single"):
+    found = {row[0] for row in ledger._db.connection.execute("select token from posting")}
+    for (tokens,) in ledger._db.connection.execute("select tokens from single"):
         found |= {tokens[at : at + 16] for at in range(0, len(tokens), 18)}
     return sorted(found)
 
@@ -316,9 +316,9 @@ def with_numbered_tokens(path: Path) -> None:
         "create table token (id integer primary key, value blob unique not null)",
         "create table posting (token integer, partition integer, leaf integer, primary key (token, partition, leaf))",
     ):
-        ledger._db.execute(statement)
-    ledger._db.executemany("insert into token values (?,?)", enumerate(tokens, 1))
-    ledger._db.executemany("insert into posting values (?,?,?)", found)
+        ledger._db.connection.execute(statement)
+    ledger._db.connection.executemany("insert into token values (?,?)", enumerate(tokens, 1))
+    ledger._db.connection.executemany("insert into posting values (?,?,?)", found)
     ledger.close()
 
 
@@ -335,7 +335,7 @@ def test_a_search_index_with_numbered_tokens_is_converted_and_goes_on(path):
     assert sorted({len(each) for each in expected.values()}) == [1, 2, 3, 50]
     record(converted, [blocks[5]], partition=1)
     assert max(len(converted.find([value])) for value in expected) == 60
-    left = converted._db.execute("select 1 from sqlite_master where name in ('token', 'numbered_posting')")
+    left = converted._db.connection.execute("select 1 from sqlite_master where name in ('token', 'numbered_posting')")
     assert left.fetchall() == []
 
 
@@ -377,7 +377,7 @@ def test_a_read_only_ledger_reads_all_and_writes_nothing(path):
     before = path.read_bytes()
     ledger = Ledger(path, DEPLOYMENT, read_only=True)
     assert verify_ledger(ledger, LEDGER_SIGNER.public_key).problems == []
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(RetryLater, match="readonly"):
         ledger.append(1, 4, 5, [entry(4)], [])
     ledger.close()
     assert path.read_bytes() == before
@@ -397,7 +397,7 @@ def test_a_read_only_ledger_is_found_under_any_name(tmp_path, name):
     make_ledger(path).close()
     ledger = Ledger(path, DEPLOYMENT, read_only=True)
     assert ledger.state(1) == (12, 4)
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(RetryLater, match="readonly"):
         ledger.append(1, 4, 5, [entry(4)], [])
 
 
@@ -460,3 +460,12 @@ def test_nothing_that_a_hop_says_is_readable_at_rest(path):
     for data in (open_bytes, on_disk()):
         assert b"a planted control" in data
         assert [form for form in forms if form in data] == []
+
+
+def test_a_ledger_without_a_table_of_days_is_searched_and_converted(path):
+    make_ledger(path).close()
+    execute(path, "drop table day")
+    assert Ledger(path, DEPLOYMENT, read_only=True).days() == [DAY]
+    Ledger(path, DEPLOYMENT).close()
+    assert Ledger(path, DEPLOYMENT, read_only=True).days() == [DAY]
+    assert rows(path)["day"] == [(1, DAY)]

@@ -111,6 +111,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         gcp_key = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
         authority_addresses = "one:9443, two:9443"
         authority_database = "host=/run/pg dbname=bus"
+        ledger_database = "host=/run/pg dbname=ledger"
         pkcs11_module = "/usr/lib/hsm.so"
         pkcs11_token = "bus"
         pkcs11_key = "kek"
@@ -154,6 +155,7 @@ def test_every_key_can_be_set_in_the_file(tmp_path):
         user_issuers=Path("/etc/sealbus/users.json"),
         authority_addresses="one:9443, two:9443",
         authority_database="host=/run/pg dbname=bus",
+        ledger_database="host=/run/pg dbname=ledger",
         sasl_mechanism=Mechanism.SCRAM,
         rotate_passwords=True,
         kerberos_service="broker",

@@ -174,7 +174,7 @@ def grown(path, *sizes):
 
 def shown(path, *served):
     """Once to each."""
-    told = Witnessing(path, DEPLOYMENT, LOG.public_key, {str(each.key): each.url for each in served})
+    told = Witnessing(lambda: Ledger(path, DEPLOYMENT), LOG.public_key, {str(each.key): each.url for each in served})
     ledger = Ledger(path, DEPLOYMENT)
     for key, url in told._witnesses:
         told._show(ledger, key, url)
@@ -201,7 +201,7 @@ def test_a_ledger_is_co_signed_as_it_grows_and_so_is_its_export(tmp_path, served
         assert report.witnessed == {0: 301}
         assert not [each for each in report.problems if "witness" in each]
     assert "expected cosignatures of 3 of 3 witnesses, found 2" in str(problems(ledger, (*keys, missing), 3))
-    export(path, tmp_path / "out", DEPLOYMENT, LOG, 0)
+    export(Ledger(path, DEPLOYMENT), tmp_path / "out", LOG, 0)
     assert verify_export(tmp_path / "out", LOG.public_key, Witnesses(keys, 2)).witnessed == {0: 301}
 
 
@@ -240,7 +240,7 @@ def test_a_ledger_that_lost_its_cosignatures_asks_what_is_held(tmp_path, served)
     path = tmp_path / "ledger.db"
     ledger = grown(path, 9)
     shown(path, served)
-    ledger._db.execute("delete from cosignature")
+    ledger._db.connection.execute("delete from cosignature")
     grown(path, 12).close()
     shown(path, served)
     assert [size for size, _ in ledger.cosignatures(0, str(served.key))] == [12]
@@ -261,7 +261,7 @@ def test_recording_goes_on_beside_a_witness_that_comes_late(tmp_path, monkeypatc
     path = tmp_path / "ledger.db"
     ledger = grown(path, 3)
     with Witness(tmp_path / "w", "w", LOGS, "127.0.0.1:0") as served:
-        with Witnessing(path, DEPLOYMENT, LOG.public_key, {str(served.key): served.url}):
+        with Witnessing(lambda: Ledger(path, DEPLOYMENT), LOG.public_key, {str(served.key): served.url}):
             waiter = threading.Event()
             for _ in range(1000):
                 if ledger.cosignatures(0, str(served.key)):
@@ -291,7 +291,7 @@ def test_the_service_answers_what_it_knows_and_bounds_what_it_reads(served):
 @pytest.mark.parametrize("url", ["", "file:///etc/passwd", "ftp://x", "http://", "http://x?y"])
 def test_a_witness_is_asked_over_http_alone(tmp_path, url):
     with pytest.raises(SettingsError, match="witnesses: expected http"):
-        Witnessing(tmp_path / "l", DEPLOYMENT, LOG.public_key, {str(KEY): url})
+        Witnessing(lambda: Ledger(tmp_path / "l", DEPLOYMENT), LOG.public_key, {str(KEY): url})
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_verification_counts_who_co_signed(tmp_path, served):
     path = tmp_path / "l" / "ledger.db"
     grown(path, 5).close()
     shown(path, served)
-    export(path, tmp_path / "out", DEPLOYMENT, LOG, 0)
+    export(Ledger(path, DEPLOYMENT), tmp_path / "out", LOG, 0)
     base = ["audit", "verify", "--offline", str(tmp_path / "out"), "--key", LOG.public_key.hex()]
     told = CliRunner().invoke(main, [*base, "--witness", str(served.key), "--witness", str(KEY), "--quorum", "1"])
     assert "co-signed by 1 of 2 witnesses: 5 hops" in told.output

@@ -11,9 +11,10 @@ import os
 import re
 from typing import Any, Final
 
-from bus.authority.providers.base import SEALED_LENGTH, Wrapped, away, does_not_open, missing, package, seal, unseal
+from bus.authority.providers.base import SEALED_LENGTH, Wrapped, away, does_not_open, missing, seal, unseal
 from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.errors import SettingsError
+from bus.extras import package
 from bus.settings import Settings
 
 SCHEME: Final = "azure"

@@ -7,10 +7,8 @@ disabled key) is ``RetryLater``, because records wait for keys but are never ref
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -18,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from bus.codes import Code
 from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.crypto.seal import open_with
-from bus.errors import RetryLater, SettingsError, Unverified
+from bus.errors import RetryLater, Unverified
 
 RETRY_S: Final = 1.0
 NONCE_LENGTH: Final = 12
@@ -71,14 +69,6 @@ class OwnKeys(Protocol):
     def destroy(self, kek: str) -> None:
         """Destroy a superseded wrapping key, for good. One that is not there is no error."""
         ...
-
-
-def package(module: str, extra: str, setting: str = "key_provider") -> ModuleType:
-    """The optional package ``module``. Raises SettingsError that names the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise SettingsError(f"{setting}: {module} is not installed", hint=f"pip install 'sealbus[{extra}]'") from None
 
 
 def away(provider: str, error: BaseException, hint: str = "") -> RetryLater:

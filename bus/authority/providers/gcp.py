@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from bus.authority.providers.base import Wrapped, away, does_not_open, package, unwrapped
+from bus.authority.providers.base import Wrapped, away, does_not_open, unwrapped
 from bus.crypto.keys import Secret
 from bus.errors import SettingsError
+from bus.extras import package
 from bus.settings import Settings
 
 SCHEME: Final = "gcp-kms"

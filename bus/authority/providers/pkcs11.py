@@ -20,11 +20,11 @@ from bus.authority.providers.base import (
     away,
     does_not_open,
     missing,
-    package,
     unwrapped,
 )
 from bus.crypto.keys import KEY_LENGTH, Secret
 from bus.errors import BusError, SettingsError
+from bus.extras import package
 from bus.files import read_secret
 from bus.settings import Settings
 

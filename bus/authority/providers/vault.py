@@ -12,9 +12,10 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bus.authority.providers.base import Wrapped, away, does_not_open, missing, package, unwrapped
+from bus.authority.providers.base import Wrapped, away, does_not_open, missing, unwrapped
 from bus.crypto.keys import Secret
 from bus.errors import SettingsError
+from bus.extras import package
 from bus.files import read_secret
 from bus.settings import UNSET, Settings
 
