@@ -217,6 +217,7 @@ def test_every_key_but_the_tables_can_be_set_by_a_variable(tmp_path):
         "BUS_AUTHORITY": "127.0.0.1:9443",
         "BUS_AUTHORITY_ADDRESSES": "one:9443,two:9443",
         "BUS_AUTHORITY_DATABASE": "host=/run/pg dbname=bus",
+        "BUS_LEDGER_DATABASE": "host=/run/pg dbname=ledger",
         "BUS_ENROLMENT": "127.0.0.1:9444",
         "BUS_SASL_MECHANISM": "SCRAM-SHA-512",
         "BUS_ROTATE_PASSWORDS": "true",
