@@ -29,6 +29,7 @@ from tests.unit.ledger_build import (
     name_of,
     record,
 )
+from tests.unit.ledger_forks import work_through
 
 KEY = LEDGER_SIGNER.public_key
 
@@ -228,3 +229,21 @@ def test_nothing_is_readable_in_the_servers_files(cluster, shared):
     ledger._db.run("checkpoint", [()])
     origin = f"sealbus/{DEPLOYMENT.hex()}/1"
     assert look(cluster.home / "data", ["writer-1", "session-7", "notes.produce", origin]).items == {origin}
+
+
+def test_recorders_that_are_killed_anywhere_make_one_log(cluster, tmp_path):
+    address, forks = cluster.database(f"l{next(NUMBERS)}"), 1000
+    PostgresLedger(address, DEPLOYMENT, read_only=False).close()
+    blocks = make_blocks(4 * forks, 4)
+    killed, ended = work_through(lambda: PostgresLedger(address, DEPLOYMENT, read_only=False), blocks, forks, seed=7)
+    assert min(killed, ended) > forks / 20
+    ledger = Ledger(PostgresLedger(address, DEPLOYMENT, read_only=False), DEPLOYMENT)
+    whole = Ledger(tmp_path / "whole.db", DEPLOYMENT)
+    done = ledger.state(1)[1]
+    assert done >= ended
+    record(whole, blocks[:done])
+    ledger.sign_all([1], LEDGER_SIGNER)
+    report = verify_ledger(ledger, KEY)
+    assert (report.problems, report.leaves) == ([], 4 * done)
+    assert ledger.tree(1).root(4 * done) == whole.tree(1).root(4 * done)
+    ledger.close()
