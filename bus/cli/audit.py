@@ -34,7 +34,12 @@ from bus.settings import Settings
 from bus.wire.delegation import parse_told, told
 from bus.wire.hop import Hop, HopTail, Verdict
 
-COMMANDS = {"export": "bus.cli.exported", "payload": "bus.cli.payloads", "reconcile": "bus.cli.reconcile"}
+COMMANDS = {
+    "export": "bus.cli.exported",
+    "payload": "bus.cli.payloads",
+    "reconcile": "bus.cli.reconcile",
+    "report": "bus.cli.reporting",
+}
 
 
 @click.group(cls=Lazy, lazy=COMMANDS)
@@ -42,8 +47,8 @@ def audit() -> None:
     """The ledger: what was decided, and proof of it."""
 
 
-def open_query(settings: Settings) -> LedgerQuery:
-    """Reading rights: the days' keys, from this machine's roots."""
+def open_query(settings: Settings, ledger: Ledger | None = None) -> LedgerQuery:
+    """Reading rights: the days' keys, from this machine's roots. ``ledger``: unless it is the deployment's own."""
     layout = Layout(settings.state)
     roots = open_roots(settings, layout, read_trust(layout.trust))
 
@@ -51,7 +56,7 @@ def open_query(settings: Settings) -> LedgerQuery:
     def keys(day: int) -> DayKeys:
         return day_keys(day, roots.audit_root(day))
 
-    return LedgerQuery(open_ledger(settings), keys)
+    return LedgerQuery(ledger or open_ledger(settings), keys)
 
 
 def hop_document(hop: Hop) -> dict[str, Any]:
@@ -239,6 +244,7 @@ def _deployment(text: str) -> bytes:
 @click.option("--key", "public_key", required=True, help="The ledger's public key: hex, or a file that holds it.")
 @click.option("--proof", type=click.Path(path_type=Path, exists=True), help="Verify this proof; needs no database.")
 @click.option("--offline", type=click.Path(path_type=Path, exists=True), help="Verify this export; needs nothing else.")
+@click.option("--report", type=click.Path(path_type=Path, exists=True), help="Count this report again, by its proofs.")
 @click.option("--ledger", "path", type=click.Path(path_type=Path, exists=True), help="Verify this copy of a ledger.")
 @click.option("--deployment", default="", help="Deployment id of that copy; else from the settings.")
 @click.option("--witness", "named", multiple=True, help="A witness's verifier key; again for each.")
@@ -248,16 +254,18 @@ def verify(
     public_key: str,
     proof: Path | None,
     offline: Path | None,
+    report: Path | None,
     path: Path | None,
     deployment: str,
     named: tuple[str, ...],
     quorum: int,
     as_json: bool,
 ) -> None:
-    """Check a proof, an export or a whole ledger: leaves, checkpoints, tiling; exit 1 when something does not hold.
+    """Check a proof, an export, a report or a whole ledger; exit 1 when something does not hold.
 
     \b
     bus audit verify --key KEY --offline DIR      what `bus audit export DIR` wrote, on any machine
+    bus audit verify --key KEY --report DIR       what `bus audit report DIR` wrote, likewise
     """
     trusted = _public_key(public_key)
     keys = tuple(dict.fromkeys(map(WitnessKey.parse, named)))
@@ -277,6 +285,11 @@ def verify(
             out.print(f"proven: decision {hop.decision_id}: {escape(what)}, under {checkpoint.size} leaves")
             if held is not None:
                 out.print(f"proven: its record, {held} bytes, sealed as it was sent")
+        return
+    if report is not None:
+        from bus.cli.reporting import show_checked
+
+        show_checked(report, trusted, as_json=as_json)
         return
     if offline is not None:
         _show_report(verify_export(offline, trusted, witnesses), witnesses, as_json=as_json)

@@ -89,13 +89,23 @@ def export(source: Ledger, folder: Path, signer: Signer, now_ms: int) -> Manifes
     return made
 
 
+def read_manifest(folder: Path, public_key: bytes) -> Manifest:
+    """The verified manifest of an export. Raises Unverified (checkpoint, manifest), OSError where there is none."""
+    with (folder / MANIFEST).open("rb") as file:
+        return open_manifest(file.read(MAX_MANIFEST).decode("utf-8", "replace"), public_key)
+
+
+def open_export(folder: Path, public_key: bytes) -> Ledger:
+    """The ledger of an export, unverified but for whose it is. Raises as ``verify_export``."""
+    return Ledger(folder / COPY, read_manifest(folder, public_key).deployment, read_only=True)
+
+
 def verify_export(folder: Path, public_key: bytes, witnesses: Witnesses = NOBODY) -> Report:
     """Everything that ``verify_ledger`` checks, and that nothing is missing which the manifest names.
 
     Raises Unverified for a manifest that does not hold, Refused (ledger) for no ledger, OSError for no manifest.
     """
-    with (folder / MANIFEST).open("rb") as file:
-        manifest = open_manifest(file.read(MAX_MANIFEST).decode("utf-8", "replace"), public_key)
+    manifest = read_manifest(folder, public_key)
     ledger = Ledger(folder / COPY, manifest.deployment, read_only=True)
     try:
         report = verify_ledger(ledger, public_key, witnesses)

@@ -29,6 +29,7 @@ class Found:
 
     partition: int
     leaf: int
+    day: int
     at: Position
     hop: Hop
     data: bytes
@@ -60,20 +61,24 @@ class LedgerQuery:
         Reads back from the end of each partition, and no further than it must. Raises Refused(ledger), Unverified, and
         OSError where a day's keys are not there.
         """
-        streams = [self._backwards(partition, size, begin) for partition, size in self._ledger.sizes().items()]
-        return heapq.merge(*streams, key=lambda hop: hop.decided_at, reverse=True)
+        streams = [self.backwards(partition, size, begin) for partition, size in self._ledger.sizes().items()]
+        merged = heapq.merge(*streams, key=lambda each: each.hop.decided_at, reverse=True)
+        return (each.hop for each in merged)
 
-    def _backwards(self, partition: int, below: int, begin: int) -> Iterator[Hop]:
+    def backwards(self, partition: int, below: int, begin: int) -> Iterator[Found]:
+        """As ``since``, of one partition and below leaf ``below``."""
         reader = HopReader()
         while rows := self._ledger.newest(partition, below, PAGE):
-            for _, day, offset, index, body, _ in rows:
+            for leaf, day, offset, index, body, _ in rows:
                 if not day:
                     continue  # a block that did not verify
                 if (day + 1) * DAY_MS < begin - APART_MS:
                     return  # before it is opened: that day's keys may be gone
-                hop = reader.read(self._open(Position(AUDIT, partition, offset, index), day, body))
+                at = Position(AUDIT, partition, offset, index)
+                data = self._open(at, day, body)
+                hop = reader.read(data)
                 if hop.decided_at >= begin:
-                    yield hop
+                    yield Found(partition, leaf, day, at, hop, data, body)
                 elif hop.decided_at < begin - APART_MS:
                     return
             below = rows[-1][0]
@@ -122,17 +127,19 @@ class LedgerQuery:
         size = int(note.split("\n")[1]) if note else 0
         if note is None or size <= each.leaf:
             raise Refused(f"decision {name!r} is not under a checkpoint yet", code=Code.LEDGER, hint="try again")
+        return self.disclosed(each, note, size, self.payload(each.hop) if payload else None)
+
+    def disclosed(self, each: Found, note: str, size: int, record: bytes | None = None) -> Proof:
+        """The proof of one hop under the checkpoint ``note`` over ``size`` leaves."""
         path = self._ledger.tree(each.partition).inclusion(each.leaf, size)
-        day = next(row[1] for row in self._ledger.entries(each.partition, each.leaf))
-        k = hop_key(self._keys(day), each.at)
-        record = self.payload(each.hop) if payload else None
+        k = hop_key(self._keys(each.day), each.at)
         return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note, record)
 
     def _found(self, partition: int, leaf: int) -> Found:
-        _, day, offset, index, body, _ = next(self._ledger.entries(partition, leaf))
+        _, day, offset, index, body, _ = self._ledger.newest(partition, leaf + 1, 1)[0]
         at = Position(AUDIT, partition, offset, index)
         data = self._open(at, day, body)
-        return Found(partition, leaf, at, decode_hop(data), data, body)
+        return Found(partition, leaf, day, at, decode_hop(data), data, body)
 
     def _open(self, at: Position, day: int, body: bytes) -> bytes:
         return open_hop(hop_key(self._keys(day), at), body, at)

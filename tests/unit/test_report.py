@@ -1,0 +1,222 @@
+"""Reports: figures are counted again by hand, by their proofs, and from an export; what was changed is named."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from bus.codes import Code
+from bus.errors import Unverified
+from bus.ledger.export import export, open_export
+from bus.ledger.proof import parse_proof, verify_proof
+from bus.ledger.query import LedgerQuery
+from bus.ledger.report.figures import CLAUSES, KINDS, Framework
+from bus.ledger.report.folder import check_report, write_report
+from bus.ledger.report.made import Asked, leaves_of, make_report, runs
+from bus.ledger.store import Ledger
+from bus.wire.hop import Verdict, decode_hop
+from tests.unit.ledger_build import (
+    DEPLOYMENT,
+    LEDGER_SIGNER,
+    NOON,
+    STRANGER,
+    keys_of,
+    make_block,
+    make_hop,
+    record,
+)
+
+KEY = LEDGER_SIGNER.public_key
+LEVELS = ("public", "internal", "secret")
+TAILS = (
+    {"purpose": "billing"},
+    {"purpose": "care", "facts": {"user": "anna@issuer"}, "on_behalf_of": b"d" * 32},
+    {"decision": Verdict.DENY, "code": Code.PRODUCE, "rule": "notes.produce"},
+    {"decision": Verdict.DENY, "code": Code.MAC, "rule": "", "agent": "", "location": ""},
+    {"labels": ("internal",), "facts": {"labels": "secret"}},
+    {"labels": ("secret",), "facts": {"labels": "internal"}},
+    {"labels": ("internal",), "facts": {"labels": "internal,health"}},
+    {"guardrails": (("pii", "EMAIL", 2), ("pii", "IBAN", 0))},
+    {"guardrails": (("pii", "IBAN", 0),)},
+    {"decision": Verdict.RETRY, "code": Code.ERASED, "rule": "erased", "agent": "", "facts": {"epochs": "notes/1"}},
+    {"decision": Verdict.RETRY, "code": Code.START, "rule": "start", "agent": ""},
+    {"decision": Verdict.DENY, "code": Code.BREAKER_OPEN, "rule": "b", "breaker": "b", "reopens": bytes(8)},
+)
+VALUES = {
+    "accesses": 14, "persons": 2, "delegations": 0, "denials": 6, "declassifications": 4, "redactions": 2, "keys": 2,
+    "breakers": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    made = Ledger(tmp_path / "state" / "ledger.db", DEPLOYMENT)
+    hops = [make_hop(number, **TAILS[number % len(TAILS)]) for number in range(2 * len(TAILS))]
+    record(made, [make_block(hops[at : at + 6], at, at + 6) for at in range(0, len(hops), 6)])
+    made.sign(1, LEDGER_SIGNER)
+    return made
+
+
+def asked(**changes) -> Asked:
+    return Asked(**{"framework": Framework.GDPR, "begin": 0, "end": NOON * 2, "levels": LEVELS, **changes})
+
+
+def make(ledger, what=None, **more):
+    return make_report(ledger, LedgerQuery(ledger, keys_of), KEY, what or asked(), NOON, **more)
+
+
+@pytest.fixture
+def folder(ledger, tmp_path):
+    report, proofs = make(ledger)
+    write_report(tmp_path / "report", report, proofs, LEDGER_SIGNER)
+    return tmp_path / "report"
+
+
+def test_figures_are_the_hops_that_they_say(ledger):
+    document = make(ledger)[0].document()
+    assert {each["name"]: each["value"] for each in document["figures"]} == VALUES
+    accesses = next(each for each in document["figures"] if each["name"] == "accesses")
+    assert sum(row[-1] for row in accesses["rows"]) == VALUES["accesses"]
+    assert ["writer-1", "notes", "care", "notes.produce (mesh.yaml:7, policy 1)", 2] in accesses["rows"]
+    assert document["gaps"]["problems"] == []
+    assert document["gaps"]["inputs"] == {"notes.in/0": [0, 24]}
+
+
+def test_each_figure_is_recomputed_from_the_export_alone(ledger, folder, tmp_path):
+    export(ledger, tmp_path / "out", LEDGER_SIGNER, NOON)
+    copy = open_export(tmp_path / "out", KEY)
+    hops = {(each.partition, each.leaf): each.hop for each in LedgerQuery(copy, keys_of).search({})}
+    document = json.loads((folder / "report.json").read_text())
+    counted = Counter(
+        {
+            "accesses": sum(hop.tail.decision == "ALLOW" for hop in hops.values()),
+            "persons": sum("user" in hop.tail.facts for hop in hops.values()),
+            "denials": sum(hop.tail.decision == "DENY" for hop in hops.values()),
+            "redactions": sum(sum(each[2] for each in hop.tail.guardrails) > 0 for hop in hops.values()),
+            "keys": sum(hop.tail.code == "erased" for hop in hops.values()),
+            "breakers": sum(hop.tail.breaker != "" for hop in hops.values()),
+            "declassifications": sum(hop.tail.labels == ("internal",) for hop in hops.values()),
+        }
+    )
+    for figure in document["figures"]:
+        assert figure["value"] == counted[figure["name"]], figure["name"]
+        places = {(int(number), leaf) for number, text in figure["leaves"].items() for leaf in leaves_of(text)}
+        assert places <= hops.keys()
+        assert len(places) == figure["value"]
+
+
+def test_a_report_is_counted_again_with_the_public_key_alone(folder):
+    checked = check_report(folder, KEY)
+    assert (checked.problems, checked.figures, checked.counted) == ([], len(KINDS), len(KINDS))
+    assert checked.proofs == sum(VALUES.values())
+    line = (folder / "proofs" / "denials.jsonl").read_text().splitlines()[0]
+    assert verify_proof(parse_proof(line), KEY)[0].tail.decision is Verdict.DENY
+
+
+def test_of_a_large_figure_the_newest_are_shown_and_all_are_named(ledger, tmp_path):
+    report, proofs = make(ledger, asked(proofs=3))
+    write_report(tmp_path / "short", report, proofs, LEDGER_SIGNER)
+    checked = check_report(tmp_path / "short", KEY)
+    assert (checked.problems, checked.proofs) == ([], 3 + 2 + 3 + 3 + 2 + 2 + 2)
+    assert checked.counted == len(KINDS) - 3
+    assert "the newest 3 are proven" in (tmp_path / "short" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("changes", "value"), [({"person": "anna@issuer"}, 2), ({"person": "b"}, 0)])
+def test_a_report_on_one_person_counts_no_other(ledger, changes, value):
+    figures = {each["name"]: each["value"] for each in make(ledger, asked(**changes))[0].document()["figures"]}
+    assert (figures["accesses"], figures["persons"], figures["denials"]) == (value, value, 0)
+
+
+def test_a_period_begins_and_ends_where_it_says(ledger):
+    hops = [each.hop for each in LedgerQuery(ledger, keys_of).search({})]
+    begin, end = hops[3].decided_at, hops[9].decided_at
+    figures = make(ledger, asked(begin=begin, end=end))[0].document()["figures"]
+    expected = sum(hop.tail.decision == "DENY" for hop in hops[3:9])
+    assert next(each for each in figures if each["name"] == "denials")["value"] == expected
+
+
+def test_what_is_not_signed_yet_is_not_counted(ledger):
+    record(ledger, [make_block([make_hop(24)], 24, 25)])
+    document = make(ledger)[0].document()
+    assert document["figures"][0]["value"] == VALUES["accesses"]
+    assert document["gaps"]["problems"] == ["partition 1: leaves 24 to 24 are not signed"]
+
+
+@pytest.mark.parametrize("framework", list(Framework))
+def test_every_figure_names_a_clause_of_every_framework(ledger, tmp_path, framework):
+    assert CLAUSES[framework].keys() == {*KINDS, "gaps"}
+    report, proofs = make(
+        ledger,
+        asked(framework=framework),
+        erasures=[
+            {"domain": "notes", "epoch": 1, "state": "erased", "waiting": [], "erased_at": NOON, "effective": NOON}
+        ],
+    )
+    files = {each.name for each in write_report(tmp_path / "r", report, proofs, LEDGER_SIGNER)}
+    assert {"report.html", "report.json", "report.note", "report.pdf"} <= files
+    page = (tmp_path / "r" / "report.html").read_text()
+    for clause in CLAUSES[framework].values():
+        assert clause in page
+    assert '<a href="proofs/denials.jsonl"><span class=value>6</span></a>' in page
+    assert (tmp_path / "r" / "report.pdf").read_bytes().startswith(b"%PDF-")
+    with pytest.raises(FileExistsError):
+        write_report(tmp_path / "r", report, proofs, LEDGER_SIGNER)
+
+
+def test_names_in_a_page_are_text(ledger, tmp_path):
+    record(ledger, [make_block([make_hop(24, purpose="<script>alert(1)</script>")], 24, 25)])
+    ledger.sign(1, LEDGER_SIGNER)
+    report, proofs = make(ledger)
+    write_report(tmp_path / "r", report, proofs, LEDGER_SIGNER)
+    assert "<script>" not in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_changed_report_or_another_key_is_refused(folder):
+    with pytest.raises(Unverified, match="no signature by this key"):
+        check_report(folder, STRANGER.public_key)
+    data = (folder / "report.json").read_text()
+    (folder / "report.json").write_text(data.replace('"value": 6', '"value": 5'))
+    with pytest.raises(Unverified, match="not what was signed"):
+        check_report(folder, KEY)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda lines: lines[1:], "6 hops are said to be shown, 5 are"),
+        (lambda lines: [*lines[1:], lines[1]], "6 hops are said to be shown, 5 are"),
+        (lambda lines: [lines[0].replace('"leaf": ', '"leaf": 1'), *lines[1:]], "proof 1: "),
+        (lambda lines: ["{}", *lines[1:]], "proof 1: proof: not a proof document"),
+    ],
+)
+def test_proofs_that_are_missing_doubled_or_changed_are_named(folder, change, problem):
+    path = folder / "proofs" / "denials.jsonl"
+    path.write_text("".join(f"{each}\n" for each in change(path.read_text().splitlines())))
+    assert any(problem in each for each in check_report(folder, KEY).problems)
+
+
+def test_a_hop_of_another_figure_is_not_counted(folder):
+    denials, accesses = (folder / "proofs" / f"{name}.jsonl" for name in ("denials", "accesses"))
+    lines = [*accesses.read_text().splitlines()[:1], *denials.read_text().splitlines()[1:]]
+    denials.write_text("".join(f"{each}\n" for each in lines))
+    assert "denials: proof 1: not a hop that this figure counts" in check_report(folder, KEY).problems
+
+
+@pytest.mark.parametrize("leaves", [[], [0], [0, 1, 2], [5, 7, 8], [3, 1, 2]])
+def test_runs_come_back(leaves):
+    assert leaves_of(runs(leaves)) == set(leaves)
+
+
+@pytest.mark.parametrize("text", ["a", "1-b", "1--2", "3-2", "0-99999999999", "0-" + "9" * 40])
+def test_what_is_no_run_is_refused(text):
+    with pytest.raises(Unverified, match="not runs of leaves"):
+        leaves_of(text)
+
+
+def test_a_hop_without_levels_is_never_declassified():
+    hop = decode_hop(make_hop(0, labels=("internal",), facts={"labels": "secret"}))
+    assert not KINDS["declassifications"].question(hop, ())
+    assert KINDS["declassifications"].question(hop, LEVELS)
