@@ -39,6 +39,7 @@ COMMANDS = {
     "payload": "bus.cli.payloads",
     "reconcile": "bus.cli.reconcile",
     "report": "bus.cli.reporting",
+    "retire": "bus.cli.retiring",
 }
 
 
@@ -313,6 +314,7 @@ def _show_report(report: Report, witnesses: Witnesses, *, as_json: bool) -> None
             out.print(f"[red]{escape(problem)}[/]")
         told = f"{report.leaves} hops, {report.checkpoints} checkpoints, {report.intervals} intervals"
         told += f", {report.payloads} records kept, {report.lost} lost" if report.payloads or report.lost else ""
+        told += f", {report.retired} retired" if report.retired else ""
         out.print(f"{told}: {len(report.problems)} problems" if report.problems else f"{told}: all hold")
         if report.witnessed:
             leaves = sum(report.witnessed.values())

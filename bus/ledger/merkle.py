@@ -91,6 +91,10 @@ class TreeView:
         """Leaf hash ``index``."""
         return self._complete(0, index)
 
+    def subtree(self, height: int, index: int) -> bytes:
+        """Root of the ``index``-th complete subtree of 2^height leaves."""
+        return self._complete(height, index)
+
     def root(self, size: int) -> bytes:
         """Root of the first ``size`` leaves."""
         return self._range(0, size)

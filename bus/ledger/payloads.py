@@ -24,6 +24,7 @@ KEEP = """insert into payload values (?, ?, '') on conflict (digest)
   do update set sealed = excluded.sealed, lost = '' where payload.sealed is null"""
 LOSE = "insert into payload values (?, null, ?) on conflict do nothing"
 DONE = 'delete from wanted where topic = ? and input = ? and "offset" = ? and digest = ?'
+RETIRE = "update payload set sealed = null, lost = ? where digest = ?"
 EVERY = "select digest, sealed from payload where digest > ? order by digest limit ?"
 EVERY_PAGE: Final = 16
 """A record has up to a megabyte."""
@@ -44,6 +45,7 @@ class Lost(StrEnum):
 
     DELETED = "deleted from the topic before it was kept"
     CHANGED = "the topic holds other bytes in its place"
+    RETIRED = "the retention of the ledger took it with its hop"
     REFUSED = "the policy took away the right to read it before it was kept"
 
 
@@ -82,8 +84,13 @@ def wanted(db: Database, skip: Collection[tuple[str, int]] = ()) -> list[Wanted]
 def settle(db: Database, kept: Sequence[tuple[Wanted, bytes]], lost: Sequence[tuple[Wanted, Lost]]) -> None:
     """Store the outcome of each; what is kept stays kept, whatever is said of another copy."""
     db.run(KEEP, ((each.digest, sealed) for each, sealed in kept))
-    db.run(LOSE, ((each.digest, why) for each, why in lost))
+    db.run(LOSE, ((each.digest, why.value) for each, why in lost))
     db.run(DONE, (each[:4] for each, _ in (*kept, *lost)))
+
+
+def retire(db: Database, digests: Collection[bytes]) -> None:
+    """Take the records whose hops are taken."""
+    db.run(RETIRE, ((Lost.RETIRED.value, each) for each in sorted(digests)))
 
 
 def find(db: Database, digest: bytes) -> Payload | None:

@@ -38,6 +38,7 @@ TYPES: Final = {
     "checkpoint": (_BIG, _BIG, _TEXT),
     "cosignature": (_BIG, _TEXT, _BIG, _TEXT),
     "interval": (_TEXT, _BIG, _BIG, _BIG, _BIG, _BIG),
+    "retired": (_BIG, _BIG, _BIG, _TEXT),
     "day": (_BIG, _BIG),
     "posting": (_BIG, _BYTES, _BIG, _BYTES),
     "single": (_BIG, _BIG, _BIG, _BYTES),

@@ -52,7 +52,7 @@ class LedgerQuery:
             places = found if places is None else places & found
         if places is None:
             places = {(p, row[0]) for p in self._ledger.partitions() for row in self._ledger.entries(p) if row[1]}
-        hops = [self._found(partition, leaf) for partition, leaf in sorted(places)]
+        hops = [each for place in sorted(places) if (each := self._found(*place)) is not None]
         return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))[:limit]
 
     def since(self, begin: int) -> Iterator[Hop]:
@@ -135,8 +135,23 @@ class LedgerQuery:
         k = hop_key(self._keys(each.day), each.at)
         return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note, record)
 
-    def _found(self, partition: int, leaf: int) -> Found:
-        _, day, offset, index, body, _ = self._ledger.newest(partition, leaf + 1, 1)[0]
+    def forwards(self, partition: int, first: int, below: int) -> Iterator[Found]:
+        """The hops that verified from leaf ``first``. Raises as ``since``."""
+        reader = HopReader()
+        for leaf, day, offset, index, body, _ in self._ledger.entries(partition, first):
+            if leaf >= below:
+                return
+            if day:
+                at = Position(AUDIT, partition, offset, index)
+                data = self._open(at, day, body)
+                yield Found(partition, leaf, day, at, reader.read(data), data, body)
+
+    def _found(self, partition: int, leaf: int) -> Found | None:
+        """The hop of a leaf; None where it was taken, and a search row of its block is there yet."""
+        rows = self._ledger.newest(partition, leaf + 1, 1)
+        if not rows or rows[0][0] != leaf:
+            return None
+        _, day, offset, index, body, _ = rows[0]
         at = Position(AUDIT, partition, offset, index)
         data = self._open(at, day, body)
         return Found(partition, leaf, day, at, decode_hop(data), data, body)

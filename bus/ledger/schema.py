@@ -17,6 +17,8 @@ create table if not exists cosignature (partition integer, witness text, size in
   primary key (partition, witness, size)) without rowid;
 create table if not exists interval (topic text, input integer, first integer, upto integer, partition integer,
   "offset" integer, primary key (topic, input, first, partition, "offset")) without rowid;
+create table if not exists retired (partition integer, segment integer, bound integer not null, note text not null,
+  primary key (partition, segment)) without rowid;
 create table if not exists day (partition integer, day integer, primary key (partition, day)) without rowid;
 create table if not exists posting (segment integer, token blob, place integer, others blob not null,
   primary key (segment, token, place)) without rowid;

@@ -27,7 +27,7 @@ MAY_MEND: Final = frozenset(
         sqlite3.SQLITE_NOMEM,
     }
 )
-COLUMNS: Final = {"entry": 7, "interval": 6, "posting": 4, "single": 4, "checkpoint": 3}
+COLUMNS: Final = {"entry": 7, "interval": 6, "posting": 4, "single": 4, "checkpoint": 3, "retired": 4}
 
 
 class SqliteFile:

@@ -17,11 +17,12 @@ from typing import Any, Final, NamedTuple
 from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import Refused
-from bus.ledger import payloads, postings
+from bus.ledger import payloads, postings, segments
 from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint
 from bus.ledger.database import Database, Row
 from bus.ledger.merkle import Edge, TreeView, grow, read_edge, root_of
 from bus.ledger.payloads import Lost, Payload, Wanted
+from bus.ledger.segments import Taken
 from bus.ledger.sqlite import SqliteFile
 
 PAGE: Final = 1000
@@ -267,6 +268,21 @@ class Ledger:
         """As ``entries``: the last ``count`` below leaf ``below``, newest first."""
         query = f"{ENTRY} where partition = ? and leaf < ? order by leaf desc limit ?"
         return self._db.rows(query, (partition, below, count))
+
+    def segments(self, partition: int, upto: int) -> list[tuple[int, int]]:
+        """(segment, day of its newest hop) of those below segment ``upto`` that hold hops."""
+        return segments.dated(self._db, partition, upto)
+
+    def take(self, what: Taken, digests: Collection[bytes]) -> None:
+        """Take the hops of a segment, what finds them, and the records ``digests``; leaves and checkpoints stay."""
+        with self._transaction():
+            self._db.hold(what.partition)
+            segments.take(self._db, what)
+            payloads.retire(self._db, digests)
+
+    def retired(self, partition: int) -> dict[int, str]:
+        """The note of each segment that was taken."""
+        return segments.notes(self._db, partition) if self._db.has("retired") else {}
 
     def sizes(self) -> dict[int, int]:
         """Leaves of each partition."""

@@ -8,17 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bus.crypto import tree
 from bus.errors import Refused, Unverified
 from bus.ledger.checkpoint import open_checkpoint, origin
 from bus.ledger.cosignature import WitnessKey, cosigned_at
 from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
-from bus.ledger.merkle import Edge, grow
 from bus.ledger.store import Ledger
+from bus.ledger.walk import Walk
 from bus.wire.names import AUDIT
-
-CHUNK: Final = 4096
-"""Leaves between two comparisons of tiles."""
 
 
 @dataclass(slots=True)
@@ -33,6 +29,10 @@ class Report:
     lost: int = 0
     """Records that could not be kept, each with its reason in the ledger."""
     problems: list[str] = field(default_factory=list)
+    retired: int = 0
+    """Hops that the retention took; their leaves are among ``leaves``."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Leaves by partition."""
     witnessed: dict[int, int] = field(default_factory=dict)
     """Leaves by partition that enough witnesses co-signed; empty where nobody asked."""
 
@@ -107,45 +107,21 @@ def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report:
     size, _ = ledger.state(partition)
     name = f"partition {partition}"
     heads = _heads(ledger, partition, public_key, report)
-    view = ledger.tree(partition)
-    roots: dict[int, bytes] = {0: tree.EMPTY_ROOT}
-    growing = _Growing()
-    edge = Edge(0)
-    chunk: list[bytes] = []
-
-    def store() -> None:
-        """Compare the tiles of a run of leaves with the stored ones."""
-        nonlocal edge
-        edge, tiles = grow(edge, chunk)
-        for (level, number), hashes in tiles.items():
-            if view.tile(level, number)[: len(hashes)] != hashes:
-                report.problems.append(f"{name}: tile {level}/{number} does not match")
-        chunk.clear()
-
+    walk = Walk(ledger, partition, public_key, heads, report.problems)
     for leaf, _day, offset, index, body, disclosure in ledger.entries(partition):
-        computed = leaf_hash(Position(AUDIT, partition, offset, index), body, disclosure)
-        try:
-            stored = view.leaf(leaf)
-        except Unverified:
-            stored = b""
-        if leaf != growing.size or computed != stored:
-            report.problems.append(f"{name}: leaf {leaf} does not match")
+        walk.entry(leaf, leaf_hash(Position(AUDIT, partition, offset, index), body, disclosure))
         if index == UNVERIFIED_INDEX:
             report.problems.append(f"{name}: leaf {leaf} is a hop block that did not verify")
-        chunk.append(computed)
-        growing.append(computed)
-        if growing.size in heads:
-            roots[growing.size] = growing.root()
-        if len(chunk) == CHUNK:
-            store()
-    store()
-    report.leaves += growing.size
-    if growing.size != size:
-        report.problems.append(f"{name}: expected {size} leaves, found {growing.size}")
+    walk.end(size)
+    report.leaves += walk.size
+    report.retired += walk.retired
+    report.sizes[partition] = walk.size
+    if walk.size != size:
+        report.problems.append(f"{name}: expected {size} leaves, found {walk.size}")
     for covered, root in sorted(heads.items()):
-        if covered > growing.size:
-            report.problems.append(f"{name}: a checkpoint covers {covered} leaves, {growing.size} are there")
-        elif roots[covered] != root:
+        if covered > walk.size:
+            report.problems.append(f"{name}: a checkpoint covers {covered} leaves, {walk.size} are there")
+        elif walk.roots[covered] != root:
             report.problems.append(f"{name}: checkpoint: root over {covered} leaves does not match")
     signed = max(heads, default=0)
     if signed < size:
@@ -193,27 +169,3 @@ def _heads(ledger: Ledger, partition: int, public_key: bytes, report: Report) ->
         else:
             report.problems.append(f"partition {partition}: checkpoint {number}: it names another log")
     return heads
-
-
-class _Growing:
-    """Roots of a tree while it grows: the complete subtrees of its right edge, largest first."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._edge: list[bytes] = []
-
-    def append(self, leaf: bytes) -> None:
-        """One leaf more."""
-        rest = self.size
-        while rest & 1:
-            leaf = tree.node_hash(self._edge.pop(), leaf)
-            rest >>= 1
-        self._edge.append(leaf)
-        self.size += 1
-
-    def root(self) -> bytes:
-        """Root over all leaves (RFC 6962, section 2.1)."""
-        value = self._edge[-1]
-        for left in reversed(self._edge[:-1]):
-            value = tree.node_hash(left, value)
-        return value

@@ -54,6 +54,8 @@ def report_again(stack, folder):
     (folder / "live" / "report.json").write_text(data.replace('"value": 40', '"value": 41'))
     done = bus_command(stack, "audit", "verify", "--report", str(folder / "live"), "--key", key, check=False)
     assert (done.returncode, "not what was signed" in done.stderr) == (1, True)
+    told = json.loads(bus_command(stack, "audit", "retire", "--older-than", "1d", "--yes", "--json").stdout)
+    assert (told["segments"], told["hops"]) == ([], 0)
     again = bus_command(stack, "audit", "report", "--for", "gdpr", str(folder / "live"), check=False)
     assert "it is there already" in again.stderr
 

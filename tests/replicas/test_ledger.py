@@ -14,6 +14,8 @@ from bus.ledger.export import verify_export
 from bus.ledger.payloads import Lost, Payload, Wanted
 from bus.ledger.postgres import PostgresLedger
 from bus.ledger.query import LedgerQuery
+from bus.ledger.retention import due, nothing, retire
+from bus.ledger.segments import SEGMENT
 from bus.ledger.store import Append, Entry, Interval, Ledger, Overtaken
 from bus.ledger.verify import verify_ledger
 from demo.observer import look
@@ -175,6 +177,19 @@ def test_a_ledger_of_another_deployment_is_refused(opened):
 def test_a_ledger_that_nobody_made_is_refused_for_reading(opened):
     with pytest.raises(Refused, match="no ledger at"):
         opened(read_only=True)
+
+
+def test_a_segment_is_taken_and_what_is_signed_holds(opened):
+    ledger, total = opened(), SEGMENT + 100
+    record(ledger, make_blocks(total, 1000), batch=4)
+    ledger.sign(1, LEDGER_SIGNER)
+    ((what, digests),) = due(ledger, LedgerQuery(ledger, keys_of), DAY + 1, nothing)
+    retire(ledger, what, digests, LEDGER_SIGNER, 1)
+    report = verify_ledger(opened(read_only=True), KEY)
+    assert (report.problems, report.retired, report.leaves) == ([], SEGMENT, total)
+    assert [each.leaf for each in LedgerQuery(ledger, keys_of).search({"agent": "writer-1"})] == [
+        *range(SEGMENT, total)
+    ]
 
 
 def test_recorders_that_append_at_once_grow_one_log(shared):

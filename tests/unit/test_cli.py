@@ -330,6 +330,8 @@ def test_a_whole_ledger_is_verified_with_a_key_from_outside(deployed, tmp_path):
             "intervals": 4,
             "payloads": 0,
             "lost": 0,
+            "retired": 0,
+            "sizes": {"1": 12},
             "problems": [],
             "witnessed": {},
         },

@@ -167,7 +167,9 @@ def test_a_ledger_of_an_earlier_release_has_none_until_the_recorder_opens_it(pat
     db.execute("drop table wanted")
     db.close()
     older = Ledger(path, DEPLOYMENT, read_only=True)
-    assert verify_ledger(older, LEDGER_SIGNER.public_key) == Report(leaves=12, checkpoints=4, intervals=4)
+    assert verify_ledger(older, LEDGER_SIGNER.public_key) == Report(
+        leaves=12, checkpoints=4, intervals=4, sizes={1: 12}
+    )
     query = LedgerQuery(older, keys_of)
     with pytest.raises(Refused, match="was not to be kept"):
         query.payload(query.decided(name_of(0)).hop)

@@ -70,7 +70,7 @@ def test_a_clean_ledger_has_no_problems_and_says_what_was_checked(path):
         record(ledger, [make_block([make_hop(at)], at, at + 1)], partition)
         ledger.sign(partition, LEDGER_SIGNER)
     ledger.close()
-    assert verified(path) == Report(leaves=14, checkpoints=6, intervals=6)
+    assert verified(path) == Report(leaves=14, checkpoints=6, intervals=6, sizes={1: 12, 2: 1, 3: 1})
 
 
 def test_ledgers_of_several_sizes_hold(tmp_path):
@@ -78,7 +78,9 @@ def test_ledgers_of_several_sizes_hold(tmp_path):
         path = tmp_path / str(total) / "ledger.db"
         make_ledger(path, total=total, width=width).close()
         blocks = -(-total // width)
-        assert verified(path) == Report(leaves=total, checkpoints=blocks, intervals=blocks)
+        assert verified(path) == Report(
+            leaves=total, checkpoints=blocks, intervals=blocks, sizes={1: total} if total else {}
+        )
 
 
 def test_another_public_key_verifies_no_checkpoint(path):

@@ -19,6 +19,8 @@ create table cosignature (partition bigint, witness text, size bigint, line text
   primary key (partition, witness, size));
 create table interval (topic text, input bigint, first bigint, upto bigint not null, partition bigint,
   "offset" bigint, primary key (topic, input, first, partition, "offset"));
+create table retired (partition bigint, segment bigint, bound bigint not null, note text not null,
+  primary key (partition, segment));
 create table day (partition bigint, day bigint, primary key (partition, day));
 create table posting (segment bigint, token bytea, place bigint, others bytea not null,
   primary key (segment, token, place));
