@@ -33,7 +33,8 @@ def retire(age: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Take hops beyond the retention out of the ledger, a segment of 16,384 at a time, for good.
 
     Their bodies, search rows and kept records go; leaves, checkpoints and intervals stay: the ledger and every proof
-    that was given out verify as before. What holds.yaml, beside the policy, names stays whole. Export first what you need.
+    that was given out verify as before. What holds.yaml names, beside the policy, stays whole. Export first what you
+    need.
 
     \b
     bus audit retire --older-than 365d --dry-run
