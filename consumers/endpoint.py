@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 import bus
 from bus.errors import SettingsError
@@ -146,7 +146,10 @@ def _handler(vitals: Vitals, registry: CollectorRegistry) -> type[Answering]:
     class Handler(Answering):
         def do_GET(self) -> None:  # http.server's name
             if self.path == "/metrics":
-                self.answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                encode, kind = choose_encoder(
+                    self.headers.get("Accept", "")
+                )  # OpenMetrics, which has exemplars, or text
+                self.answer(200, encode(registry), kind)
                 return
             asked = {"/healthz": vitals.health, "/readyz": vitals.readiness}.get(self.path)
             if asked is None:

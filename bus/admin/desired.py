@@ -155,6 +155,7 @@ def _auditor_acls(policy: Policy) -> Iterable[Acl]:
         if domain.payload_kept:
             yield from _topic(AUDITOR, "READ", names.domain_topics(domain.name).inbound)
     yield from _topic(AUDITOR, "READ", names.AUDIT, names.ISSUE, names.CLAIMS, names.POLICY)
+    yield from _topic(AUDITOR, "WRITE", names.ALERTS)
     yield Acl(f"User:{AUDITOR}", "READ", Resource.GROUP, AUDITOR)
     yield Acl(f"User:{AUDITOR}", "DESCRIBE", Resource.GROUP, ENFORCER_GROUP)
 
@@ -191,4 +192,5 @@ def _topics(policy: Policy, replication: int) -> Iterable[Topic]:
     yield topic(names.CLAIMS, names.CLAIMS_PARTITIONS, longest)
     yield topic(names.NOTICE, names.NOTICE_PARTITIONS, NOTICE_RETENTION_MS)
     yield topic(names.CONTROL, 1, longest)
+    yield topic(names.ALERTS, 1, longest)
     yield topic(names.POLICY, 1, longest, compact=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 import sys
 import uuid
 from functools import cache
@@ -28,6 +29,7 @@ from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.opened import open_ledger
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import Found, LedgerQuery
+from bus.ledger.siem import cef, ocsf
 from bus.ledger.store import Ledger
 from bus.ledger.verify import Report, Witnesses, verify_ledger
 from bus.settings import Settings
@@ -93,9 +95,12 @@ def acting(tail: HopTail) -> str:
     return told(chain.agents) if chain is not None else tail.agent or "?"
 
 
-def show_hops(found: list[Found], *, as_json: bool) -> None:
-    """Hops as a table or JSON Lines."""
+def show_hops(found: list[Found], *, as_json: bool, form: str = "list") -> None:
+    """Hops as a table or JSON Lines, or as a SIEM reads them."""
     for each in found:
+        if form != "list":
+            click.echo(cef(each.hop) if form == "cef" else json.dumps(ocsf(each.hop)))
+            continue
         hop, tail = each.hop, each.hop.tail
         if as_json:
             emit("hop", {"audit_partition": each.partition, "leaf": each.leaf, **hop_document(hop)})
@@ -137,6 +142,9 @@ def show_tree(found: list[Found]) -> None:
 @click.option("--rule", default="", help="The rule that decided, as no-keys: of what the others find.")
 @click.option("--since", default="", help="Decided in this time, as 24h or 7d: of what the others find.")
 @click.option("--limit", default=1000, help="At most so many hops.")
+@click.option(
+    "--as", "form", type=click.Choice(["list", "ocsf", "cef"]), default="list", help="A line each, for a SIEM."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout.")
 def search(
     agent: str,
@@ -149,6 +157,7 @@ def search(
     rule: str,
     since: str,
     limit: int,
+    form: str,
     as_json: bool,
 ) -> None:
     """Hops that have everything that is given; exit 1 when there is none.
@@ -168,7 +177,7 @@ def search(
     found = query.search({k: v for k, v in terms.items() if v}, sys.maxsize if narrow else limit)
     if narrow:
         found = [each for each in found if _has(each.hop, kind, rule, begin)][:limit]
-    show_hops(found, as_json=as_json)
+    show_hops(found, as_json=as_json, form=form)
     if not found:
         raise SystemExit(EXIT_NO)
 

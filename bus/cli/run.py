@@ -19,6 +19,7 @@ SERVICES = {
     "authority": ("consumers.authority.app", "Enrol agents, make and lease keys."),
     "enforcer": ("consumers.enforcer.app", "Check, mask, redact and seal what agents publish."),
     "issuer": ("consumers.issuer.app", "Write keys for agents on this machine."),
+    "watch": ("consumers.watch.app", "Alert on hops by alerts.yaml, and hand them to a SIEM or a tracer."),
     "rotator": ("consumers.rotator.app", "Replace passwords as epochs begin."),
 }
 

@@ -66,17 +66,17 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
     """RFC 9162, section 2.1.3.2. Raises Unverified(inclusion) unless ``leaf`` is leaf ``index`` of ``size``."""
     if not 0 <= index < size or any(len(each) != HASH_LENGTH for each in (leaf, root_hash, *path)):
         raise Unverified(f"inclusion: leaf {index} is not in a tree of {size}", step="inclusion")
-    at, last, value = index, size - 1, leaf
+    at, last, value, sha256 = index, size - 1, leaf, hashlib.sha256
     for sibling in path:
         if last == 0:
             raise Unverified("inclusion: the proof is too long", step="inclusion")
         if at & 1 or at == last:
-            value = node_hash(sibling, value)
+            value = sha256(b"\x01" + sibling + value).digest()
             while not at & 1 and at:
                 at >>= 1
                 last >>= 1
         else:
-            value = node_hash(value, sibling)
+            value = sha256(b"\x01" + value + sibling).digest()
         at >>= 1
         last >>= 1
     if last != 0 or value != root_hash:

@@ -12,16 +12,29 @@ CATCH_UP_S = 30.0
 
 
 class Feed:
-    """Values of one partition, in order. ``from_end`` skips what is there already."""
+    """Values of one partition, in order. ``from_end`` skips what is there already; ``start`` begins at an offset, or
+    at the first that is left."""
 
     def __init__(
-        self, connection: Connection, topic: str, partition: int = 0, *, from_end: bool = False, group: str = ""
+        self,
+        connection: Connection,
+        topic: str,
+        partition: int = 0,
+        *,
+        from_end: bool = False,
+        group: str = "",
+        start: int | None = None,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._partition = partition
         self._group = group
-        self._connect(OFFSET_END if from_end else OFFSET_BEGINNING)
+        self._connect(start if start is not None else OFFSET_END if from_end else OFFSET_BEGINNING)
+
+    @property
+    def position(self) -> int:
+        """The next offset; negative before anything was read."""
+        return self._next
 
     def _connect(self, start: int) -> None:
         self._next = start
@@ -32,6 +45,7 @@ class Feed:
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 isolation_level="read_committed",
+                auto_offset_reset="earliest",
                 fetch_wait_max_ms=100,
             )
         )

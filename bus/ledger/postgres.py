@@ -29,6 +29,8 @@ OPTIONS: Final = {
     # A recorder that stands still within a transaction shall not keep the next from its partition.
     "idle_in_transaction_session_timeout": "20s",
     "lock_timeout": "30s",
+    # Searches are many short steps: compiling them takes longer than they do.
+    "jit": "off",
 }
 _BIG, _BYTES, _TEXT = "int8", "bytea", "text"
 TYPES: Final = {
@@ -48,15 +50,18 @@ TYPES: Final = {
 """Columns of every table that an export holds."""
 DURABLE: Final = """select set_config('synchronous_commit', 'on', false)
   where current_setting('synchronous_commit') = 'off'"""
+# Each segment by itself, so that the index is used whatever the planner knows of a table that only grows.
 FIND: Final = f"""
 with segment as (
   select generate_series((partition << {LEAF_BITS}) >> {SEGMENT_BITS},
                          ((partition << {LEAF_BITS}) | (size - 1)) >> {SEGMENT_BITS}) as number, size
     from state where size > 0)
-select place, others, ''::bytea, size from segment join posting on posting.segment = number where token = %(token)s
+select place, others, ''::bytea, size from segment cross join lateral (
+  select place, others from posting where posting.segment = number and token = %(token)s offset 0) as found
 union all
-select place, ''::bytea, tokens, size from segment join single on single.segment = number
-  where bucket = %(bucket)s and position(%(token)s::bytea in tokens) > 0
+select place, ''::bytea, tokens, size from segment cross join lateral (
+  select place, tokens from single where single.segment = number and bucket = %(bucket)s offset 0) as found
+  where position(%(token)s::bytea in tokens) > 0
 """  # noqa: S608  # numbers of ours
 
 

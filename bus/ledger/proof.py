@@ -11,9 +11,10 @@ from bus.crypto import tree
 from bus.errors import Unverified
 from bus.ledger.checkpoint import Checkpoint, open_checkpoint
 from bus.ledger.leaf import Position, verify_disclosure
-from bus.wire.hop import Hop, decode_hop
+from bus.wire.hop import Hop, HopReader
 
 FORMAT: Final = "sealbus.proof/1"
+MAX_OPENED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +71,37 @@ def parse_proof(text: str) -> Proof:
         raise Unverified(f"proof: not a proof document: {type(error).__name__}", step="format") from error
 
 
-def verify_proof(proof: Proof, public_key: bytes) -> tuple[Hop, Checkpoint]:
-    """The proven hop and its checkpoint. Raises Unverified naming the step, WireError for a hop that is none.
+class ProofVerifier:
+    """Verifies many proofs with one key: a checkpoint that several stand under is opened once."""
 
-    Steps: (1) the checkpoint's signature, (2) the hop is what the body holds under k, (3) the leaf is in the tree,
-    (4) the payload, where the document has one, is the record that the hop names by its SHA-256.
-    """
-    checkpoint = open_checkpoint(proof.checkpoint, public_key)
-    try:
-        leaf = verify_disclosure(proof.k, proof.hop, proof.body, proof.at)
-    except (ValueError, OverflowError) as error:
-        raise Unverified("proof: a key or position is not of its length", step="disclosure") from error
-    tree.verify_inclusion(leaf, proof.leaf, checkpoint.size, proof.path, checkpoint.root)
-    hop = decode_hop(proof.hop)
-    if proof.payload is not None and hashlib.sha256(proof.payload).digest() != hop.origin_digest:
-        raise Unverified("proof: the payload is not the record that was decided", step="payload")
-    return hop, checkpoint
+    def __init__(self, public_key: bytes) -> None:
+        self._key = public_key
+        self._opened: dict[str, Checkpoint] = {}
+        self._reader = HopReader()
+
+    def __call__(self, proof: Proof) -> tuple[Hop, Checkpoint]:
+        """The proven hop and its checkpoint. Raises Unverified naming the step, WireError for a hop that is none.
+
+        Steps: (1) the checkpoint's signature, (2) the hop is what the body holds under k, (3) the leaf is in the tree,
+        (4) the payload, where the document has one, is the record that the hop names by its SHA-256.
+        """
+        checkpoint = self._opened.get(proof.checkpoint)
+        if checkpoint is None:
+            checkpoint = open_checkpoint(proof.checkpoint, self._key)
+            if len(self._opened) >= MAX_OPENED:
+                self._opened.clear()
+            self._opened[proof.checkpoint] = checkpoint
+        try:
+            leaf = verify_disclosure(proof.k, proof.hop, proof.body, proof.at)
+        except (ValueError, OverflowError) as error:
+            raise Unverified("proof: a key or position is not of its length", step="disclosure") from error
+        tree.verify_inclusion(leaf, proof.leaf, checkpoint.size, proof.path, checkpoint.root)
+        hop = self._reader.read(proof.hop)
+        if proof.payload is not None and hashlib.sha256(proof.payload).digest() != hop.origin_digest:
+            raise Unverified("proof: the payload is not the record that was decided", step="payload")
+        return hop, checkpoint
+
+
+def verify_proof(proof: Proof, public_key: bytes) -> tuple[Hop, Checkpoint]:
+    """As ``ProofVerifier``, of one proof."""
+    return ProofVerifier(public_key)(proof)

@@ -33,6 +33,14 @@ TILE: Final = """insert into tile values (?,?,?,?)
 STATE: Final = """insert into state values (?,?,?)
   on conflict (partition) do update set size = excluded.size, next_offset = excluded.next_offset"""
 ENTRY: Final = 'select leaf, day, "offset", hop, body, disclosure from entry'
+# From one partition's first entry to the next's: there are millions.
+PARTITIONS: Final = """
+with recursive held (number) as (
+  select min(partition) from entry
+  union all select (select min(partition) from entry where partition > number) from held where number is not null)
+select number from held where number is not null
+union select partition from state union select partition from checkpoint
+"""
 CHANGED: Final = "the ledger was changed; nothing is signed until an operator decides"
 
 
@@ -94,8 +102,7 @@ class Ledger:
 
     def partitions(self) -> list[int]:
         """Audit partitions that hold something, or have signed something."""
-        query = "select partition from state union select partition from entry union select partition from checkpoint"
-        return sorted(row[0] for row in self._db.rows(query))
+        return sorted(row[0] for row in self._db.rows(PARTITIONS))
 
     def reading(self) -> AbstractContextManager[None]:
         """One consistent view for several reads, while a recorder writes."""

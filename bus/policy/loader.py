@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -70,13 +70,14 @@ def validate(document: Document, model: type[M]) -> M:
 
 
 def _placed(document: Document, model: type[BaseModel], error: dict[str, Any]) -> PolicyError:
-    path = tuple(part for part in error["loc"] if part != "[key]")
+    told = tuple(part for part in error["loc"] if part != "[key]")
+    path = _walk(model, told)[0]
     kind = error["type"]
     name = path[-1] if path else "file"
     if kind == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
+        known = _known_keys(model, told[:-1])
         message = f"unknown key {name!r}; expected one of {', '.join(known)}"
-        return document.error(path, message, nearest=_nearest(model, path), key=True)
+        return document.error(path, message, nearest=_nearest(model, told), key=True)
     if kind == "missing":
         return document.error(path[:-1], f"expected key {name!r}, found none")
     found = error["input"]
@@ -134,17 +135,42 @@ def _given(annotation: Any) -> Any:
     return choices[0] if get_origin(annotation) in (UnionType, Union) and len(choices) == 1 else annotation
 
 
-def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """Keys of the model that stands at ``path`` under ``model``."""
+def _tagged(annotation: Any, tag: str | int) -> Any:
+    """Of a union of models told apart by a literal, the one with ``tag``; else None."""
+    if get_origin(annotation) in (UnionType, Union):
+        for each in get_args(annotation):
+            fields = each.model_fields.values() if hasattr(each, "model_fields") else ()
+            if any(tag in get_args(field.annotation) for field in fields if get_origin(field.annotation) is Literal):
+                return each
+    return None
+
+
+def _walk(model: type[BaseModel], path: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], Any]:
+    """``path`` as it stands in the file, without the tags of unions, and what stands there under ``model``."""
     at: Any = model
+    there: list[str | int] = []
     for part in path:
         at = _given(at)
+        found = _tagged(at, part)
+        if found is not None:
+            at = found
+            continue
+        there.append(part)
         if get_origin(at) in (list, dict):  # list[Domain] by index, dict[str, Agent] by name
-            at = get_args(at)[-1]
-        else:
+            at = _bare(get_args(at)[-1])
+        elif hasattr(at, "model_fields"):
             fields = {each.alias or name: each for name, each in at.model_fields.items()}
-            at = fields[str(part)].annotation
-    at = _given(at)
+            at = _bare(fields[str(part)].annotation) if str(part) in fields else None
+    return tuple(there), _given(at)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """Keys of the model that stands at ``path`` under ``model``."""
+    at = _walk(model, path)[1]
     if isinstance(at, type) and issubclass(at, BaseModel):
         return sorted(each.alias or name for name, each in at.model_fields.items())
     return []

@@ -34,6 +34,7 @@ CLAIMS = TopicName("bus.claims")
 NOTICE = TopicName("bus.notice")
 POLICY = TopicName("bus.policy")
 CONTROL = TopicName("bus.control")
+ALERTS = TopicName("bus.alerts")
 
 AUDIT_PARTITIONS = 4
 CLAIMS_PARTITIONS = 4

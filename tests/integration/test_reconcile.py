@@ -1,32 +1,126 @@
 """A ledger beside the broker that it is about, and beside witnesses: `bus audit reconcile`, `bus run witness`."""
 
 import contextlib
+import gzip
 import json
+import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from confluent_kafka import Producer
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bus import Bus
 from bus.crypto.seal import Sealer
 from bus.errors import Denied
 from bus.wire.names import DomainName
 from demo.raw import plaintext
-from tests.integration.conftest import start_stack
-from tests.integration.oracle import bus_command, read_topic, until
+from tests.integration.conftest import POLICIES, start_stack
+from tests.integration.oracle import bus_command, get, hops, read_topic, until
 
 pytestmark = pytest.mark.broker
 DOMAIN = "agent_memory"
 
 
+ALERTS = """
+alerts:
+  - {name: burst, when: denials, more_than: 3 in 1m, severity: high}
+  - {name: flow, when: new_flow}
+send: {webhook: "URL/hook", topic: true}
+stream: {ocsf: FOLDER/hops.json, cef: FOLDER/hops.cef, otlp: "URL"}
+"""
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    local = start_stack(tmp_path_factory.mktemp("evidence") / "state")
+    home = tmp_path_factory.mktemp("evidence")
+    local = start_stack(home / "state", policies=shutil.copytree(POLICIES, home / "policies"))
     yield local
     local.down(lambda _: None, purge=True)
+
+
+class Receiver(ThreadingHTTPServer):
+    """A webhook and an OpenTelemetry collector: keeps what comes to each path; the first POST gets a 503."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Received)
+        self.bodies = defaultdict(list)
+        self.away = True
+
+
+class Received(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.send_response(503 if self.server.away else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        if not self.server.away:
+            self.server.bodies[self.path].append(body)
+        self.server.away = False
+
+    def log_message(self, *_):
+        pass
+
+
+def late(stack, count):
+    """Records whose envelopes ended ten minutes ago: they are refused."""
+    with Bus("retriever-1", settings=stack.settings) as me:
+        held = max(me._keys.begun(DomainName(DOMAIN), 2**62).values(), key=lambda each: each.epoch.epoch)
+    sealer = Sealer(held.own, stack.settings.deployment_id, f"{DOMAIN}.in")
+    producer = Producer(stack.admin_connection().config())
+    for _ in range(count):
+        text = plaintext("retriever-1", DOMAIN, now=time.time_ns() // 1_000_000 - 600_000)
+        producer.produce(f"{DOMAIN}.in", sealer.seal(1, text)[1], partition=1)
+    assert producer.flush(30) == 0
+
+
+def watching(stack):
+    return {"BUS_CONFIG": str(stack.layout.settings), "BUS_HTTP": "127.0.0.1:0"}
+
+
+def spans_of(bodies):
+    """By span id: service, trace, parent and attributes."""
+    found = {}
+    for body in bodies:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            (service,) = (
+                each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
+            )
+            for span in (span for scope in resource.scope_spans for span in scope.spans):
+                told = {each.key: each.value.string_value for each in span.attributes}
+                found[span.span_id] = {
+                    "service": service, "trace": span.trace_id, "parent": span.parent_span_id, "told": told,
+                }  # fmt: skip
+    return found
+
+
+def logs_of(body):
+    request = ExportLogsServiceRequest.FromString(body)
+    return [log for resource in request.resource_logs for scope in resource.scope_logs for log in scope.log_records]
+
+
+@contextlib.contextmanager
+def serving():
+    with Receiver() as receiver:
+        thread = threading.Thread(target=receiver.serve_forever)
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            receiver.shutdown()
+            thread.join()
 
 
 def told(stack):
@@ -66,13 +160,8 @@ def test_all_fits_until_somebody_writes_past_the_enforcer(stack, tmp_path):
             me.publish(DOMAIN, {"n": number}, partition_key=str(number))
         with pytest.raises(Denied):
             other.publish(DOMAIN, {})
-        held = max(me._keys.begun(DomainName(DOMAIN), 2**62).values(), key=lambda each: each.epoch.epoch)
-    # One that is refused: its envelope ended ten minutes ago.
-    sealer = Sealer(held.own, stack.settings.deployment_id, f"{DOMAIN}.in")
-    late = plaintext("retriever-1", DOMAIN, now=time.time_ns() // 1_000_000 - 600_000)
+    late(stack, 1)
     producer = Producer(stack.admin_connection().config())
-    producer.produce(f"{DOMAIN}.in", sealer.seal(1, late)[1], partition=1)
-    assert producer.flush(30) == 0
     found = told(stack)
     assert found["problems"] == []
     assert (found["inputs"], found["hops"], found["outputs"], found["dead"]) == (41, 41, 40, 1)
@@ -98,6 +187,57 @@ def test_all_fits_until_somebody_writes_past_the_enforcer(stack, tmp_path):
 
     done = bus_command(stack, "audit", "reconcile", "--domain", "nowhere", check=False)
     assert (done.returncode, "no domain 'nowhere'" in done.stderr) == (1, True)
+
+
+def test_hops_are_watched_told_and_handed_on_and_nothing_is_left_out(stack, tmp_path):
+    with serving() as receiver:
+        url = f"http://127.0.0.1:{receiver.server_port}"
+        text = ALERTS.replace("URL", url).replace("FOLDER", str(tmp_path))
+        (stack.settings.policies / "alerts.yaml").write_text(text)
+        late(stack, 5)
+
+        def lines():
+            """Decision ids of the SIEM's lines, once there is one for every hop."""
+            path = tmp_path / "hops.json"
+            found = [json.loads(line)["metadata"]["uid"] for line in path.open()] if path.exists() else []
+            return found if {each["decision_id"] for each in hops(stack)} == set(found) else []
+
+        with started("run", "watch", environ=watching(stack), ended=-signal.SIGKILL) as process:
+            before = until(lines)
+            assert len((tmp_path / "hops.cef").read_text().splitlines()) == len(before)
+            process.kill()
+        until(lambda: read_topic(stack, "bus.alerts"))
+        with Bus("retriever-1", settings=stack.settings) as me:
+            me.publish(DOMAIN, {"n": 1})
+        with started("run", "watch", environ=watching(stack)):
+            assert len(until(lambda: (found := lines()) and len(found) > len(before) and found)) == len(before) + 1
+            metrics = get(stack, "watch", "/metrics")[1]
+            url = (stack.layout.run / "watch.http").read_text().strip() + "/metrics"
+            asked = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                exemplars = [line for line in answer.read().decode().splitlines() if "# {" in line]
+            assert all("message_id=" in line for line in exemplars)
+            assert exemplars
+        assert "sealbus_watched_total 1.0" in metrics
+        told = [json.loads(each) for each in receiver.bodies["/hook"]]
+        assert {each["rule"] for each in told} == {"burst", "flow"}
+        topic = [json.loads(value) for _, _, value in read_topic(stack, "bus.alerts")]
+        assert {each["id"] for each in told} == {each["id"] for each in topic}
+        burst = next(each for each in told if each["rule"] == "burst")
+        assert burst["text"] == "retriever-1: more than 3 refusals in 60 s"
+        for name in burst["decisions"]:
+            bus_command(stack, "audit", "prove", name)
+        spans = spans_of(receiver.bodies["/v1/traces"])
+        assert {each["service"] for each in spans.values()} == {
+            f"sealbus-{n}" for n in ("publisher", "enforcer", "audit")
+        }
+        for each in spans.values():
+            if each["service"] != "sealbus-publisher":
+                assert spans.get(each["parent"], {"trace": each["trace"]})["trace"] == each["trace"]
+        shown = [each["told"] for each in spans.values() if each["service"] == "sealbus-enforcer"]
+        assert {each["sealbus.decision_id"] for each in shown} == set(lines())
+        assert {each["messaging.system"] for each in shown} == {"kafka"}
+        assert sum(len(logs_of(each)) for each in receiver.bodies["/v1/logs"]) == len(before) + 1
 
 
 def test_witnesses_co_sign_what_is_recorded_and_none_another_log(stack, tmp_path):
@@ -138,12 +278,13 @@ def test_witnesses_co_sign_what_is_recorded_and_none_another_log(stack, tmp_path
 
 
 @contextlib.contextmanager
-def started(*arguments):
+def started(*arguments, environ=None, ended=0):
     """`bus` with ``arguments`` in the foreground, until the end of the block."""
     command = [sys.executable, "-m", "bus.cli.main", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    environ = {**os.environ, **(environ or {})}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ) as process:
         try:
             yield process
         finally:
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(10) == ended

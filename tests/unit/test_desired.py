@@ -11,7 +11,7 @@ from bus.wire.derived import MAX_VALUE
 from bus.wire.names import CLAIMS, CONTROL, NOTICE, POLICY
 from tests.unit.ledger_build import domain, make_policy
 
-OWN = {"bus.audit", "bus.issue", "bus.claims", "bus.notice", "bus.control", "bus.policy"}
+OWN = {"bus.audit", "bus.issue", "bus.claims", "bus.notice", "bus.control", "bus.policy", "bus.alerts"}
 PARTS = ("in", "out", "dead", "windows")
 
 
@@ -129,8 +129,10 @@ def test_enforcers_read_inputs_and_write_what_comes_of_them(wanted):
     assert ("WRITE", Resource.TOPIC, POLICY) not in held
 
 
-def test_the_auditor_writes_nothing(wanted):
-    assert {operation for operation, _, _ in rights(wanted, AUDITOR)} == {"READ", "DESCRIBE"}
+def test_the_auditor_writes_alerts_alone(wanted):
+    held = rights(wanted, AUDITOR)
+    assert {operation for operation, _, _ in held} == {"READ", "DESCRIBE", "WRITE"}
+    assert {name for operation, _, name in held if operation == "WRITE"} == {"bus.alerts"}
 
 
 def test_the_auditor_reads_inputs_of_domains_whose_payload_it_keeps_and_no_other_domain_topic():
@@ -153,6 +155,7 @@ def test_topics_are_those_of_the_domains_and_the_deployments_own(wanted):
         "bus.issue": 1,
         "bus.claims": 4,
         "bus.notice": 4,
+        "bus.alerts": 1,
         "bus.control": 1,
         "bus.policy": 1,
     }

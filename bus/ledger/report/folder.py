@@ -17,7 +17,7 @@ from bus.crypto.signing import Signer
 from bus.errors import BusError, Unverified
 from bus.files import make_folder, write_file
 from bus.ledger.checkpoint import open_note, sign_note
-from bus.ledger.proof import Proof, parse_proof, verify_proof
+from bus.ledger.proof import Proof, ProofVerifier, parse_proof
 from bus.ledger.report.figures import KINDS, Framework, Kind
 from bus.ledger.report.html import page
 from bus.ledger.report.made import FORMAT, Asked, Report, leaves_of
@@ -91,9 +91,9 @@ def check_report(folder: Path, public_key: bytes) -> Checked:
         asked = Asked(
             Framework(document["framework"]), document["begin"], document["end"], document["person"], document["levels"]
         )
-        checked = Checked()
+        checked, verify = Checked(), ProofVerifier(public_key)
         for figure in document["figures"]:
-            _check(folder, figure, KINDS[figure["name"]], asked, document["checkpoints"], public_key, checked)
+            _check(folder, figure, KINDS[figure["name"]], asked, document["checkpoints"], verify, checked)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unverified(f"{DATA} is no report: {type(error).__name__}", step="report") from error
     return checked
@@ -105,7 +105,7 @@ def _check(
     kind: Kind,
     asked: Asked,
     heads: Mapping[str, str],
-    key: bytes,
+    verify: ProofVerifier,
     checked: Checked,
 ) -> None:
     """One figure: every hop that is shown is proven, under the report's checkpoint, and is one that it counts."""
@@ -118,7 +118,7 @@ def _check(
     for number, line in enumerate(lines, 1):
         try:
             proof = parse_proof(line)
-            hop, _ = verify_proof(proof, key)
+            hop, _ = verify(proof)
         except BusError as error:
             checked.problems.append(f"{kind.name}: proof {number}: {error}")
             continue

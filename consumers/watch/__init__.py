@@ -1,0 +1,1 @@
+"""The watcher: alerts on hops, and hops to SIEM and tracing."""
