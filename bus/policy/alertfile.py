@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, ValidationError, WithJsonSchema
 
 from bus.codes import Code
 from bus.policy.loader import validate
@@ -45,8 +44,11 @@ def _code(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username is not None:
+    try:
+        url = AnyHttpUrl(value)
+    except ValidationError:
+        url = None
+    if url is None or url.username is not None or url.password is not None:
         raise ValueError("expected http://HOST or https://HOST, without a password")
     return value
 
