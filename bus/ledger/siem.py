@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from importlib.metadata import version
 from typing import Any, Final
 
-import bus
 from bus.codes import Code
 from bus.wire.hop import Hop, Verdict
 
 OCSF: Final = "1.3.0"
 CLASS: Final = 6003
+VERSION: Final = version("sealbus")
 CREATE: Final = 1
 GRAVE: Final = frozenset({Code.MAC, Code.REPLAY, Code.UNKNOWN_KEY, Code.DELEGATION, Code.TIER_FLOOR})
 """Refusals that no honest agent comes to: a forged, copied or foreign record."""
@@ -58,7 +59,7 @@ def ocsf(hop: Hop) -> dict[str, Any]:
         "dst_endpoint": {"name": f"{tail.topic}/{hop.partition}"},
         "metadata": {
             "version": OCSF,
-            "product": {"name": "sealbus", "vendor_name": "sealbus", "version": bus.__version__},
+            "product": {"name": "sealbus", "vendor_name": "sealbus", "version": VERSION},
             "uid": hop.decision_id,
             "correlation_uid": hop.correlation_id,
         },
@@ -99,7 +100,7 @@ def cef(hop: Hop) -> str:
     extension = " ".join(f"{key}={_escaped(value, '=')}" for key, value in told.items() if value)
     grade = {1: 2, 3: 6, 4: 9}[severity(hop)]
     name = "|".join(_escaped(each, "|") for each in head)
-    return f"CEF:0|sealbus|sealbus|{bus.__version__}|{name}|{grade}|{extension}"
+    return f"CEF:0|sealbus|sealbus|{VERSION}|{name}|{grade}|{extension}"
 
 
 def _escaped(value: str, sign: str) -> str:
