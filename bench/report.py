@@ -51,6 +51,17 @@ def show(document: dict[str, Any]) -> None:
         for stage, figures in document.get(name, {}).items():
             if isinstance(figures, dict):
                 out.print(f"{name} {stage}: {figures['records_s']:,.0f}/s at {figures['cpu_us']:.1f} us CPU")
+    if told := document.get("ledger"):
+        for name, figures in told.items():
+            if isinstance(figures, dict):
+                rate = f"{figures['hops_s']:,.0f} hops/s, {figures['last_hops_s']:,.0f} in the last tenth"
+                out.print(f"ledger {name}: {rate}, {figures['cpu_us']:.1f} us CPU, {figures['bytes']:.0f} B a hop")
+            if isinstance(figures, dict) and "proof_us" in figures:
+                proof = f"{figures['proof_us']:.1f} us, {figures['proof_alone_us']:.0f} alone"
+                search = f"search {figures['search_ms']:.1f} ms"
+                out.print(f"ledger {name}: {search}; proof of {figures['path']} hashes {proof}")
+        if "ratio" in told:
+            out.print(f"ledger in PostgreSQL: {told['ratio']:.2f} of the plain table's rate")
     if told := document.get("memory"):
         quarters = ", ".join(f"{told[f'resident_{n}_mib']:.0f}" for n in (1, 2, 3, 4))
         out.print(f"memory over {told['records']:,} records: {quarters} MiB after each quarter")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from bench import authority, guarded, law, opening, report, tiers
+from bench import authority, guarded, law, ledger, opening, report, tiers
 from bench.latency import latency, rolling
 from bench.load import load, make_target
 from bench.memory import memory
@@ -29,13 +29,25 @@ from bus.stack.local import BUNDLED_POLICIES, Stack, prepare
 
 OTHERS: Final = (
     "policy", "guarded", "latency", "restart", "scaling", "recorder", "opening", "memory", "authority", "tiers",
+    "ledger",
 )  # fmt: skip
 NAMES: Final = (*BY_NAME, *OTHERS)
 EPOCH_MS: Final = 20_000
 
 
-def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, quix: Path | None, as_json: bool) -> None:
-    """Measure ``names`` (all where empty) and print; ``quix`` is a Python that has Quix Streams."""
+def run(
+    names: Sequence[str],
+    *,
+    pairs: int,
+    records: int,
+    plot: Path | None,
+    quix: Path | None,
+    as_json: bool,
+    hops: int = 1_000_000,
+    postgres: str = "",
+) -> None:
+    """Measure ``names`` (all where empty) and print; ``quix`` is a Python that has Quix Streams, ``postgres`` an empty
+    database."""
     for name in names:
         if name not in NAMES:
             raise Refused(f"no row {name!r}", hint=f"one of {', '.join(NAMES)}")
@@ -57,7 +69,10 @@ def run(names: Sequence[str], *, pairs: int, records: int, plot: Path | None, qu
     if "guarded" in wanted:
         document["guarded"] = guarded.measure()
     try:
-        if {*wanted} - {"policy", "guarded", "memory", "authority", "tiers"}:
+        if "ledger" in wanted:
+            home.mkdir(exist_ok=True)
+            document["ledger"] = ledger.measure(home, hops, postgres, say)
+        if {*wanted} - {"policy", "guarded", "memory", "authority", "tiers", "ledger"}:
             with _Site(home / "a", "a") as stack:
                 make_target(stack)
                 for row in (BY_NAME[name] for name in wanted if name in BY_NAME and name != "publish"):

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bus.attester.chosen import measured_code
-from bus.authority.issued import open_issued
 from bus.authority.trust import read_trust
 from bus.client.bus import Bus
 from bus.client.sent import Sent
 from bus.codes import Code
+from bus.crypto.issued import open_issued
 from bus.crypto.seal import Sealer
 from bus.errors import AccessRefused
 from bus.kafka.config import Connection

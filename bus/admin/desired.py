@@ -18,6 +18,7 @@ from bus.wire.derived import MAX_VALUE
 ENFORCER_GROUP: Final = "bus.enforcer"
 AUDITOR: Final = "bus-audit"
 AUTHORITY: Final = "bus-authority"
+RECONCILER: Final = "bus-reconciler"
 ROTATOR: Final = "bus-rotator"
 CLUSTER: Final = "kafka-cluster"
 NOTICE_RETENTION_MS: Final = 3_600_000
@@ -30,7 +31,7 @@ def enforcer_name(number: int) -> str:
 
 def service_names(enforcers: int) -> list[str]:
     """Principals of the services of a deployment with ``enforcers`` enforcers."""
-    return [AUDITOR, AUTHORITY, *(enforcer_name(number) for number in range(1, enforcers + 1))]
+    return [AUDITOR, AUTHORITY, RECONCILER, *(enforcer_name(number) for number in range(1, enforcers + 1))]
 
 
 class Resource(StrEnum):
@@ -111,7 +112,7 @@ def desired_state(
         acls |= set(_agent_acls(policy, agent))
     for number in range(1, enforcers + 1):
         acls |= set(_enforcer_acls(policy, enforcer_name(number)))
-    acls |= {*_auditor_acls(policy), *_authority_acls()}
+    acls |= {*_auditor_acls(policy), *_authority_acls(), *_reconciler_acls(policy)}
     replication = max(policy.replication, min(3, brokers))
     # Of agents alone: an enforcer that the broker slows down keeps everyone waiting.
     quotas = {Quota(agent, key, limit) for agent in policy.agents for key, limit in policy.broker_quotas(agent).items()}
@@ -158,6 +159,14 @@ def _auditor_acls(policy: Policy) -> Iterable[Acl]:
     yield from _topic(AUDITOR, "WRITE", names.ALERTS)
     yield Acl(f"User:{AUDITOR}", "READ", Resource.GROUP, AUDITOR)
     yield Acl(f"User:{AUDITOR}", "DESCRIBE", Resource.GROUP, ENFORCER_GROUP)
+
+
+def _reconciler_acls(policy: Policy) -> Iterable[Acl]:
+    """Ciphertext of every domain, to compare with the ledger; it has no key of any."""
+    for domain in policy.domains:
+        topics = names.domain_topics(domain)
+        yield from _topic(RECONCILER, "READ", topics.inbound, topics.outbound, topics.dead)
+    yield Acl(f"User:{RECONCILER}", "READ", Resource.GROUP, RECONCILER)
 
 
 def _authority_acls() -> Iterable[Acl]:

@@ -20,10 +20,10 @@ from bus.authority.trust import read_trust
 from bus.cli.lazy import Lazy
 from bus.cli.output import EXIT_NO, emit, out
 from bus.codes import Code
-from bus.errors import SettingsError
+from bus.errors import SettingsError, Unverified
 from bus.files import Layout
 from bus.ledger.causes import drawn, forest, mermaid
-from bus.ledger.cosignature import WitnessKey
+from bus.ledger.cosignature import WitnessKey, cosigners
 from bus.ledger.export import verify_export
 from bus.ledger.leaf import DayKeys, day_keys
 from bus.ledger.opened import open_ledger
@@ -219,7 +219,8 @@ def trace(name: str, form: str, as_json: bool) -> None:
 @click.option("--payload", is_flag=True, help="With the record that was decided, sealed as it was sent.")
 def prove(decision: str, output: Path | None, payload: bool) -> None:
     """Disclose one hop with its inclusion proof; opens no other hop."""
-    document = open_query(settings_module.load()).prove(decision, payload=payload).to_json()
+    settings = settings_module.load()
+    document = open_query(settings).prove(decision, payload=payload, witnesses=settings.witnesses).to_json()
     if output is None:
         click.echo(document)
     else:
@@ -281,18 +282,25 @@ def verify(
     keys = tuple(dict.fromkeys(map(WitnessKey.parse, named)))
     if quorum < 0 or quorum > len(keys):
         raise SettingsError(f"--quorum: expected 1 to the number of witnesses, {len(keys)}, found {quorum}")
-    if keys and proof is not None:
-        raise SettingsError("--witness: expected --offline or a ledger, found --proof, which has no cosignatures")
+    if keys and report is not None:
+        raise SettingsError("--witness: expected --proof, --offline or a ledger, found --report, which has none")
     witnesses = Witnesses(keys, quorum or len(keys))
     if proof is not None:
         document = parse_proof(proof.read_bytes().decode(errors="replace"))
         hop, checkpoint = verify_proof(document, trusted)
+        signers = cosigners(document.checkpoint, keys)
+        if len(signers) < witnesses.quorum:
+            found = f"expected cosignatures of {witnesses.quorum} of {len(keys)} witnesses, found {len(signers)}"
+            raise Unverified(f"proof: {found}", step="witness")
         held = len(document.payload) if document.payload is not None else None
         if as_json:
-            emit("audit-verify", {"proven": True, "size": checkpoint.size, "payload": held, "hop": hop_document(hop)})
+            said = {"proven": True, "size": checkpoint.size, "payload": held, "witnesses": len(signers)}
+            emit("audit-verify", {**said, "hop": hop_document(hop)})
         else:
             what = f"{hop.tail.decision} {hop.tail.code or hop.tail.rule} of {hop.tail.agent or 'unknown'}"
             out.print(f"proven: decision {hop.decision_id}: {escape(what)}, under {checkpoint.size} leaves")
+            if keys:
+                out.print(f"co-signed by {len(signers)} of {len(keys)} witnesses")
             if held is not None:
                 out.print(f"proven: its record, {held} bytes, sealed as it was sent")
         return

@@ -11,13 +11,13 @@ from rich.markup import escape
 
 from bus import settings as settings_module
 from bus.admin.publish import publish
-from bus.authority.issued import sign_issued
 from bus.authority.local import load_signer, now_ms, open_roots
 from bus.authority.opening import open_record
 from bus.authority.trust import read_trust
 from bus.cli.audit import hop_document, open_query
 from bus.cli.output import emit, out
 from bus.client.payload import decode_payload
+from bus.crypto.issued import sign_issued
 from bus.errors import Refused
 from bus.files import Layout
 from bus.settings import Settings

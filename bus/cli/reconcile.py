@@ -14,12 +14,13 @@ from confluent_kafka import Consumer
 from rich.markup import escape
 
 from bus import settings as settings_module
+from bus.admin.desired import RECONCILER
 from bus.cli.audit import open_query
 from bus.cli.output import EXIT_NO, emit, err, out
 from bus.codes import Code
 from bus.crypto.signing import bundle_leaf
 from bus.errors import Refused, RetryLater, WireError
-from bus.kafka.config import Connection
+from bus.kafka.config import Connection, connect
 from bus.kafka.whole import whole
 from bus.ledger.opened import open_ledger
 from bus.ledger.reconcile import Reconciled, Topic
@@ -29,7 +30,6 @@ from bus.stack.local import Stack
 from bus.wire import derived
 from bus.wire.names import DomainName, domain_topics
 
-READER = "bus-admin"
 Digests = Callable[[bytes], tuple[bytes, ...]]
 
 
@@ -41,7 +41,8 @@ def reconcile(domains: tuple[str, ...], timeout: float, as_json: bool) -> None:
     """Compare the ledger with .in, .out and .dead on the broker; exit 1 when something does not fit.
 
     Named are a record without a hop, a hop without its record or its outcome, an outcome without a hop or written
-    twice, a record that was accepted twice. Reads every topic once, and opens no payload.
+    twice, a record that was accepted twice. Reads every topic once, as `bus-reconciler`, which may read every domain's
+    topics and has no key to open what is in them.
 
     \b
     bus audit reconcile
@@ -79,7 +80,7 @@ def _show(name: str, told: Reconciled) -> None:
 
 def reconciled(settings: Settings, name: str, timeout: float) -> Reconciled:
     """One domain. Raises what reading raises, RetryLater where the ledger does not follow in ``timeout`` s."""
-    connection = Stack(settings).admin_connection()
+    connection = connect(settings, RECONCILER)
     topics = domain_topics(DomainName(name))
     # Inputs first: whatever they lead to is on the broker and in the ledger when those are read.
     inbound = read(connection, topics.inbound, _input, timeout)
@@ -93,12 +94,12 @@ def reconciled(settings: Settings, name: str, timeout: float) -> Reconciled:
 def read(connection: Connection, topic: str, digests: Digests, timeout: float) -> Topic:
     """All of a topic."""
     found, since = {}, dict[int, int]()
-    with contextlib.closing(whole(connection, topic, READER, timeout)) as messages:
+    with contextlib.closing(whole(connection, topic, RECONCILER, timeout)) as messages:
         for message in messages:
             place = message.partition() or 0, message.offset() or 0
             since.setdefault(place[0], message.timestamp()[1])
             found[place] = digests(message.value() or b"")
-    consumer = Consumer(connection.config(group_id=READER, enable_auto_commit=False))
+    consumer = Consumer(connection.config(group_id=RECONCILER, enable_auto_commit=False))
     try:
         numbers = connection.partitions(consumer, topic, timeout)
         first = {number: connection.bounds(consumer, topic, number, timeout)[0] for number in numbers}

@@ -10,6 +10,7 @@ import click
 from rich.markup import escape
 
 from bus import settings as settings_module
+from bus.admin.desired import AUDITOR
 from bus.authority.local import load_signer, now_ms, open_roots, read_applied
 from bus.authority.trust import read_trust
 from bus.cli.audit import open_query
@@ -17,17 +18,23 @@ from bus.cli.durations import duration_ms
 from bus.cli.erasing import erasure_rows, erasures
 from bus.cli.output import EXIT_NO, emit, err, out, say
 from bus.codes import Code
-from bus.errors import Refused
+from bus.errors import BusError, Refused
 from bus.files import Layout
+from bus.kafka.config import connect
+from bus.kafka.whole import whole
 from bus.ledger.cosignature import WitnessKey
 from bus.ledger.export import open_export
 from bus.ledger.opened import open_ledger
+from bus.ledger.report.events import section, within
 from bus.ledger.report.figures import Framework
 from bus.ledger.report.folder import check_report, write_report
 from bus.ledger.report.html import gaps
 from bus.ledger.report.made import Asked, make_report
 from bus.ledger.verify import Witnesses
 from bus.settings import Settings
+from bus.wire.names import ISSUE
+
+TIMEOUT_S = 20.0
 
 
 @click.command()
@@ -77,7 +84,11 @@ def report(
                 witnesses=_witnesses(settings),
                 tell=lambda read: status.update(f"reading the ledger: {read:,} hops"),
             )
-        files = write_report(folder, made, shown, load_signer(layout.signer("ledger")))
+        kept: list[bytes] = []
+        if (issued := None if person else _issued(settings)) is not None:  # an event names agents, and no person
+            kept, rows, wrong = within(issued, trust.anchor, trust.deployment, asked.begin, asked.end)
+            made = dataclasses.replace(made, events=section(asked.framework, trust.anchor, kept, rows, wrong))
+        files = write_report(folder, made, shown, load_signer(layout.signer("ledger")), kept)
     except FileExistsError as error:
         raise Refused(f"{error.args[0]}: it is there already", code=Code.LEDGER, hint="name another folder") from None
     finally:
@@ -94,6 +105,16 @@ def report(
         say("no report.pdf: pip install 'sealbus[report]'")
     if document["gaps"]["problems"]:
         raise SystemExit(EXIT_NO)
+
+
+def _issued(settings: Settings) -> list[bytes] | None:
+    """Every value of bus.issue that is there; None where the broker cannot be asked."""
+    try:
+        connection = connect(settings, AUDITOR)
+        return [message.value() or b"" for message in whole(connection, ISSUE, AUDITOR, TIMEOUT_S)]
+    except BusError as error:
+        say(f"without the events of {ISSUE}: {error}")
+        return None
 
 
 def _erasures(settings: Settings) -> list[dict[str, Any]]:

@@ -7,9 +7,11 @@ known by a verifier key (C2SP signed-note): ``<name>+<key hash>+<base64 of 04 an
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -63,6 +65,19 @@ def cosign(name: str, body: str, signer: Signer, time_s: int) -> str:
         WitnessKey(name, signer.public_key).key_hash + struct.pack(">Q", time_s) + signer.sign(_message(body, time_s))
     )
     return f"— {name} {base64.b64encode(data).decode()}\n"
+
+
+def cosigners(note: str, witnesses: Iterable[WitnessKey]) -> list[WitnessKey]:
+    """Those of ``witnesses`` that co-signed the checkpoint ``note``, by lines behind its own signature."""
+    text, _, signatures = note.partition("\n\n")
+    found = []
+    for witness in witnesses:
+        for line in signatures.splitlines():
+            with contextlib.suppress(Unverified):
+                cosigned_at(line, f"{text}\n", witness)
+                found.append(witness)
+                break
+    return found
 
 
 def cosigned_at(line: str, body: str, witness: WitnessKey) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bus.codes import Code
@@ -119,15 +119,29 @@ class LedgerQuery:
             raise Unverified(f"{told}: other bytes are kept", step="payload")
         return held.sealed
 
-    def prove(self, name: str, *, payload: bool = False) -> Proof:
-        """The proof of one decision, with the record itself if ``payload``. Raises Refused when it is not there or not
-        yet under a checkpoint, and what ``payload`` raises."""
+    def prove(self, name: str, *, payload: bool = False, witnesses: Iterable[str] = ()) -> Proof:
+        """The proof of one decision, with the record itself if ``payload``, under the checkpoint that most of
+        ``witnesses`` (verifier keys) co-signed. Raises Refused when it is not there or not yet under a checkpoint, and
+        what ``payload`` raises."""
         each = self.decided(name)
-        note = self._ledger.checkpoint(each.partition)
+        note = self._cosigned(each, witnesses) or self._ledger.checkpoint(each.partition)
         size = int(note.split("\n")[1]) if note else 0
         if note is None or size <= each.leaf:
             raise Refused(f"decision {name!r} is not under a checkpoint yet", code=Code.LEDGER, hint="try again")
         return self.disclosed(each, note, size, self.payload(each.hop) if payload else None)
+
+    def _cosigned(self, each: Found, witnesses: Iterable[str]) -> str | None:
+        """The newest checkpoint over a leaf that as many witnesses co-signed as any, with their lines."""
+        lines: dict[int, list[str]] = {}
+        for witness in witnesses:
+            for size, line in self._ledger.cosignatures(each.partition, witness):
+                if size > each.leaf:
+                    lines.setdefault(size, []).append(f"{line}\n")
+        if not lines:
+            return None
+        size = max(lines, key=lambda at: (len(lines[at]), at))
+        note = self._ledger.note(each.partition, size)
+        return note + "".join(lines[size]) if note is not None else None
 
     def disclosed(self, each: Found, note: str, size: int, record: bytes | None = None) -> Proof:
         """The proof of one hop under the checkpoint ``note`` over ``size`` leaves."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bus.admin.actual import read_actual
 from bus.admin.apply import apply_plan
-from bus.admin.desired import AUDITOR, AUTHORITY, ROTATOR, enforcer_name
+from bus.admin.desired import AUDITOR, AUTHORITY, RECONCILER, ROTATOR, enforcer_name
 from bus.admin.plan import Plan, make_plan
 from bus.authority import rpc
 from bus.authority.clientcerts import ensure_clients_ca, ensure_service_certificates
@@ -307,7 +307,7 @@ class Stack:
         ca = ensure_clients_ca(layout, settings.deployment_id, now_ms())
         others += [ROTATOR] if settings.rotates else []
         enforcers = [enforcer_name(number) for number in range(1, settings.enforcers + 1)]
-        ensure_service_certificates(layout, ca, [ADMIN, AUDITOR, *others, *enforcers], now_ms())
+        ensure_service_certificates(layout, ca, [ADMIN, AUDITOR, RECONCILER, *others, *enforcers], now_ms())
 
     def admin_connection(self) -> Connection:
         """The admin's connection to the running broker."""

@@ -18,7 +18,6 @@ from bus.admin.desired import AUTHORITY
 from bus.authority.attested import Attestations
 from bus.authority.attesting import Attesting
 from bus.authority.enrolment import open_authority
-from bus.authority.issued import sign_issued
 from bus.authority.issuer import Issuer
 from bus.authority.local import ensure_roots, load_signer, now_ms, open_roots
 from bus.authority.service import AuthorityService
@@ -26,6 +25,7 @@ from bus.authority.tokens import audience
 from bus.authority.trust import LiveSnapshot, read_trust
 from bus.authority.verifiers import open_verifiers
 from bus.codes import Code
+from bus.crypto.issued import sign_issued
 from bus.crypto.signing import Signer
 from bus.errors import RetryLater
 from bus.files import Layout

@@ -18,9 +18,9 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bus.admin.desired import AUDITOR
-from bus.authority.issued import open_issued
 from bus.authority.local import open_roots
 from bus.authority.trust import read_trust
+from bus.crypto.issued import open_issued
 from bus.errors import BusError, RetryLater, SettingsError
 from bus.files import Layout, make_folder, write_file
 from bus.kafka.config import connect

@@ -12,10 +12,10 @@ import pytest
 from bus import Bus
 from bus.attester.chosen import measured_code
 from bus.authority.handed import take
-from bus.authority.issued import open_issued
 from bus.authority.local import open_roots
 from bus.authority.trust import read_trust
 from bus.codes import Code
+from bus.crypto.issued import open_issued
 from bus.errors import AccessRefused, PolicyError
 from bus.settings import AttesterKind, Issuing, Settings
 from tests.integration.conftest import POLICIES, start_stack

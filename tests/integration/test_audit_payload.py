@@ -8,6 +8,7 @@ import hashlib
 import json
 import signal
 import sqlite3
+import uuid
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,15 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bus import Bus
 from bus.admin.desired import ENFORCER_GROUP
-from bus.authority.issued import open_issued
 from bus.authority.local import read_applied
 from bus.authority.trust import read_trust
+from bus.crypto.issued import open_issued
+from bus.wire.envelope import Kind
 from demo.observer import look
 from demo.raw import RawClient
 from tests.integration import oracle
 from tests.integration.conftest import POLICIES
-from tests.integration.oracle import bus_command, read_topic, verified, wait_for_hops
+from tests.integration.oracle import bus_command, hops, read_topic, verified, wait_for_hops
 from tests.integration.test_faults import child, write, write_until_end
 
 pytestmark = pytest.mark.broker
@@ -109,6 +111,38 @@ def test_records_of_such_a_domain_are_kept_and_opened_and_no_others(own_stack, t
     key = bus_command(stack, "audit", "key").stdout.strip()
     proven = bus_command(stack, "audit", "verify", "--key", key, "--proof", str(proof)).stdout
     assert f"its record, {len(sealed)} bytes" in proven
+
+    inner_channels(stack)
+
+
+def inner_channels(stack):
+    """Every kind has its hop: under FULL_MESH with all detail and its record, under OUTPUT_ONLY without either."""
+    cause = uuid.uuid4()
+    for sender, target, domain in (("retriever-1", "orchestrator-1", KEPT), ("orchestrator-1", "executor-1", OTHER)):
+        with Bus(sender, settings=stack.settings) as me:
+            for kind in Kind:
+                to = target if kind.targeted else ""
+                tool = "sql.read" if kind in (Kind.TOOL_CALL, Kind.TOOL_RESULT) else ""
+                more = {"correlation": f"inner-{domain}", "causation": [cause], "purpose": "care"}
+                me.publish(domain, {"text": SECRET}, kind=kind, target=to, tool=tool, confirm="decided", **more)
+    wanted = [f"inner-{domain}" for domain in (KEPT, OTHER)]
+
+    def all_told():
+        found = [each for each in hops(stack) if each["correlation"] in wanted]
+        return found if len(found) == 2 * len(Kind) else []
+
+    told = until(all_told)
+    kept, bare = ({each["kind"]: each for each in told if each["domain"] == domain} for domain in (KEPT, OTHER))
+    assert kept.keys() == bare.keys() == {kind.value for kind in Kind}
+    assert {each["decision"] for each in told} == {"ALLOW"}
+    for kind in Kind:
+        full, short = kept[kind.value], bare[kind.value]
+        assert (full["purpose"], full["causation"], full["target"] != "") == ("care", [str(cause)], kind.targeted)
+        assert (short["purpose"], short["causation"], short["metadata_keys"]) == ("", [], [])
+        assert (short["agent"], short["target"] != "") == ("orchestrator-1", kind.targeted)
+        assert json.loads(opened(stack, full["decision_id"]).stdout)["payload"] == {"text": SECRET}
+        assert "was not to be kept" in opened(stack, short["decision_id"]).stderr
+    assert look(stack.layout.ledger.parent, [SECRET, "sql.read"]).items == frozenset()
 
 
 @pytest.mark.timeout(600)

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from bus import Bus
-from bus.authority.issued import open_issued
 from bus.authority.trust import read_trust
 from bus.client.authority import read_identity
+from bus.crypto.issued import open_issued
 from bus.errors import Refused, RetryLater
 from bus.settings import Issuing
 from tests.integration.conftest import start_stack

@@ -268,6 +268,12 @@ def test_witnesses_co_sign_what_is_recorded_and_none_another_log(stack, tmp_path
             return leaves if leaves == told["leaves"] >= before + 20 else 0
 
         leaves = until(all_co_signed)
+        (tmp_path / "proof").write_text(bus_command(stack, "audit", "prove", hops(stack)[0]["decision_id"]).stdout)
+        arguments = ["audit", "verify", "--proof", str(tmp_path / "proof"), "--key", log[33:]]
+        assert json.loads(bus_command(stack, *arguments, *keys, "--json").stdout)["witnesses"] == 2
+        stranger = f"w3+{keys[1].split('+', 1)[1]}"
+        refused = bus_command(stack, *arguments, "--witness", stranger, check=False)
+        assert refused.returncode != 0
         folder = tmp_path / "evidence"
         bus_command(stack, "audit", "export", str(folder))
         whole = verified("--offline", str(folder), *keys)

@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 from bus.authority.erasure import make_tombstone
-from bus.authority.issued import open_issued
 from bus.authority.local import load_signer
 from bus.authority.opening import open_record
 from bus.cli import payloads
+from bus.crypto.issued import open_issued
 from bus.crypto.keys import agent_keys
 from bus.crypto.seal import Sealer
 from bus.crypto.signing import sign_object

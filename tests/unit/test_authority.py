@@ -20,7 +20,6 @@ from bus.authority.attesting import Attesting
 from bus.authority.bundle import read_bundle
 from bus.authority.ca import CERTIFICATE_MS, AgentCa, certified_agent, make_ca, make_request, private_pem
 from bus.authority.database import Sqlite
-from bus.authority.issued import open_issued, sign_issued
 from bus.authority.issuer import Issuer
 from bus.authority.local import now_ms
 from bus.authority.register import TOKEN_MS, Register, State
@@ -29,6 +28,7 @@ from bus.authority.service import AuthorityService
 from bus.authority.verifiers import open_verifiers
 from bus.client.authority import AuthorityClient, enrol, read_clock, read_identity
 from bus.codes import Code
+from bus.crypto.issued import open_issued, sign_issued
 from bus.crypto.keys import Secret
 from bus.crypto.signing import Signer
 from bus.errors import BusError, Refused, RetryLater, StackError, Unavailable, Unverified, WireError

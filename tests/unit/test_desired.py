@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from bus.admin.desired import AUDITOR, ENFORCER_GROUP, Acl, Desired, Resource, desired_state, enforcer_name
+from bus.admin.desired import AUDITOR, ENFORCER_GROUP, RECONCILER, Acl, Desired, Resource, desired_state, enforcer_name
 from bus.wire.derived import MAX_VALUE
 from bus.wire.names import CLAIMS, CONTROL, NOTICE, POLICY
 from tests.unit.ledger_build import domain, make_policy
@@ -42,14 +42,14 @@ def agents_of(wanted: Desired) -> set[str]:
 
 
 def test_every_agent_and_service_is_a_user_of_its_own(wanted):
-    services = {"bus-audit", "bus-authority", "bus-enforcer-1", "bus-enforcer-2"}
+    services = {"bus-audit", "bus-authority", "bus-reconciler", "bus-enforcer-1", "bus-enforcer-2"}
     assert wanted.users == {"writer-1", "reader-1", "keeper-1", "idle-1"} | services
     assert {acl.principal for acl in wanted.acls} == {f"User:{name}" for name in wanted.users}
 
 
 def test_with_tokens_agents_have_the_same_rights_and_no_password(wanted):
     tokens = mesh(passwords=False)
-    assert tokens.users == {"bus-audit", "bus-authority", "bus-enforcer-1", "bus-enforcer-2"}
+    assert tokens.users == {"bus-audit", "bus-authority", "bus-reconciler", "bus-enforcer-1", "bus-enforcer-2"}
     assert (tokens.acls, tokens.topics, tokens.quotas) == (wanted.acls, wanted.topics, wanted.quotas)
 
 
@@ -201,3 +201,11 @@ def test_a_printed_acl_says_what_is_unusual_only():
     assert str(Acl("User:a", "READ", "topic", "t")) == "User:a READ topic t"
     unusual = Acl("User:a", "READ", "topic", "t", permission="DENY", pattern="PREFIXED")
     assert str(unusual) == "User:a READ topic t DENY PREFIXED"
+
+
+def test_the_reconciler_reads_every_domain_and_writes_nothing(wanted):
+    held = rights(wanted, RECONCILER)
+    assert {operation for operation, _, _ in held} == {"READ"}
+    topics = {name for _, resource, name in held if resource == Resource.TOPIC}
+    inputs = {topic.name for topic in wanted.topics if topic.name.endswith(".in")}
+    assert topics == {name.replace(".in", kind) for name in inputs for kind in (".in", ".out", ".dead")}

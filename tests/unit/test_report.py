@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 
 import pytest
 
 from bus.codes import Code
+from bus.crypto.issued import sign_issued
+from bus.crypto.signing import Signer
 from bus.errors import Unverified
 from bus.ledger.export import export, open_export
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import LedgerQuery
+from bus.ledger.report.events import section, within
 from bus.ledger.report.figures import CLAUSES, KINDS, Framework
 from bus.ledger.report.folder import check_report, write_report
 from bus.ledger.report.made import Asked, leaves_of, make_report, runs
@@ -220,3 +224,53 @@ def test_a_hop_without_levels_is_never_declassified():
     hop = decode_hop(make_hop(0, labels=("internal",), facts={"labels": "secret"}))
     assert not KINDS["declassifications"].question(hop, ())
     assert KINDS["declassifications"].question(hop, LEVELS)
+
+
+ISSUER = Signer(bytes([8]) * 32)
+
+
+def issued(number: int, **more) -> bytes:
+    return sign_issued(ISSUER, DEPLOYMENT, {"event": "leased", "agent": "writer-1", "at": NOON + number, **more})
+
+
+def with_events(ledger, folder, values):
+    what = asked(begin=NOON)
+    report, proofs = make(ledger, what)
+    kept, rows, wrong = within(values, ISSUER.public_key, DEPLOYMENT, what.begin, what.end)
+    events = section(what.framework, ISSUER.public_key, kept, rows, wrong)
+    write_report(folder, dataclasses.replace(report, events=events), proofs, LEDGER_SIGNER, kept)
+    return events
+
+
+def test_events_of_the_issuer_are_counted_by_their_signatures(ledger, tmp_path):
+    strange = sign_issued(STRANGER, DEPLOYMENT, {"event": "leased", "agent": "x", "at": NOON})
+    values = [
+        issued(0),
+        issued(1),
+        issued(2, agent="b", event="opened", by="operator", domain="notes"),
+        issued(-1),
+        strange,
+    ]
+    told = with_events(ledger, tmp_path / "r", values)
+    assert (told["value"], told["wrong"]) == (3, 1)
+    assert told["rows"] == [["leased", "writer-1", "", "", 2], ["opened", "b", "notes", "operator", 1]]
+    checked = check_report(tmp_path / "r", KEY)
+    assert (checked.problems, checked.counted) == ([], len(KINDS) + 1)
+    assert "3</span></a> events of bus.issue" in (tmp_path / "r" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines[1:],
+        lambda lines: [*lines, lines[0]],
+        lambda lines: [lines[0][:-2] + "00", *lines[1:]],
+        lambda lines: [issued(7).hex(), *lines[1:], issued(8).hex()],
+        lambda lines: [issued(7, agent="other").hex(), *lines[1:]],
+    ],
+)
+def test_events_that_are_missing_doubled_forged_or_others_are_named(ledger, tmp_path, change):
+    with_events(ledger, tmp_path / "r", [issued(0), issued(1)])
+    path = tmp_path / "r" / "proofs" / "issued.jsonl"
+    path.write_text("\n".join(change(path.read_text().split())))
+    assert any(each.startswith("events: ") for each in check_report(tmp_path / "r", KEY).problems)

@@ -17,14 +17,17 @@ from bus.crypto import tree
 from bus.crypto.signing import Signer
 from bus.errors import SettingsError, Unverified
 from bus.ledger import witness
-from bus.ledger.checkpoint import Checkpoint, origin, sign_checkpoint, sign_note
-from bus.ledger.cosignature import WitnessKey, cosign, cosigned_at
+from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint, sign_note
+from bus.ledger.cosignature import WitnessKey, cosign, cosigned_at, cosigners
 from bus.ledger.export import export, verify_export
+from bus.ledger.proof import verify_proof
+from bus.ledger.query import LedgerQuery
 from bus.ledger.store import Entry, Ledger
 from bus.ledger.verify import Witnesses, verify_ledger
 from consumers.audit import witnessed
 from consumers.audit.witnessed import Witnessing
 from consumers.witness.app import Witness
+from tests.unit.ledger_build import LEDGER_SIGNER, keys_of, make_ledger, name_of
 
 DEPLOYMENT = bytes(range(16))
 LOG = Signer(b"l" * 32)
@@ -316,7 +319,29 @@ def test_verification_counts_who_co_signed(tmp_path, served):
     base = ["audit", "verify", "--offline", str(tmp_path / "out"), "--key", LOG.public_key.hex()]
     told = CliRunner().invoke(main, [*base, "--witness", str(served.key), "--witness", str(KEY), "--quorum", "1"])
     assert "co-signed by 1 of 2 witnesses: 5 hops" in told.output
-    told = CliRunner().invoke(main, [*base, "--proof", str(tmp_path), "--witness", str(KEY)])
-    assert "found --proof, which has no cosignatures" in str(told.exception) + told.output
+    told = CliRunner().invoke(main, [*base, "--report", str(tmp_path), "--witness", str(KEY)])
+    assert "found --report, which has none" in str(told.exception) + told.output
     told = CliRunner().invoke(main, [*base, "--witness", str(KEY), "--quorum", "2"])
     assert "--quorum: expected 1 to the number of witnesses, 1, found 2" in str(told.exception) + told.output
+
+
+def test_a_proof_is_under_the_checkpoint_that_most_witnesses_co_signed(tmp_path):
+    ledger = make_ledger(tmp_path / "ledger.db")  # checkpoints over 3, 6, 9 and 12 leaves
+    for size, names in ((3, ("a", "b")), (6, ("a", "b")), (9, ("a",))):
+        for name in names:
+            witness = Signer(name.encode() * 32)
+            body = open_checkpoint(ledger.note(1, size), LEDGER_SIGNER.public_key).body()
+            told = str(WitnessKey(name, witness.public_key))
+            ledger.cosign(1, told, size, cosign(name, body, witness, 7).strip())
+    a, b = (WitnessKey(name, Signer(name.encode() * 32).public_key) for name in "ab")
+    query = LedgerQuery(ledger, keys_of)
+
+    def under(number, witnesses):
+        proof = query.prove(name_of(number), witnesses=map(str, witnesses))
+        assert verify_proof(proof, LEDGER_SIGNER.public_key)[0].offset == number
+        return int(proof.checkpoint.split("\n")[1]), cosigners(proof.checkpoint, [a, b, KEY])
+
+    assert under(1, [a, b]) == (6, [a, b])
+    assert under(7, [a, b]) == (9, [a])
+    assert under(10, [a, b]) == (12, [])
+    assert under(1, []) == (12, [])

@@ -18,6 +18,7 @@ from bus.errors import BusError, Unverified
 from bus.files import make_folder, write_file
 from bus.ledger.checkpoint import open_note, sign_note
 from bus.ledger.proof import Proof, ProofVerifier, parse_proof
+from bus.ledger.report.events import FILE, within
 from bus.ledger.report.figures import KINDS, Framework, Kind
 from bus.ledger.report.html import page
 from bus.ledger.report.made import FORMAT, Asked, Report, leaves_of
@@ -40,8 +41,11 @@ class Checked:
     problems: list[str] = field(default_factory=list)
 
 
-def write_report(folder: Path, report: Report, proofs: Mapping[str, Sequence[Proof]], signer: Signer) -> list[Path]:
-    """Everything into ``folder``; returns the files. Raises FileExistsError where it holds a report.
+def write_report(
+    folder: Path, report: Report, proofs: Mapping[str, Sequence[Proof]], signer: Signer, issued: Sequence[bytes] = ()
+) -> list[Path]:
+    """Everything into ``folder``, ``issued`` as the events' proofs; returns the files. Raises FileExistsError where it
+    holds a report.
 
     Without fpdf2 there is no PDF.
     """
@@ -52,6 +56,7 @@ def write_report(folder: Path, report: Report, proofs: Mapping[str, Sequence[Pro
     data = json.dumps(document, indent=1, ensure_ascii=False).encode()
     files = {
         **{f"proofs/{name}.jsonl": _lines(found) for name, found in proofs.items() if found},
+        **({FILE: "".join(f"{each.hex()}\n" for each in issued).encode()} if issued else {}),
         "report.html": page(document).encode(),
         DATA: data,
         NOTE: _sign(document["deployment"], data, signer).encode(),
@@ -94,9 +99,26 @@ def check_report(folder: Path, public_key: bytes) -> Checked:
         checked, verify = Checked(), ProofVerifier(public_key)
         for figure in document["figures"]:
             _check(folder, figure, KINDS[figure["name"]], asked, document["checkpoints"], verify, checked)
+        if document["events"] is not None:
+            _check_events(folder, document["events"], asked, bytes.fromhex(document["deployment"]), checked)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unverified(f"{DATA} is no report: {type(error).__name__}", step="report") from error
     return checked
+
+
+def _check_events(folder: Path, told: dict[str, Any], asked: Asked, deployment: bytes, checked: Checked) -> None:
+    """Every event is one that the issuer signed, within the time; and there are as many as the report says."""
+    checked.figures += 1
+    lines = (folder / FILE).read_text().split() if told["proofs"] else []
+    values = list(dict.fromkeys(bytes.fromhex(line) for line in lines))
+    kept, rows, wrong = within(values, bytes.fromhex(told["anchor"]), deployment, asked.begin, asked.end)
+    if wrong or len(kept) != len(lines) or len(kept) != told["value"]:
+        checked.problems.append(f"events: says {told['value']}, {len(kept)} are shown that the issuer signed")
+    elif rows != {tuple(row[:-1]): row[-1] for row in told["rows"]}:
+        checked.problems.append("events: its table is another than that of its events")
+    else:
+        checked.counted += 1
+    checked.proofs += len(kept)
 
 
 def _check(

@@ -61,6 +61,14 @@ def _parts(document: dict[str, Any]) -> Iterator[str]:
         value = f"<span class=value>{figure['value']}</span>"
         yield f"<p>{_link(figure['proofs'], value)} {_shown(figure)}</p>"
         yield from _table([*figure["columns"], "hops"], figure["rows"])
+    if document["events"] is not None:
+        told = document["events"]
+        yield "<h2 id=events>Keys that were given out, and records that were opened</h2>"
+        yield f"<p class=clause>{html.escape(told['clause'])}</p>"
+        value = f"<span class=value>{told['value']}</span>"
+        yield f"<p>{_link(told['proofs'], value)} events of bus.issue, each signed by the issuer"
+        yield from (f"<p class=bad>{told['wrong']} were not what it signed",) if told["wrong"] else ()
+        yield from _table([*told["columns"], "events"], told["rows"])
     yield "<h2>Erasures</h2>"
     columns = ("domain", "epoch", "state", "erased_at", "effective", "waiting")
     rows = [[_cell(each, name) for name in columns] for each in document["erasures"]]

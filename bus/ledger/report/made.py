@@ -73,6 +73,8 @@ class Report:
     complete: Mapping[str, Any]
     figures: Sequence[Figure]
     erasures: Sequence[Mapping[str, Any]]
+    events: Mapping[str, Any] | None = None
+    """Of bus.issue; None where it was not read."""
 
     def document(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -102,6 +104,7 @@ class Report:
                 }
                 for each in self.figures
             ],
+            "events": self.events,
             "erasures": list(self.erasures),
         }
 

@@ -46,6 +46,13 @@ def pages(document: dict[str, Any]) -> bytes | None:
         where = f": proofs in {figure['proofs']}" if figure["proofs"] else ""
         line(f"{figure['value']} hops{where}", 10, link=figure["proofs"])
         _table(made, [*figure["columns"], "hops"], figure["rows"])
+    if document["events"] is not None:
+        told = document["events"]
+        made.ln(4)
+        line("Keys that were given out, and records that were opened", 12, "B")
+        line(told["clause"], 9, "I")
+        line(f"{told['value']} events of bus.issue, each signed by the issuer", 10, link=told["proofs"])
+        _table(made, [*told["columns"], "events"], told["rows"])
     made.ln(4)
     line("Erasures", 12, "B")
     for each in document["erasures"]:
