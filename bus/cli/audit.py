@@ -38,6 +38,7 @@ from bus.wire.hop import Hop, HopTail, Verdict
 
 COMMANDS = {
     "export": "bus.cli.exported",
+    "move": "bus.cli.moving",
     "payload": "bus.cli.payloads",
     "reconcile": "bus.cli.reconcile",
     "report": "bus.cli.reporting",

@@ -163,6 +163,15 @@ class PostgresLedger:
         finally:
             copied.close()
 
+    def fill(self, source: SqliteFile) -> None:
+        """Take over all of an embedded ledger, or nothing. Raises Refused (ledger) where this one holds any."""
+        with self.writing(), source.reading():
+            self.rows("select pg_advisory_xact_lock(?)", (SETUP_LOCK,))
+            if self.rows("select 1 from state limit 1"):
+                raise Refused(f"{self.name}: expected an empty ledger", code=Code.LEDGER)
+            for table in TYPES:
+                self.insert(table, source.connection.execute(f"select * from {table}"))  # noqa: S608  # our names
+
     def close(self) -> None:
         """See ``Database``."""
         if self._held is not None:

@@ -16,6 +16,7 @@ from bus.ledger.postgres import PostgresLedger
 from bus.ledger.query import LedgerQuery
 from bus.ledger.retention import due, nothing, retire
 from bus.ledger.segments import SEGMENT
+from bus.ledger.sqlite import SqliteFile
 from bus.ledger.store import Append, Entry, Interval, Ledger, Overtaken
 from bus.ledger.verify import verify_ledger
 from demo.observer import look
@@ -262,3 +263,23 @@ def test_recorders_that_are_killed_anywhere_make_one_log(cluster, tmp_path):
     assert (report.problems, report.leaves) == ([], 4 * done)
     assert ledger.tree(1).root(4 * done) == whole.tree(1).root(4 * done)
     ledger.close()
+
+
+def test_an_embedded_ledger_is_taken_over_whole_and_once(shared, tmp_path):
+    source = Ledger(tmp_path / "ledger.db", DEPLOYMENT)
+    blocks = make_blocks(300, 30)
+    record(source, blocks[:6])
+    source.sign(1, LEDGER_SIGNER)
+    source.keep([(Wanted(INPUT, 0, 1, b"d" * 32, 3), b"abc")], [])
+    source.close()
+    ledger, file = shared(), SqliteFile(tmp_path / "ledger.db", DEPLOYMENT, read_only=True)
+    ledger._db.fill(file)
+    assert verify_ledger(ledger, KEY).leaves == 180
+    record(ledger, blocks[6:])
+    ledger.sign(1, LEDGER_SIGNER)
+    report = verify_ledger(ledger, KEY)
+    assert (report.leaves, report.checkpoints) == (300, 2)
+    assert [each for each in report.problems if "payload" not in each] == []
+    with pytest.raises(Refused, match="expected an empty ledger"):
+        ledger._db.fill(file)
+    assert ledger.state(1)[0] == 300
