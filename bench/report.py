@@ -51,6 +51,8 @@ def show(document: dict[str, Any]) -> None:
         for stage, figures in document.get(name, {}).items():
             if isinstance(figures, dict):
                 out.print(f"{name} {stage}: {figures['records_s']:,.0f}/s at {figures['cpu_us']:.1f} us CPU")
+    if "lag_s" in document.get("recorder", {}):
+        out.print(f"recorder beside the enforcer: its last hop is recorded {document['recorder']['lag_s']:.2f} s later")
     if told := document.get("ledger"):
         for name, figures in told.items():
             if isinstance(figures, dict):

@@ -194,8 +194,13 @@ def _quix(stack: Stack, python: Path, records: int) -> dict[str, Any]:
 
 
 def _recorder(stack: Stack, records: int) -> dict[str, Any]:
-    """Hops/s of the enforcer, then of the audit consumer over what it wrote."""
+    """Hops/s of the enforcer, then of the audit consumer over what it wrote; then both at once: how much later the last
+    of so many hops is recorded than it was written (s). Run alone, so that the audit begins where the enforcer does."""
     load(stack, records, 1024)()
     enforcer = finish(start(stack, "enforcer", {"records": records}))
     audit = finish(start(stack, "record", {"records": records}))  # the oldest that are there: it begins where it stands
-    return {"enforcer": enforcer, "audit": audit, "ratio": audit["records_s"] / enforcer["records_s"]}
+    load(stack, records, 1024)()
+    beside = start(stack, "record", {"records": records})
+    first = finish(start(stack, "enforcer", {"records": records}))
+    lag = finish(beside)["ended"] - first["ended"]
+    return {"enforcer": enforcer, "audit": audit, "ratio": audit["records_s"] / enforcer["records_s"], "lag_s": lag}
