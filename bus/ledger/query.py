@@ -149,6 +149,23 @@ class LedgerQuery:
         k = hop_key(self._keys(each.day), each.at)
         return Proof(each.at, each.leaf, each.data, k, each.body, tuple(path), note, record)
 
+    def within(self, partition: int, below: int, begin: int) -> Iterator[Found]:
+        """All that was decided at ``begin`` (ms since 1970) or later, below leaf ``below``, as the log has it.
+
+        Reads every leaf, whatever clocks did, and opens none of days that ended long before: their keys may be gone.
+        """
+        reader = HopReader()
+        for leaf, day, offset, index, body, _ in self._ledger.entries(partition):
+            if leaf >= below:
+                return
+            if not day or (day + 1) * DAY_MS < begin - APART_MS:
+                continue
+            at = Position(AUDIT, partition, offset, index)
+            data = self._open(at, day, body)
+            hop = reader.read(data)
+            if hop.decided_at >= begin:
+                yield Found(partition, leaf, day, at, hop, data, body)
+
     def forwards(self, partition: int, first: int, below: int) -> Iterator[Found]:
         """The hops that verified from leaf ``first``. Raises as ``since``."""
         reader = HopReader()

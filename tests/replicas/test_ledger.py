@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -283,3 +288,41 @@ def test_an_embedded_ledger_is_taken_over_whole_and_once(shared, tmp_path):
     with pytest.raises(Refused, match="expected an empty ledger"):
         ledger._db.fill(file)
     assert ledger.state(1)[0] == 300
+
+
+def test_a_full_disk_is_waited_for_and_leaves_all_as_it_was(cluster, tmp_path):
+    """The ledger's tables on a small file system of their own, which only root can make here."""
+    import psycopg
+
+    place = Path(tempfile.mkdtemp(prefix="sealbus-full-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=0777", "tmpfs", place], check=False)
+    if mounted.returncode:
+        place.rmdir()
+        pytest.skip("a file system of 24 MiB cannot be mounted here")
+    try:
+        folder = place / "space"
+        folder.mkdir()
+        if not os.getuid():
+            shutil.chown(folder, "postgres", "postgres")
+        name = f"l{next(NUMBERS)}"
+        with psycopg.connect(cluster.address(), autocommit=True) as admin:
+            admin.execute(f"CREATE TABLESPACE {name} LOCATION '{folder}'")
+            admin.execute(f"CREATE DATABASE {name} TABLESPACE {name}")
+        ledger = Ledger(PostgresLedger(cluster.address(name), DEPLOYMENT, read_only=False), DEPLOYMENT)
+        body = os.urandom(7000)
+        large = [Entry(DAY, each, 0, body, bytes(32), tree.leaf_hash(b"%d" % each), ()) for each in range(3000)]
+        ledger.append(1, 0, 1, [entry(0)], [])
+        for _ in range(2):
+            with pytest.raises(RetryLater, match="is away: DiskFull"):
+                ledger.append(1, 1, 2, large, [])
+            assert ledger.state(1) == (1, 1)
+        subprocess.run(["mount", "-o", "remount,size=200m", place], check=True)
+        assert ledger.append(1, 1, 2, large, []) == 3001
+        assert ledger.sign(1, LEDGER_SIGNER) is not None
+        ledger.close()
+        with psycopg.connect(cluster.address(), autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {name}")
+            admin.execute(f"DROP TABLESPACE {name}")
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=False)
+        place.rmdir()

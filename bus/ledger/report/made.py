@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -49,17 +50,18 @@ class Figure:
     value: int = 0
     rows: dict[Row, int] = field(default_factory=dict)
     leaves: dict[int, list[int]] = field(default_factory=dict)
-    shown: list[Found] = field(default_factory=list)
-    """Those whose proofs are written: the newest."""
+    shown: deque[Found] = field(default_factory=deque)
+    """Those whose proofs are written: the newest of each partition."""
 
     def add(self, each: Found, limit: int) -> None:
-        """Count one hop."""
+        """Count one hop, which is newer than those before it."""
         self.value += 1
         row = self.kind.row(each.hop)
         self.rows[row] = self.rows.get(row, 0) + 1
         self.leaves.setdefault(each.partition, []).append(each.leaf)
-        if len(self.shown) < limit:
-            self.shown.append(each)
+        self.shown.append(each)
+        if len(self.shown) > limit:
+            self.shown.popleft()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def make_report(
         sizes = {number: open_checkpoint(note, public_key).size for number, note in heads.items()}
         read = 0
         for number, size in sizes.items():
-            for each in query.backwards(number, size, asked.begin):
+            for each in query.within(number, size, asked.begin):
                 read += 1
                 if read % TELL_EVERY == 0:
                     tell(read)
