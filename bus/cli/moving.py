@@ -23,7 +23,7 @@ def move(source: Path | None) -> None:
     """Copy the embedded ledger into `ledger_database`, which must hold none; all of it or nothing.
 
     Stop the audit consumer first, and start it with the database: it goes on where the file ends. Verified when done;
-    the file stays as it is.
+    the file stays.
 
     \b
     bus audit move
@@ -34,7 +34,9 @@ def move(source: Path | None) -> None:
     from bus.ledger.postgres import PostgresLedger  # its packages are an extra
 
     layout = Layout(settings.state)
-    held = SqliteFile(source or layout.ledger, settings.deployment_id, read_only=True)
+    path = source or layout.ledger
+    SqliteFile(path, settings.deployment_id, read_only=True).close()  # one that is there, and this deployment's
+    held = SqliteFile(path, settings.deployment_id, read_only=False)  # converted, where an earlier release wrote it
     target = PostgresLedger(settings.ledger_database, settings.deployment_id, read_only=False)
     try:
         with err.status("copying the ledger"):

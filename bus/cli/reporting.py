@@ -25,9 +25,10 @@ from bus.kafka.whole import whole
 from bus.ledger.cosignature import WitnessKey
 from bus.ledger.export import open_export
 from bus.ledger.opened import open_ledger
+from bus.ledger.report.checked import check_report
 from bus.ledger.report.events import section, within
 from bus.ledger.report.figures import Framework
-from bus.ledger.report.folder import check_report, write_report
+from bus.ledger.report.folder import write_report
 from bus.ledger.report.html import gaps
 from bus.ledger.report.made import Asked, make_report
 from bus.ledger.verify import Witnesses

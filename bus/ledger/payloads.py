@@ -89,7 +89,8 @@ def settle(db: Database, kept: Sequence[tuple[Wanted, bytes]], lost: Sequence[tu
 
 
 def retire(db: Database, digests: Collection[bytes]) -> None:
-    """Take the records whose hops are taken."""
+    """Take the records whose hops are taken, and want none of them any more."""
+    db.run("delete from wanted where digest = ?", ((each,) for each in sorted(digests)))
     db.run(RETIRE, ((Lost.RETIRED.value, each) for each in sorted(digests)))
 
 

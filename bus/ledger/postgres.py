@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bus.codes import Code
-from bus.errors import BusError, Refused
+from bus.errors import BusError, Refused, RetryLater
 from bus.extras import package
 from bus.ledger import postings
 from bus.ledger.database import Posting, Row
@@ -28,10 +28,23 @@ CONNECT_S: Final = 5
 OPTIONS: Final = {
     # A recorder that stands still within a transaction shall not keep the next from its partition.
     "idle_in_transaction_session_timeout": "20s",
-    "lock_timeout": "30s",
+    "lock_timeout": "25s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
     # Searches are many short steps: compiling them takes longer than they do.
     "jit": "off",
 }
+ALIVE: Final = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""A server that vanished is noticed within half a minute; libpq's words."""
+STANDING: Final = frozenset({"25P03", "25006"})
+"""idle_in_transaction_session_timeout, read_only_sql_transaction: not among psycopg's operational errors."""
+SILENT_S: Final = 20
+END_SILENT: Final = """
+select pg_terminate_backend(pid) from pg_locks join pg_stat_activity using (pid)
+  where locktype = 'advisory' and classid = %s and objid = %s and granted and wait_event = 'ClientRead'
+    and now() - xact_start > make_interval(secs => %s)
+"""
 _BIG, _BYTES, _TEXT = "int8", "bytea", "text"
 TYPES: Final = {
     "state": (_BIG,) * 3,
@@ -146,8 +159,15 @@ class PostgresLedger:
             raise
 
     def hold(self, partition: int) -> None:
-        """See ``Database``."""
-        self.rows("select pg_advisory_xact_lock(?, ?)", (HOLD_LOCK, partition))
+        """See ``Database``. A recorder that stands still in the middle of its transaction is ended by who waits for it:
+        no timeout of the server ends a COPY whose client is silent."""
+        try:
+            with self._errors():
+                self._connection().execute("select pg_advisory_xact_lock(%s, %s)", (HOLD_LOCK, partition))
+        except RetryLater:
+            with contextlib.suppress(self._psycopg.Error), self._open() as other:
+                other.execute(END_SILENT, (HOLD_LOCK, partition, SILENT_S))
+            raise
 
     def copy(self, path: Path) -> None:
         """See ``Database``."""
@@ -180,14 +200,17 @@ class PostgresLedger:
     def _connection(self) -> Any:
         """The connection; a new one where the last was lost."""
         if self._held is None or self._held.closed:
-            self._held = self._psycopg.connect(
-                self._address, autocommit=True, connect_timeout=CONNECT_S, application_name="sealbus-ledger"
-            )
+            self._held = self._open()
             for name, value in OPTIONS.items():
                 self._held.execute("select set_config(%s, %s, false)", (name, value))
             # What is signed must be on the disk; a server may have been told to say so before it is.
             self._held.execute(DURABLE)
         return self._held
+
+    def _open(self) -> Any:
+        return self._psycopg.connect(
+            self._address, autocommit=True, connect_timeout=CONNECT_S, application_name="sealbus-ledger", **ALIVE
+        )
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -196,6 +219,9 @@ class PostgresLedger:
         except (self._psycopg.OperationalError, self._psycopg.InterfaceError) as error:
             raise away(self.name, error) from None
         except self._psycopg.Error as error:
+            # Whatever cost the connection, or a server that is a standby just now, may be otherwise the next time.
+            if error.sqlstate in STANDING or self._held is None or self._held.closed:
+                raise away(self.name, error) from None
             told = f"{type(error).__name__} {error.sqlstate or ''}".rstrip()
             raise Refused(f"the ledger cannot be used: {told}", code=Code.LEDGER) from None
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unverified
-from bus.ledger.leaf import DayKeys, Position, hop_key, open_hop, token
+from bus.ledger.database import Row
+from bus.ledger.leaf import UNVERIFIED_INDEX, DayKeys, Position, hop_key, open_hop, token
 from bus.ledger.proof import Proof
 from bus.ledger.store import Ledger
-from bus.wire.hop import Hop, HopReader, decode_hop, parse_decision_id
+from bus.wire.hop import Hop, HopReader, decision_id, decode_hop, parse_decision_id
 from bus.wire.hopblock import DAY_MS
 from bus.wire.names import AUDIT
 
@@ -42,18 +43,38 @@ class LedgerQuery:
     def __init__(self, ledger: Ledger, keys: Callable[[int], DayKeys]) -> None:
         self._ledger = ledger
         self._keys = keys
+        self.unread: set[int] = set()
+        """Days that were not searched: their keys are gone."""
 
     def search(self, terms: dict[str, str], limit: int = MAX_FOUND) -> list[Found]:
         """Hops that have every one of ``terms`` (field -> value), oldest first; all hops without terms."""
         places: set[tuple[int, int]] | None = None
         for field, value in terms.items():
-            tokens = [token(self._keys(day), field, value) for day in self._ledger.days() if day]
-            found = set(self._ledger.find(tokens))
+            found = set(self._ledger.find(self._tokens(field, value)))
             places = found if places is None else places & found
         if places is None:
-            places = {(p, row[0]) for p in self._ledger.partitions() for row in self._ledger.entries(p) if row[1]}
+            places = {
+                (p, row[0])
+                for p in self._ledger.partitions()
+                for row in self._ledger.entries(p)
+                if row[3] != UNVERIFIED_INDEX
+            }
         hops = [each for place in sorted(places) if (each := self._found(*place)) is not None]
         return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))[:limit]
+
+    def _tokens(self, field: str, value: str) -> list[bytes]:
+        """Of every day that has keys; the others are in ``unread``."""
+        made = []
+        for day in filter(None, self._ledger.days()):
+            try:
+                made.append(token(self._keys(day), field, value))
+            except FileNotFoundError:
+                self.unread.add(day)
+        return made
+
+    def places(self, digest: bytes) -> list[tuple[int, int]]:
+        """(partition, leaf) of the hops that name the record with this SHA-256, as far as days have keys."""
+        return self._ledger.find(self._tokens("decision", decision_id(digest)))
 
     def since(self, begin: int) -> Iterator[Hop]:
         """Hops that were decided at ``begin`` (ms since 1970) or later, newest first but for what lies seconds apart.
@@ -70,10 +91,11 @@ class LedgerQuery:
         reader = HopReader()
         while rows := self._ledger.newest(partition, below, PAGE):
             for leaf, day, offset, index, body, _ in rows:
-                if not day:
-                    continue  # a block that did not verify
+                if index == UNVERIFIED_INDEX:
+                    continue
                 if (day + 1) * DAY_MS < begin - APART_MS:
-                    return  # before it is opened: that day's keys may be gone
+                    self._checked_day(partition, leaf, day, offset, index, body)
+                    return  # that day's keys may be gone
                 at = Position(AUDIT, partition, offset, index)
                 data = self._open(at, day, body)
                 hop = reader.read(data)
@@ -152,19 +174,44 @@ class LedgerQuery:
     def within(self, partition: int, below: int, begin: int) -> Iterator[Found]:
         """All that was decided at ``begin`` (ms since 1970) or later, below leaf ``below``, as the log has it.
 
-        Reads every leaf, whatever clocks did, and opens none of days that ended long before: their keys may be gone.
+        Reads every leaf, whatever clocks did, and opens none of days that ended long before, but the last of each run
+        of them: a day that was changed does not open. Raises as ``since``.
         """
         reader = HopReader()
-        for leaf, day, offset, index, body, _ in self._ledger.entries(partition):
+        passed: Row | None = None
+        for row in self._ledger.entries(partition):
+            leaf, day, offset, index, body, _ = row
             if leaf >= below:
-                return
-            if not day or (day + 1) * DAY_MS < begin - APART_MS:
+                break
+            if index == UNVERIFIED_INDEX:
+                continue
+            old = (day + 1) * DAY_MS < begin - APART_MS
+            if passed is not None and (not old or passed[1] != day):
+                self._checked_day(partition, *passed[:5])
+            passed = row if old else None
+            if old:
                 continue
             at = Position(AUDIT, partition, offset, index)
             data = self._open(at, day, body)
             hop = reader.read(data)
             if hop.decided_at >= begin:
                 yield Found(partition, leaf, day, at, hop, data, body)
+        if passed is not None:
+            self._checked_day(partition, *passed[:5])
+
+    def _checked_day(self, partition: int, leaf: int, day: int, offset: int, index: int, body: bytes) -> None:
+        """Raises Unverified where a leaf does not open under the day that it says; nothing where that has no keys."""
+        try:
+            self._open(Position(AUDIT, partition, offset, index), day, body)
+        except FileNotFoundError:
+            return
+        except Unverified:
+            raise Unverified(f"partition {partition}: leaf {leaf} is not of day {day}", step="day") from None
+
+    def open_row(self, partition: int, row: Row) -> Hop:
+        """The hop of a row of ``Ledger.entries``. Raises Unverified, FileNotFoundError where its day has no keys."""
+        _, day, offset, index, body, _ = row
+        return decode_hop(self._open(Position(AUDIT, partition, offset, index), day, body))
 
     def forwards(self, partition: int, first: int, below: int) -> Iterator[Found]:
         """The hops that verified from leaf ``first``. Raises as ``since``."""
@@ -172,7 +219,7 @@ class LedgerQuery:
         for leaf, day, offset, index, body, _ in self._ledger.entries(partition, first):
             if leaf >= below:
                 return
-            if day:
+            if index != UNVERIFIED_INDEX:
                 at = Position(AUDIT, partition, offset, index)
                 data = self._open(at, day, body)
                 yield Found(partition, leaf, day, at, reader.read(data), data, body)

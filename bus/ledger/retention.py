@@ -15,47 +15,25 @@ from dataclasses import dataclass
 from bus.crypto.signing import Signer
 from bus.errors import Unverified
 from bus.ledger.checkpoint import open_checkpoint, open_note, sign_note
+from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
 from bus.ledger.postings import SEGMENT_BITS
 from bus.ledger.query import LedgerQuery
 from bus.ledger.segments import SEGMENT, Taken
 from bus.ledger.store import Ledger
 from bus.wire.hop import Hop
+from bus.wire.hopblock import DAY_MS
+from bus.wire.names import AUDIT
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A segment whose hops are all old enough. ``held`` says why it stays, or nothing."""
+    """A segment that is old enough by the days it was recorded under. ``held`` says why it stays, or nothing;
+    ``digests`` are the records (SHA-256) that its hops name."""
 
     partition: int
     segment: int
-    newest: int
-    """Day of its newest hop (days since 1970)."""
     held: str = ""
-
-
-def due(
-    ledger: Ledger, query: LedgerQuery, before: int, held: Callable[[Hop], str]
-) -> Iterator[tuple[Due, set[bytes]]]:
-    """Segments with nothing of day ``before`` or later, and the records (SHA-256) that their hops name.
-
-    ``held`` names what holds a hop, or nothing. A segment with a day whose keys are gone stays while anything is held:
-    nobody can say that it is not in it.
-    """
-    for partition in ledger.partitions():
-        note = ledger.checkpoint(partition)
-        covered = int(note.split("\n")[1]) if note is not None else 0
-        for segment, newest in ledger.segments(partition, covered // SEGMENT):
-            if newest >= before:
-                continue
-            why, digests = "", set()
-            first = segment * SEGMENT
-            try:
-                for each in query.forwards(partition, first, first + SEGMENT):
-                    digests.add(each.hop.origin_digest)
-                    why = why or held(each.hop)
-            except (OSError, KeyError):
-                why = "the keys of a day are gone, and there are holds" if held is not nothing else ""
-            yield Due(partition, segment, newest, why), digests
+    digests: frozenset[bytes] = frozenset()
 
 
 def nothing(_: Hop) -> str:
@@ -63,16 +41,78 @@ def nothing(_: Hop) -> str:
     return ""
 
 
-def retire(ledger: Ledger, what: Due, digests: set[bytes], signer: Signer, now_ms: int) -> None:
-    """Take one segment. Raises Refused (ledger) where it is not what was signed."""
+def due(
+    ledger: Ledger, query: LedgerQuery, before_ms: int, held: Callable[[Hop], str], *, unreadable: bool = False
+) -> Iterator[Due]:
+    """Segments with no hop that was decided at ``before_ms`` (ms since 1970) or later.
+
+    ``held`` names what holds a hop, or nothing. Each hop is opened: its day and time are what is sealed in it. A
+    segment with hops that do not open stays, but for those of days whose keys are gone where ``unreadable`` permits it.
+    """
+    for partition in ledger.partitions():
+        note = ledger.checkpoint(partition)
+        covered = int(note.split("\n")[1]) if note is not None else 0
+        for segment, newest in ledger.segments(partition, covered // SEGMENT):
+            if newest * DAY_MS >= before_ms:
+                continue
+            why, digests, seen = "", set(), 0
+            for row in ledger.entries(partition, segment * SEGMENT):
+                if row[0] >= (segment + 1) * SEGMENT:
+                    break
+                seen += 1
+                if row[3] == UNVERIFIED_INDEX:
+                    why = why or "a hop block in it did not verify"
+                    continue
+                try:
+                    hop = query.open_row(partition, row)
+                except FileNotFoundError:
+                    why = why or ("" if unreadable else f"the keys of day {row[1]} are gone")
+                    continue
+                except Unverified:
+                    why = why or f"leaf {row[0]} does not open"
+                    continue
+                digests.add(hop.origin_digest)
+                why = why or held(hop)
+                if hop.decided_at >= before_ms:
+                    why = why or f"leaf {row[0]} is newer than its day says"
+            if seen != SEGMENT:
+                why = why or f"{SEGMENT - seen} of its hops are missing"
+            yield Due(partition, segment, why, frozenset(digests))
+
+
+def retire(ledger: Ledger, query: LedgerQuery, what: Due, signer: Signer, now_ms: int) -> None:
+    """Take one segment. Raises Unverified (retention) where it is not whole, or not what was signed.
+
+    Records stay that hops of other segments name, too: one that was sent again is kept once.
+    """
     partition, segment = what.partition, what.segment
+    first, after = segment * SEGMENT, (segment + 1) * SEGMENT
+    told = f"partition {partition}: segment {segment}"
     note = ledger.checkpoint(partition)
-    if note is None or open_checkpoint(note, signer.public_key).size < (segment + 1) * SEGMENT:
-        raise Unverified(f"partition {partition}: segment {segment} is not under a checkpoint", step="retention")
-    root = ledger.tree(partition).subtree(SEGMENT_BITS, segment)
-    body = _body(ledger.deployment, partition, segment, root, now_ms)
-    told = sign_note(_name(ledger.deployment, partition), body, signer)
-    ledger.take(Taken(partition, segment, told), digests)
+    signed = open_checkpoint(note, signer.public_key) if note is not None else None
+    if signed is None or signed.size < after:
+        raise Unverified(f"{told} is not under a checkpoint", step="retention")
+    view = ledger.tree(partition)
+    if view.root(signed.size) != signed.root:
+        raise Unverified(f"{told}: the tree is not the one that was signed", step="retention")
+    at = first
+    for leaf, _, offset, index, body, disclosure in ledger.entries(partition, first):
+        if leaf >= after:
+            break
+        if leaf != at or leaf_hash(Position(AUDIT, partition, offset, index), body, disclosure) != view.leaf(leaf):
+            raise Unverified(f"{told}: leaf {at} does not match", step="retention")
+        at += 1
+    if at != after:
+        raise Unverified(f"{told}: leaf {at} is missing", step="retention")
+    root = view.subtree(SEGMENT_BITS, segment)
+    body_of = _body(ledger.deployment, partition, segment, root, now_ms)
+    only = {
+        digest
+        for digest in what.digests
+        if ledger.payload(digest) is not None
+        and all(each[0] == partition and first <= each[1] < after for each in query.places(digest))
+    }
+    ledger.take(Taken(partition, segment, sign_note(_name(ledger.deployment, partition), body_of, signer)), only)
 
 
 def _name(deployment: bytes, partition: int) -> str:

@@ -51,7 +51,9 @@ class SqliteFile:
                 self._create()
             self._check()
             self._numbered = self.has("token")
-        except (sqlite3.DatabaseError, RetryLater) as error:
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise _told(error) from None
             raise Refused(f"{path}: not a ledger: {error}", code=Code.LEDGER) from None
 
     def _check(self) -> None:

@@ -186,10 +186,11 @@ class Ledger:
         Raises Refused(ledger) when a log is shorter than one that was signed, or another: it was cut or changed.
         """
         with self._transaction():
+            for partition in sorted(partitions):  # as appends are: who waits for whom is never a circle
+                self._db.hold(partition)
             return [self._sign(partition, signer) for partition in partitions]
 
     def _sign(self, partition: int, signer: Signer) -> str | None:
-        self._db.hold(partition)
         size, _ = self.state(partition)
         newest = self.checkpoint(partition)
         edge = self._edges.get(partition)
@@ -258,6 +259,11 @@ class Ledger:
             self._db.run(
                 "insert into cosignature values (?,?,?,?) on conflict do nothing", [(partition, witness, size, line)]
             )
+
+    def cosigned(self, partition: int, witness: str) -> int:
+        """The largest size that this witness co-signed; 0 for none."""
+        query = "select max(size) from cosignature where partition = ? and witness = ?"
+        return self._db.rows(query, (partition, witness))[0][0] or 0
 
     def cosignatures(self, partition: int, witness: str) -> list[tuple[int, str]]:
         """(size, line), largest first; none in a ledger of before there were witnesses."""

@@ -108,7 +108,10 @@ def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report:
     name = f"partition {partition}"
     heads = _heads(ledger, partition, public_key, report)
     walk = Walk(ledger, partition, public_key, heads, report.problems)
-    for leaf, _day, offset, index, body, disclosure in ledger.entries(partition):
+    before: dict[int, int] = {}
+    for leaf, day, offset, index, body, disclosure in ledger.entries(partition):
+        if wrong := _wrong_day(before, day, offset, index):
+            report.problems.append(f"{name}: leaf {leaf}: {wrong}")
         walk.entry(leaf, leaf_hash(Position(AUDIT, partition, offset, index), body, disclosure))
         if index == UNVERIFIED_INDEX:
             report.problems.append(f"{name}: leaf {leaf} is a hop block that did not verify")
@@ -126,6 +129,25 @@ def _verify_partition(ledger: Ledger, partition: int, public_key: bytes, report:
     signed = max(heads, default=0)
     if signed < size:
         report.problems.append(f"{name}: leaves {signed} to {size - 1} are not signed")
+
+
+def _wrong_day(before: dict[int, int], day: int, offset: int, index: int) -> str:
+    """What is wrong with a day, which no leaf covers: a hop block has one, and days do not go back by more than one.
+
+    ``before``: the day of the last block (by its offset), and of the newest.
+    """
+    if (day == 0) != (index == UNVERIFIED_INDEX):
+        return "it has a day, and its block did not verify" if day else "it has no day"
+    newest = max(before.values(), default=day)
+    told = ""
+    if before.get(offset, day) != day:
+        told = f"day {day}, and day {before[offset]} for others of its hop block"
+    elif day and day < newest - 1:
+        told = f"day {day} after day {newest}"
+    if day and not told:
+        before.clear()
+        before.update({offset: day, -1: max(newest, day)})
+    return told
 
 
 def _verify_witnesses(ledger: Ledger, partition: int, public_key: bytes, witnesses: Witnesses, report: Report) -> None:

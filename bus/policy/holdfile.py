@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from bus.errors import PolicyError
 from bus.policy.loader import validate
 from bus.policy.values import LowerName, Strict
 from bus.policy.yamldoc import read
@@ -40,6 +41,12 @@ class Hold(Strict):
     since: Day = 0
     until: Day = 1 << 40
 
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        if self.since > self.until:
+            raise ValueError("expected since before until")
+        return self
+
     def covers(self, *, agent: str, domain: str, correlation: str, person: str, at_ms: int) -> bool:
         """Whether a hop with these is held."""
         asked = ((self.agent, agent), (self.domain, domain), (self.correlation, correlation), (self.person, person))
@@ -53,6 +60,8 @@ class HoldsFile(Strict):
 
 
 def read_holds(directory: Path) -> list[Hold]:
-    """Those of the file in ``directory``; none where it is not there. Raises PolicyError."""
+    """Those of the file in ``directory``; none where a folder has no such file. Raises PolicyError."""
+    if not directory.is_dir():  # none that are known is not none that there are
+        raise PolicyError("expected the folder of the policy, found none", file=str(directory), parsed=False)
     path = directory / HOLDS_FILE
     return validate(read(path), HoldsFile).holds if path.exists() else []

@@ -159,7 +159,8 @@ class Auditor:
         """Record a batch, all partitions in one database transaction, and then sign it in another."""
         groups: dict[int, list[Message]] = {}
         for message in messages:
-            groups.setdefault(message.partition() or 0, []).append(message)
+            if message.partition() in self._partitions.positions:  # of what a rebalance took meanwhile, nothing
+                groups.setdefault(message.partition() or 0, []).append(message)
         appends: list[Append] = []
         for partition, run in groups.items():
             entries: list[Entry] = []
@@ -231,4 +232,13 @@ def run(settings: Settings) -> None:
     """Record until SIGTERM or SIGINT."""
     configure_logging()
     tune_process()
-    Auditor(settings).run(stop_on_signal())
+    stop = stop_on_signal()
+    while not stop.is_set():
+        try:
+            auditor = Auditor(settings)
+        except RetryLater as error:  # a database that is away when the service starts
+            log.warning("waiting: %s", error)
+            stop.wait(1)
+            continue
+        auditor.run(stop)
+        return

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from bus.codes import Code
 from bus.crypto.signing import Signer
-from bus.errors import Refused
+from bus.errors import Refused, RetryLater
 from bus.ledger.store import Ledger
 from bus.wire.names import AUDIT, AUDIT_PARTITIONS
 
@@ -66,7 +66,10 @@ class Partitions:
         positions = {number: self._ledger.state(number)[1] for number in sorted(self._held)}
         for number in self._held - self._looked:
             place = TopicPartition(AUDIT, number)
-            end = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S, cached=False)[1]
+            try:
+                end = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S, cached=False)[1]
+            except KafkaException as error:
+                raise RetryLater(f"{AUDIT}/{number}: its end is not known: {error}", code=Code.RETRY) from None
             if end < positions[number]:
                 raise Refused(
                     f"{AUDIT}/{number} ends at {end}, {positions[number]} was recorded: the log was cut",

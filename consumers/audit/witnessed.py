@@ -53,12 +53,17 @@ class Witnessing:
             self._thread.join(2 * TIMEOUT_S)
 
     def _run(self) -> None:
-        ledger = self._opened()
-        try:
-            while not self._stop.wait(EVERY_S):
+        ledger = None
+        while not self._stop.wait(EVERY_S):
+            try:
+                ledger = ledger or self._opened()
                 for key, url in self._witnesses:
                     self._show(ledger, key, url)
-        finally:
+            except BusError as error:  # the ledger's disk or server
+                log.warning("witnesses: not now: %s", error)
+            except Exception:
+                log.exception("witnesses: not now")
+        if ledger is not None:
             ledger.close()
 
     def _show(self, ledger: Ledger, key: WitnessKey, url: SplitResult) -> None:
@@ -76,8 +81,7 @@ class Witnessing:
 
     def _partition(self, ledger: Ledger, partition: int, key: WitnessKey, url: SplitResult) -> None:
         note = ledger.checkpoint(partition)
-        held = ledger.cosignatures(partition, str(key))
-        old = held[0][0] if held else 0
+        old = ledger.cosigned(partition, str(key))
         if note is None or (size := open_checkpoint(note, self._public_key).size) == old:
             return
         try:

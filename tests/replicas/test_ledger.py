@@ -24,6 +24,7 @@ from bus.ledger.segments import SEGMENT
 from bus.ledger.sqlite import SqliteFile
 from bus.ledger.store import Append, Entry, Interval, Ledger, Overtaken
 from bus.ledger.verify import verify_ledger
+from bus.wire.hopblock import DAY_MS
 from demo.observer import look
 from tests.replicas.conftest import NUMBERS
 from tests.unit.ledger_build import (
@@ -189,8 +190,9 @@ def test_a_segment_is_taken_and_what_is_signed_holds(opened):
     ledger, total = opened(), SEGMENT + 100
     record(ledger, make_blocks(total, 1000), batch=4)
     ledger.sign(1, LEDGER_SIGNER)
-    ((what, digests),) = due(ledger, LedgerQuery(ledger, keys_of), DAY + 1, nothing)
-    retire(ledger, what, digests, LEDGER_SIGNER, 1)
+    query = LedgerQuery(ledger, keys_of)
+    (what,) = due(ledger, query, (DAY + 1) * DAY_MS, nothing)
+    retire(ledger, query, what, LEDGER_SIGNER, 1)
     report = verify_ledger(opened(read_only=True), KEY)
     assert (report.problems, report.retired, report.leaves) == ([], SEGMENT, total)
     assert [each.leaf for each in LedgerQuery(ledger, keys_of).search({"agent": "writer-1"})] == [

@@ -283,3 +283,18 @@ def test_a_damaged_page_is_named_and_raises_nothing(path):
     data[page : page + 4096] = b"\xff" * 4096
     path.write_bytes(data)
     assert problems(path) != ""
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("update entry set day = 0 where leaf = 5", "leaf 5: it has no day"),
+        ("update entry set day = 1 where leaf = 11", "leaf 11: day 1, and day 20300 for others of its hop block"),
+        ("update entry set day = 20200 where leaf >= 9", "leaf 9: day 20200 after day 20300"),
+    ],
+)
+def test_a_day_that_was_changed_is_named(path, statement, problem):
+    """No leaf covers it, and readers go by it."""
+    make_ledger(path, total=12, width=3).close()
+    tamper(path, statement)
+    assert f"partition 1: {problem}" in verified(path).problems

@@ -15,10 +15,12 @@ from bus.errors import Unverified
 from bus.ledger.export import export, open_export
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import LedgerQuery
+from bus.ledger.report.checked import check_report
 from bus.ledger.report.events import section, within
 from bus.ledger.report.figures import CLAUSES, KINDS, Framework
-from bus.ledger.report.folder import check_report, write_report
-from bus.ledger.report.made import Asked, leaves_of, make_report, runs
+from bus.ledger.report.folder import _sign, write_report
+from bus.ledger.report.leaves import Leaves, runs
+from bus.ledger.report.made import Asked, make_report
 from bus.ledger.store import Ledger
 from bus.wire.hop import Verdict, decode_hop
 from tests.unit.ledger_build import (
@@ -106,9 +108,8 @@ def test_each_figure_is_recomputed_from_the_export_alone(ledger, folder, tmp_pat
     )
     for figure in document["figures"]:
         assert figure["value"] == counted[figure["name"]], figure["name"]
-        places = {(int(number), leaf) for number, text in figure["leaves"].items() for leaf in leaves_of(text)}
-        assert places <= hops.keys()
-        assert len(places) == figure["value"]
+        told = {int(number): Leaves(text) for number, text in figure["leaves"].items()}
+        assert sum(leaf in told.get(partition, ()) for partition, leaf in hops) == figure["value"]
 
 
 def test_a_report_is_counted_again_with_the_public_key_alone(folder):
@@ -211,13 +212,15 @@ def test_a_hop_of_another_figure_is_not_counted(folder):
 
 @pytest.mark.parametrize("leaves", [[], [0], [0, 1, 2], [5, 7, 8], [3, 1, 2]])
 def test_runs_come_back(leaves):
-    assert leaves_of(runs(leaves)) == set(leaves)
+    told = Leaves(runs(leaves))
+    assert {leaf for leaf in range(12) if leaf in told} == set(leaves)
+    assert (len(told), told.below) == (len(leaves), max(leaves, default=-1) + 1)
 
 
-@pytest.mark.parametrize("text", ["a", "1-b", "1--2", "3-2", "0-99999999999", "0-" + "9" * 40])
+@pytest.mark.parametrize("text", ["a", "1-b", "1--2", "3-2", "5,3", "0-4,4", "0-" + "9" * 40])
 def test_what_is_no_run_is_refused(text):
-    with pytest.raises(Unverified, match="not runs of leaves"):
-        leaves_of(text)
+    with pytest.raises(Unverified, match="runs of leaves"):
+        Leaves(text)
 
 
 def test_a_hop_without_levels_is_never_declassified():
@@ -263,7 +266,6 @@ def test_events_of_the_issuer_are_counted_by_their_signatures(ledger, tmp_path):
     "change",
     [
         lambda lines: lines[1:],
-        lambda lines: [*lines, lines[0]],
         lambda lines: [lines[0][:-2] + "00", *lines[1:]],
         lambda lines: [issued(7).hex(), *lines[1:], issued(8).hex()],
         lambda lines: [issued(7, agent="other").hex(), *lines[1:]],
@@ -274,3 +276,70 @@ def test_events_that_are_missing_doubled_forged_or_others_are_named(ledger, tmp_
     path = tmp_path / "r" / "proofs" / "issued.jsonl"
     path.write_text("\n".join(change(path.read_text().split())))
     assert any(each.startswith("events: ") for each in check_report(tmp_path / "r", KEY).problems)
+
+
+def test_an_event_that_was_written_twice_is_one(ledger, tmp_path):
+    assert with_events(ledger, tmp_path / "r", [issued(0), issued(0)])["value"] == 1
+    assert check_report(tmp_path / "r", KEY).problems == []
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.pdf", "proofs/denials.jsonl"])
+def test_a_page_that_was_changed_is_named(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes() + b"<script>")
+    assert f"{name} is not what was signed" in check_report(folder, KEY).problems
+
+
+def resigned(folder, change) -> list[str]:
+    """Problems of a report that the ledger's key signed, after ``change``."""
+    document = json.loads((folder / "report.json").read_text())
+    change(document)
+    files = {"report.json": json.dumps(document).encode()}
+    (folder / "report.json").write_bytes(files["report.json"])
+    (folder / "report.note").write_text(_sign(document["deployment"], files, LEDGER_SIGNER))
+    return check_report(folder, KEY).problems
+
+
+def figure(document, name):
+    return next(each for each in document["figures"] if each["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda told: figure(told, "denials")["rows"][0].__setitem__(-1, 99), "denials: says 6, its table"),
+        (lambda told: told["figures"].pop(), "figures: not those of a report"),
+        (lambda told: figure(told, "denials").update(value=7), "denials: says 7, names 6 leaves"),
+        (
+            lambda told: figure(told, "denials")["leaves"].update({"1": "2-3,90-93"}),
+            "names leaves that no checkpoint covers",
+        ),
+        (
+            lambda told: told["checkpoints"].update({"2": told["checkpoints"]["1"]}),
+            "partition 2: its checkpoint names another",
+        ),
+        (lambda told: told["gaps"]["problems"].append("x"), "gaps: the report itself names 1"),
+        (lambda told: told.update(person="somebody"), "not a hop that this figure counts"),
+    ],
+)
+def test_what_does_not_agree_is_named_whoever_signed_it(folder, change, problem):
+    assert any(problem in each for each in resigned(folder, change))
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[" * 100_000, b"{}", b"[]", b'{"format": 1}'])
+def test_what_is_no_report_is_refused_and_nothing_else_raised(folder, data):
+    (folder / "report.json").write_bytes(data)
+    (folder / "report.note").write_text(_sign(DEPLOYMENT.hex(), {"report.json": data}, LEDGER_SIGNER))
+    with pytest.raises(Unverified):
+        check_report(folder, KEY)
+    (folder / "report.note").write_bytes(data)
+    with pytest.raises(Unverified):
+        check_report(folder, KEY)
+
+
+def test_the_newest_of_all_partitions_are_shown(tmp_path):
+    made = Ledger(tmp_path / "ledger.db", DEPLOYMENT)
+    for partition, first in ((1, 10), (2, 0), (3, 20)):
+        record(made, [make_block([make_hop(first), make_hop(first + 1)], first, first + 2)], partition)
+        made.sign(partition, LEDGER_SIGNER)
+    _, proofs = make(made, asked(proofs=3))
+    assert [(each.at.partition, each.leaf) for each in proofs["accesses"]] == [(3, 1), (3, 0), (1, 1)]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from bus.codes import Code
+from bus.crypto.keys import Secret
 from bus.errors import PolicyError, Refused, Unverified
 from bus.ledger.export import export, verify_export
+from bus.ledger.leaf import day_keys
 from bus.ledger.payloads import Lost, Payload, Wanted
 from bus.ledger.proof import verify_proof
 from bus.ledger.query import LedgerQuery
@@ -18,9 +22,12 @@ from bus.ledger.segments import SEGMENT
 from bus.ledger.store import Append, Ledger
 from bus.ledger.verify import verify_ledger
 from bus.policy.holdfile import read_holds
+from bus.wire.hop import Verdict
+from bus.wire.hopblock import DAY_MS
 from tests.unit.ledger_build import (
     DAY,
     DEPLOYMENT,
+    KEYS,
     LEDGER_SIGNER,
     NOON,
     STRANGER,
@@ -62,6 +69,9 @@ def ledger(whole, tmp_path) -> Ledger:
     return Ledger(tmp_path / "ledger.db", DEPLOYMENT)
 
 
+LATER = (DAY + 1) * DAY_MS
+
+
 def execute(ledger: Ledger, statement: str) -> None:
     with sqlite3.connect(ledger._db.name) as db:
         db.execute(statement)
@@ -73,18 +83,18 @@ def found(ledger: Ledger, **terms: str) -> list[int]:
 
 def take(ledger: Ledger, *segments: int) -> None:
     for segment in segments:
-        retire(ledger, Due(1, segment, DAY), set(), LEDGER_SIGNER, NOON)
+        retire(ledger, LedgerQuery(ledger, keys_of), Due(1, segment), LEDGER_SIGNER, NOON)
 
 
 def test_what_is_old_goes_and_all_that_is_signed_holds(ledger, tmp_path):
     query = LedgerQuery(ledger, keys_of)
     before, proof = verify_ledger(ledger, KEY), query.prove(name_of(7))
     newest = found(ledger, agent="writer-2")
-    told = list(due(ledger, query, DAY + 1, nothing))
-    assert [(each.partition, each.segment, each.held) for each, _ in told] == [(1, 0, ""), (1, 1, "")]
-    assert list(due(ledger, query, DAY, nothing)) == []
-    for each, digests in told:
-        retire(ledger, each, digests, LEDGER_SIGNER, NOON)
+    told = list(due(ledger, query, LATER, nothing))
+    assert [(each.partition, each.segment, each.held) for each in told] == [(1, 0, ""), (1, 1, "")]
+    assert list(due(ledger, query, DAY * DAY_MS, nothing)) == []
+    for each in told:
+        retire(ledger, query, each, LEDGER_SIGNER, NOON)
     after = verify_ledger(ledger, KEY)
     assert (after.problems, after.retired, after.leaves) == ([], 2 * SEGMENT, TOTAL)
     assert after.checkpoints == before.checkpoints
@@ -161,32 +171,84 @@ def test_a_segment_that_is_not_signed_or_was_taken_is_not_taken(ledger):
 
 
 def test_what_is_held_stays_whole(ledger):
-    held = list(due(ledger, LedgerQuery(ledger, keys_of), DAY + 1, lambda hop: "case" * (hop.offset == 5)))
-    assert [each.held for each, _ in held] == ["case", ""]
+    held = list(due(ledger, LedgerQuery(ledger, keys_of), LATER, lambda hop: "case" * (hop.offset == 5)))
+    assert [each.held for each in held] == ["case", ""]
 
 
-def test_days_whose_keys_are_gone_go_unless_there_are_holds(ledger):
+def test_days_whose_keys_are_gone_stay_unless_that_is_asked_for(ledger):
     def gone(day):
         raise FileNotFoundError(day)
 
+    def denied(day):
+        raise PermissionError(day)
+
     query = LedgerQuery(ledger, gone)
-    assert [each.held for each, _ in due(ledger, query, DAY + 1, nothing)] == ["", ""]
-    told = [each.held for each, _ in due(ledger, query, DAY + 1, lambda _: "")]
-    assert told == ["the keys of a day are gone, and there are holds"] * 2
+    assert [each.held for each in due(ledger, query, LATER, nothing)] == [f"the keys of day {DAY} are gone"] * 2
+    assert [each.held for each in due(ledger, query, LATER, nothing, unreadable=True)] == ["", ""]
+    with pytest.raises(PermissionError):  # what may mend is no reason
+        list(due(ledger, LedgerQuery(ledger, denied), LATER, nothing))
 
 
-def test_kept_records_go_with_their_hops(ledger):
-    each, digests = next(due(ledger, LedgerQuery(ledger, keys_of), DAY + 1, nothing))
-    kept, other = Wanted("notes.in", 0, 1, min(digests), 3), Wanted("notes.in", 0, 2, b"o" * 32, 3)
-    ledger.append_all([Append(2, 0, 1, [], [], [kept, other])])
-    ledger.keep([(kept, b"abc"), (other, b"def")], [])
-    retire(ledger, each, digests, LEDGER_SIGNER, NOON)
-    assert ledger.payload(kept.digest) == Payload(None, Lost.RETIRED.value)
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("update entry set day = 1 where leaf = 7", "leaf 7 does not open"),
+        ("update entry set day = 1", "the keys of day 1 are gone"),
+        ("delete from entry where leaf = 7", "1 of its hops are missing"),
+        ("update entry set hop = 4294967295 where leaf = 7", "a hop block in it did not verify"),
+    ],
+)
+def test_what_was_changed_is_not_taken_and_not_signed_for(ledger, statement, why):
+    def keys(day):
+        if day == DAY:
+            return KEYS
+        if statement.endswith("day = 1"):
+            raise FileNotFoundError(day)
+        return day_keys(day, Secret(bytes([11]) * 32, "another day's"))
+
+    execute(ledger, statement)
+    first = next(due(ledger, LedgerQuery(ledger, keys), LATER, nothing))
+    assert first.held == why
+    if "day" not in statement:
+        with pytest.raises(Unverified, match="leaf 7"):
+            take(ledger, 0)
+    if not statement.endswith("day = 1"):  # all of them: that is seen with keys alone
+        assert verify_ledger(ledger, KEY).problems
+
+
+def test_a_fresh_segment_under_an_old_day_is_not_taken(ledger):
+    """Somebody with the database and no key makes it look old: its hops say when they were decided."""
+    execute(ledger, f"update entry set day = {DAY - 400}")
+    query = LedgerQuery(ledger, lambda _: KEYS)
+    told = list(due(ledger, query, (DAY - 300) * DAY_MS, nothing))
+    assert [each.held for each in told] == [
+        "leaf 0 is newer than its day says",
+        f"leaf {SEGMENT} is newer than its day says",
+    ]
+
+
+def test_kept_records_go_with_their_hops_but_for_those_that_others_name(ledger):
+    query = LedgerQuery(ledger, keys_of)
+    record(ledger, [make_block([make_hop(5, decision=Verdict.DENY, code=Code.REPLAY)], 5, 6)])  # sent again
+    ledger.sign(1, LEDGER_SIGNER)
+    each = next(due(ledger, query, LATER, nothing))
+    digests = {number: hashlib.sha256(b"record %d" % number).digest() for number in (5, 6, 7)}
+    assert set(digests.values()) <= each.digests
+    wanted = {number: Wanted("notes.in", 0, number, digest, 3) for number, digest in digests.items()}
+    other = Wanted("notes.in", 0, 2, b"o" * 32, 3)
+    ledger.append_all([Append(2, 0, 1, [], [], [*wanted.values(), other])])
+    ledger.keep([(wanted[5], b"abc"), (wanted[6], b"abc"), (other, b"def")], [])
+    retire(ledger, query, each, LEDGER_SIGNER, NOON)
+    assert ledger.payload(digests[6]) == Payload(None, Lost.RETIRED.value)
+    assert ledger.payload(digests[5]) == Payload(b"abc", "")
     assert ledger.payload(other.digest) == Payload(b"def", "")
+    assert ledger.wanted() == []
 
 
 def test_holds_are_read_with_their_days(tmp_path):
     assert read_holds(tmp_path) == []
+    with pytest.raises(PolicyError, match="expected the folder of the policy"):
+        read_holds(tmp_path / "nowhere")
     (tmp_path / "holds.yaml").write_text(
         "holds:\n  - {name: case-7, reason: litigation, domain: notes, since: 2025-08-01, until: 2025-08-02}\n"
     )
@@ -206,6 +268,7 @@ def test_holds_are_read_with_their_days(tmp_path):
         ("holds:\n  - name: c\n", "holds.yaml:2"),
         ("holds:\n  - name: c\n    reason: r\n    since: soon\n", "expected a day, as in"),
         ("holds:\n  - name: c\n    reason: r\n    agnet: x\n", "holds.yaml:4"),
+        ("holds:\n  - {name: c, reason: r, since: 2026-06-30, until: 2026-01-01}\n", "expected since before until"),
     ],
 )
 def test_a_hold_that_is_none_is_refused_with_its_place(tmp_path, text, expected):

@@ -30,7 +30,7 @@ def within(
     kept: list[bytes] = []
     rows: dict[tuple[str, ...], int] = {}
     wrong = 0
-    for value in values:
+    for value in dict.fromkeys(values):  # one that was written twice is one event
         try:
             event = open_issued(value, anchor, deployment)
             inside = begin <= int(event.get("at", 0)) < end

@@ -31,6 +31,7 @@ def gaps(document: dict[str, Any]) -> str:
     return (
         f"None: {told['positions']} input positions of {len(told['inputs'])} partitions are covered without a gap, "
         f"and every one of {told['leaves']} hops is under a signed checkpoint"
+        + (f"; {told['retired']} of them were retired before, and are in no figure" if told["retired"] else "")
     )
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bus.errors import Unverified
 from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.proof import Proof
 from bus.ledger.query import Found, LedgerQuery
 from bus.ledger.report.figures import CLAUSES, KINDS, Framework, Kind, Row, person
+from bus.ledger.report.leaves import runs
 from bus.ledger.store import Ledger
 from bus.ledger.verify import NOBODY, Witnesses, verify_ledger
 from bus.wire.hop import Hop
 
 FORMAT: Final = "sealbus.report/1"
 TELL_EVERY: Final = 20_000
-MAX_LEAVES: Final = 50_000_000
-"""Of a figure that is counted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +48,18 @@ class Figure:
     value: int = 0
     rows: dict[Row, int] = field(default_factory=dict)
     leaves: dict[int, list[int]] = field(default_factory=dict)
-    shown: deque[Found] = field(default_factory=deque)
-    """Those whose proofs are written: the newest of each partition."""
+    shown: list[tuple[int, int, int, Found]] = field(default_factory=list)
+    """Those whose proofs are written, the newest: a heap by time, partition and leaf."""
 
     def add(self, each: Found, limit: int) -> None:
-        """Count one hop, which is newer than those before it."""
+        """Count one hop; of those that were added ``limit`` stay to be shown."""
         self.value += 1
         row = self.kind.row(each.hop)
         self.rows[row] = self.rows.get(row, 0) + 1
         self.leaves.setdefault(each.partition, []).append(each.leaf)
-        self.shown.append(each)
+        heapq.heappush(self.shown, (each.hop.decided_at, each.partition, each.leaf, each))
         if len(self.shown) > limit:
-            self.shown.popleft()
+            heapq.heappop(self.shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,8 @@ def make_report(
                         figure.add(each, asked.proofs)
         proofs = {
             each.kind.name: [
-                query.disclosed(found, heads[found.partition], sizes[found.partition]) for found in each.shown
+                query.disclosed(found, heads[found.partition], sizes[found.partition])
+                for *_, found in sorted(each.shown, reverse=True)
             ]
             for each in kinds
         }
@@ -156,6 +155,7 @@ def _complete(ledger: Ledger, key: bytes, witnesses: Witnesses, sizes: Mapping[i
     return {
         "problems": held.problems,
         "leaves": sum(sizes.values()),
+        "retired": held.retired,
         "checkpoints": held.checkpoints,
         "inputs": inputs,
         "positions": sum(upto - first for first, upto in inputs.values()),
@@ -165,29 +165,3 @@ def _complete(ledger: Ledger, key: bytes, witnesses: Witnesses, sizes: Mapping[i
 
 def _most(row: tuple[Row, int]) -> tuple[int, Row]:
     return -row[1], row[0]
-
-
-def runs(leaves: Iterable[int]) -> str:
-    """Leaves as runs: ``0-41,44``."""
-    told: list[list[int]] = []
-    for leaf in sorted(leaves):
-        if told and told[-1][1] == leaf - 1:
-            told[-1][1] = leaf
-        else:
-            told.append([leaf, leaf])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in told)
-
-
-def leaves_of(text: str) -> set[int]:
-    """The leaves in ``runs``. Raises Unverified(report)."""
-    found: set[int] = set()
-    try:
-        for part in filter(None, text.split(",")):
-            first, _, last = part.partition("-")
-            run = range(int(first), int(last or first) + 1)
-            if not 0 < len(run) <= MAX_LEAVES - len(found):
-                raise ValueError  # noqa: TRY301  # one sentence for all that is wrong with it
-            found.update(run)
-    except (ValueError, OverflowError):
-        raise Unverified(f"report: not runs of leaves: {text[:40]!r}", step="report") from None
-    return found
