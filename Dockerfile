@@ -27,8 +27,8 @@ COPY docker/agent.py /opt/sealbus/agent.py
 RUN cd / && for each in \
       agents/retriever-1 agents/orchestrator-1 authority ca first jwks keys/roots keys/audit keys/tombstones ledger \
       nodes/1 nodes/2 nodes/3 pki policy run \
-      services/bus-admin services/bus-audit services/bus-authority services/bus-enforcer-1 \
-      signers signers-of/issuer signers-of/audit; \
+      services/bus-admin services/bus-audit services/bus-authority services/bus-enforcer-1 services/bus-reconciler \
+      signers signers-of/issuer signers-of/audit watch; \
     do mkdir -p state/$each; done \
  && chown -R 10001:10001 /state && chmod -R u=rwx,go=x /state
 ENV PATH=/opt/sealbus/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1

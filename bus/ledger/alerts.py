@@ -1,22 +1,22 @@
 """Alert rules over hops and events of bus.issue. Pure: what was seen, and the next thing, to alerts.
 
-State is bounded: a key that was not seen for as long as its rule looks back is forgotten, and of keys the newest
-MAX_KEYS stay. An alert of one rule and key is not told again until its time has passed.
+What rules remember is bounded (of keys the newest MAX_KEYS stay) and is JSON, so that it is kept with the place in the
+log that it is of. An alert of one rule and key is not told again until the time that the rule looks back has passed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol
 
 from bus.policy.alertfile import Alerting, Denials, Leases, NewFlow, Noisy
 from bus.wire.hop import Hop, Verdict
 
-MAX_KEYS: Final = 10_000
+MAX_KEYS: Final = 4000
 MAX_TOLD: Final = 10
 """Decisions that an alert names."""
 OF: Final[Mapping[str, Callable[[Hop], str]]] = {
@@ -41,7 +41,8 @@ class Alert:
     @property
     def id(self) -> str:
         """The same for the same alert, which may be sent twice."""
-        return hashlib.sha256(f"{self.rule}|{self.subject}|{self.at}|{self.decisions[-1:]}".encode()).hexdigest()[:32]
+        told = f"{self.rule}|{self.subject}|{self.at}|{self.text}|{self.decisions[-1:]}"
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -60,26 +61,66 @@ class _Keys(OrderedDict[str, Any]):
         return found
 
 
+class _Judge(Protocol):
+    """One rule, and what it remembers."""
+
+    def hop(self, hop: Hop) -> Iterator[Alert]:
+        """What the next hop brings about."""
+        ...
+
+    def issued(self, event: Mapping[str, Any]) -> Iterator[Alert]:
+        """What the next event of bus.issue brings about."""
+        ...
+
+    def state(self) -> Any:
+        """What it remembers, as JSON."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Remember what ``state`` gave."""
+        ...
+
+
+class _Silent:
+    """A rule that one of both is nothing to."""
+
+    def hop(self, _: Hop) -> Iterator[Alert]:
+        return iter(())
+
+    def issued(self, _: Mapping[str, Any]) -> Iterator[Alert]:
+        return iter(())
+
+
 class _Counting:
     """How often something was met of a key within a time."""
 
     def __init__(self, rule: Alerting, times: tuple[int, int]) -> None:
         self._rule = rule
         self._count, self._span = times
-        self._met = _Keys()
+        self.met = _Keys()
+        """By key: [times and decisions, newest last; when it was told last]."""
 
-    def met(self, key: str, at: int, decision: str, what: str) -> Iterator[Alert]:
-        """One more."""
-        seen: deque[tuple[int, str]] = self._met.touch(key, deque(maxlen=self._count + 1))
-        seen.append((at, decision))
-        if len(seen) > self._count and at - seen[0][0] <= self._span:
-            told = tuple(each for _, each in list(seen)[-MAX_TOLD:] if each)
-            text = f"{key}: more than {self._count} {what} in {self._span // 1000} s"
-            seen.clear()
-            yield Alert(self._rule.name, self._rule.severity, at, key, text, told)
+    def add(self, key: str, at: int, decision: str, what: str) -> Iterator[Alert]:
+        """One more. Times may come out of order: what counts is how far they are apart."""
+        seen, told = held = self.met.touch(key, [[], None])
+        seen.append([at, decision])
+        seen.sort(key=lambda each: each[0])
+        del seen[: max(len(seen) - self._count - 1, 0)]
+        if len(seen) <= self._count or seen[-1][0] - seen[0][0] > self._span or at < seen[0][0]:
+            return
+        if told is not None and abs(at - told) <= self._span:
+            return
+        held[1] = at
+        names = tuple(each for _, each in seen[-MAX_TOLD:] if each)
+        text = f"{key}: more than {self._count} {what} in {self._span // 1000} s"
+        yield Alert(self._rule.name, self._rule.severity, at, key, text, names)
+
+    def restore(self, state: Any) -> None:
+        """What ``met`` was."""
+        self.met = _Keys(state)
 
 
-class _DenialsOf:
+class _DenialsOf(_Silent):
     def __init__(self, rule: Denials) -> None:
         self._rule = rule
         self._counting = _Counting(rule, rule.more_than)
@@ -87,13 +128,16 @@ class _DenialsOf:
     def hop(self, hop: Hop) -> Iterator[Alert]:
         wanted = not self._rule.codes or hop.tail.code.value in self._rule.codes
         if hop.tail.decision is Verdict.DENY and wanted:
-            yield from self._counting.met(OF[self._rule.by](hop), hop.decided_at, hop.decision_id, "refusals")
+            yield from self._counting.add(OF[self._rule.by](hop), hop.decided_at, hop.decision_id, "refusals")
 
-    def issued(self, _: Mapping[str, Any]) -> Iterator[Alert]:
-        return iter(())
+    def state(self) -> Any:
+        return list(self._counting.met.items())
+
+    def restore(self, state: Any) -> None:
+        self._counting.restore(state)
 
 
-class _NewFlowOf:
+class _NewFlowOf(_Silent):
     def __init__(self, rule: NewFlow) -> None:
         self._rule = rule
         self._known = _Keys()
@@ -107,30 +151,34 @@ class _NewFlowOf:
             self._since = hop.decided_at
         flow = f"{tail.agent} -> {tail.domain}"
         known = flow in self._known
-        self._known.touch(flow, None)
+        self._known.touch(flow, 1)
         if not known and hop.decided_at >= self._since + self._rule.learn:
             text = f"{flow}: written for the first time, under {tail.rule} ({tail.location})"
             yield Alert(self._rule.name, self._rule.severity, hop.decided_at, flow, text, (hop.decision_id,))
 
-    def issued(self, _: Mapping[str, Any]) -> Iterator[Alert]:
-        return iter(())
+    def state(self) -> Any:
+        return [self._since, list(self._known)]
+
+    def restore(self, state: Any) -> None:
+        self._since = state[0]
+        self._known = _Keys(dict.fromkeys(state[1], 1))
 
 
-class _NoisyOf:
+class _NoisyOf(_Silent):
     def __init__(self, rule: Noisy) -> None:
         self._rule = rule
         self._count, self._span = rule.of
         self._met = _Keys()
+        """By agent: its last records, each time, refused, decision; of all before them how many, how many refused."""
 
     def hop(self, hop: Hop) -> Iterator[Alert]:
         tail = hop.tail
         if tail.decision is Verdict.RETRY or not tail.agent:
             return
-        # The last records of an agent, and of all before them: how many, how many refused.
-        recent, before = self._met.touch(tail.agent, (deque(), [0, 0]))
-        recent.append((hop.decided_at, tail.decision is Verdict.DENY, hop.decision_id))
+        recent, before = self._met.touch(tail.agent, [[], [0, 0]])
+        recent.append([hop.decided_at, tail.decision is Verdict.DENY, hop.decision_id])
         while recent and (recent[0][0] < hop.decided_at - self._span or len(recent) > self._count):
-            _, denied, _ = recent.popleft()
+            _, denied, _ = recent.pop(0)
             before[0] += 1
             before[1] += denied
         refused = [each for _, denied, each in recent if denied]
@@ -145,48 +193,66 @@ class _NoisyOf:
             told = tuple(refused[-MAX_TOLD:])
             yield Alert(self._rule.name, self._rule.severity, hop.decided_at, tail.agent, text, told)
 
-    def issued(self, _: Mapping[str, Any]) -> Iterator[Alert]:
-        return iter(())
+    def state(self) -> Any:
+        return list(self._met.items())
+
+    def restore(self, state: Any) -> None:
+        self._met = _Keys(state)
 
 
-class _LeasesOf:
+class _LeasesOf(_Silent):
     def __init__(self, rule: Leases) -> None:
         self._rule = rule
         self._counting = _Counting(rule, rule.more_than) if rule.more_than is not None else None
 
-    def hop(self, _: Hop) -> Iterator[Alert]:
-        return iter(())
-
     def issued(self, event: Mapping[str, Any]) -> Iterator[Alert]:
         if event["event"] not in self._rule.events:
             return
-        agent, at = str(event.get("agent", "")), int(event.get("at", 0))
+        agent, at = event["agent"], event["at"]
         if self._rule.hours is not None:
             hour = dt.datetime.fromtimestamp(at / 1000, dt.UTC).hour
-            if not self._rule.hours[0] <= hour < self._rule.hours[1]:
-                first, end = self._rule.hours
+            first, end = self._rule.hours
+            if not first <= hour < end:
                 text = f"{agent}: {event['event']} at {hour} h UTC, outside of {first}-{end}"
                 yield Alert(self._rule.name, self._rule.severity, at, agent, text)
         if self._counting is not None:
-            yield from self._counting.met(agent, at, "", f"times {event['event']}")
+            yield from self._counting.add(agent, at, "", f"times {event['event']}")
 
+    def state(self) -> Any:
+        return list(self._counting.met.items()) if self._counting is not None else []
 
-_Judge: TypeAlias = _DenialsOf | _NewFlowOf | _NoisyOf | _LeasesOf
+    def restore(self, state: Any) -> None:
+        if self._counting is not None:
+            self._counting.restore(state)
 
 
 class Alerts:
-    """All rules of a file. What it has seen is in memory: after a restart it is fed again what it needs (``since``)."""
+    """All rules of a file."""
 
     def __init__(self, rules: Sequence[Alerting]) -> None:
-        self._judges = [_judge(each) for each in rules]
+        self._judges = {f"{each.name} {_digest(each)}": _judge(each) for each in rules}
 
     def hop(self, hop: Hop) -> list[Alert]:
         """What the next hop brings about."""
-        return [alert for judge in self._judges for alert in judge.hop(hop)]
+        return [alert for judge in self._judges.values() for alert in judge.hop(hop)]
 
     def issued(self, event: Mapping[str, Any]) -> list[Alert]:
-        """What the next event of bus.issue brings about."""
-        return [alert for judge in self._judges for alert in judge.issued(event)]
+        """What the next event of bus.issue brings about: its ``event`` and ``agent`` texts, ``at`` ms since 1970."""
+        return [alert for judge in self._judges.values() for alert in judge.issued(event)]
+
+    def state(self) -> dict[str, Any]:
+        """What rules remember, as JSON."""
+        return {name: judge.state() for name, judge in self._judges.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Remember what ``state`` gave; a rule that was changed since begins anew."""
+        for name, judge in self._judges.items():
+            if name in state:
+                judge.restore(state[name])
+
+
+def _digest(rule: Alerting) -> str:
+    return hashlib.sha256(rule.model_dump_json().encode()).hexdigest()[:16]
 
 
 def _judge(rule: Alerting) -> _Judge:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from bus.codes import Code
+from bus.errors import PolicyError
 from bus.policy.loader import validate
 from bus.policy.values import Duration, LowerName, Strict
 from bus.policy.yamldoc import read
 
 ALERTS_FILE: Final = "alerts.yaml"
-_TIMES: Final = r"([1-9][0-9]{0,6}) in ([1-9][0-9]{0,8})(s|m|h|d)"
+_TIMES: Final = r"([1-9][0-9]{0,2}) in ([1-9][0-9]{0,8})(s|m|h|d)"
 _HOURS: Final = r"([01]?[0-9]|2[0-3])-([01]?[0-9]|2[0-4])"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -22,7 +31,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def _times(value: Any) -> Any:
     if isinstance(value, str) and (match := re.fullmatch(_TIMES, value)):
         return int(match[1]), int(match[2]) * _SECONDS[match[3]] * 1000
-    raise ValueError("expected times in a time, as in 20 in 5m")
+    raise ValueError("expected times in a time, as in 20 in 5m, at most 999")
 
 
 def _hours(value: Any) -> Any:
@@ -48,9 +57,9 @@ def _url(value: str) -> str:
         url = AnyHttpUrl(value)
     except ValidationError:
         url = None
-    if url is None or url.username is not None or url.password is not None:
+    if url is None or url.username is not None or url.password is not None or url.host is None:
         raise ValueError("expected http://HOST or https://HOST, without a password")
-    return value
+    return str(url)
 
 
 def _file(value: Any) -> Any:
@@ -136,8 +145,17 @@ class AlertsFile(Strict):
     send: Send = Send()
     stream: Stream = Stream()
 
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        names = [each.name for each in self.alerts]
+        if twice := sorted({each for each in names if names.count(each) > 1}):
+            raise ValueError(f"expected rules with names of their own, found {', '.join(twice)} twice")
+        return self
+
 
 def read_alerts(directory: Path) -> AlertsFile:
-    """The file in ``directory``; an empty one where there is none. Raises PolicyError."""
+    """The file in ``directory``; an empty one where a folder has no such file. Raises PolicyError."""
+    if not directory.is_dir():  # no rules that are known is not none that there are
+        raise PolicyError("expected the folder of the policy, found none", file=str(directory), parsed=False)
     path = directory / ALERTS_FILE
     return validate(read(path), AlertsFile) if path.exists() else AlertsFile()

@@ -1,18 +1,20 @@
 """Shell of the watcher: reads the ledger and bus.issue forward, judges by alerts.yaml, and hands on what it reads.
 
-Where it stands is a file, written after every sink took what was read: nothing is left out, and after a crash or a sink
-that was away some of it comes again, with the same ids. Rules remember in memory; at a start they are shown again what
-was read last, without a word.
+What is read goes to every sink in order; one that is away has it kept in memory for later, and keeps no other from
+going on, but for MAX_QUEUED batches. Where all of them stand, with what rules remember then, is a file: nothing is left
+out, and after a crash some of it comes again, alerts with the same ids.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,16 +22,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from bus.admin.desired import AUDITOR
 from bus.authority.local import open_roots
 from bus.authority.trust import read_trust
+from bus.codes import Code
 from bus.crypto.issued import open_issued
-from bus.errors import BusError, RetryLater, SettingsError
+from bus.errors import BusError, Refused, RetryLater, SettingsError, Unverified, WireError
 from bus.files import Layout, make_folder, write_file
 from bus.kafka.config import connect
 from bus.kafka.feed import Feed
-from bus.ledger.alerts import Alert, Alerts
-from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.alerts import Alerts
+from bus.ledger.database import Row
+from bus.ledger.leaf import UNVERIFIED_INDEX, DayKeys, day_keys
 from bus.ledger.opened import open_ledger
 from bus.ledger.query import LedgerQuery
 from bus.ledger.siem import trace_id
+from bus.ledger.store import Ledger
 from bus.policy.alertfile import read_alerts
 from bus.settings import Settings
 from bus.signals import stop_on_signal
@@ -37,36 +42,17 @@ from bus.wire.hop import Hop, Verdict
 from bus.wire.names import ISSUE
 from consumers.endpoint import Endpoint, Vitals
 from consumers.enforcer.app import configure_logging
-from consumers.watch.sinks import Taking, Telling, takers, tellers
+from consumers.watch.sinks import Batch, Sink, sinks
 
 log = logging.getLogger("bus.watch")
-BATCH: Final = 2000
+BATCH: Final = 4000
+"""Hops that are handed on at once."""
+MAX_QUEUED: Final = 50
 EVERY_S: Final = 0.5
-REPLAYED: Final = 200_000
-"""Hops of each partition that rules are shown again at a start."""
+PAUSE_S: Final = 5.0
+"""How long a sink that was away is left alone."""
 MAX_EVENTS: Final = 1000
 SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What was read and judged, and where the next begins once every sink has taken it."""
-
-    hops: Sequence[Hop]
-    events: Sequence[dict[str, Any]]
-    alerts: Sequence[Alert]
-    position: Mapping[str, int]
-    behind: int
-    """Hops that are left."""
-
-
-def _tell(tell: Telling, batch: _Batch) -> None:
-    if batch.alerts:
-        tell(batch.alerts)
-
-
-def _take(taking: Taking, batch: _Batch) -> None:
-    taking.take(batch.hops, batch.events)
 
 
 class Watcher:
@@ -81,22 +67,26 @@ class Watcher:
         self._roots = open_roots(settings, self._layout, self._trust)
         self._days: dict[int, DayKeys] = {}
         self._alerts = Alerts(self._file.alerts)
-        self._sinks: list[Callable[[_Batch], None]] = [
-            *(partial(_tell, each) for each in tellers(self._file.send, self._connection)),
-            *(partial(_take, each) for each in takers(self._file.stream)),
-        ]
-        self._place = self._layout.state / "watch" / "position.json"
-        self._position = self._read_position()
-        self._known = False
-        self._batch: _Batch | None = None
-        self._left: list[Callable[[_Batch], None]] = []
-        """Sinks that have not taken it yet."""
+        self._leaves: dict[str, tuple[int, str]] = {}
+        """By partition: how many leaves were read, and the hash of the last."""
+        self._events: list[dict[str, Any]] = []
+        """That were read and are in no batch yet."""
+        self._batches: deque[Batch] = deque()
+        """That some sink has not taken; the first is number ``_first``."""
+        self._first = 0
+        self._taken: dict[str, int] = {}
+        """By sink: how many batches it took."""
+        self._away: dict[str, float] = {}
+        self._place = self._layout.state / "watch" / "state.json"
+        self._issued = self._restored()
 
     def run(self, stop: threading.Event) -> None:
         """Watch until ``stop``."""
         registry = CollectorRegistry()
         self._told = Counter("sealbus_alerts", "Alerts.", ["rule", "severity"], registry=registry)
         self._watched = Counter("sealbus_watched", "Hops that were watched.", registry=registry)
+        self._closed = Counter("sealbus_unwatched", "Hops that do not open any more.", registry=registry)
+        self._behind = Gauge("sealbus_watch_lag_hops", "Hops of the ledger not watched yet.", registry=registry)
         self._decided = Histogram(
             "sealbus_decision_seconds",
             "From the broker's time of a record to its decision.",
@@ -104,95 +94,153 @@ class Watcher:
             buckets=SECONDS,
             registry=registry,
         )
-        self._behind = Gauge("sealbus_watch_lag_hops", "Hops of the ledger not watched yet.", registry=registry)
         vitals = Vitals(self._layout.run / "watch.ready")
-        feed = Feed(self._connection, ISSUE, start=self._position.get(ISSUE, 0))
+        made = sinks(self._file.send, self._file.stream, self._connection, vitals.beat)
+        self._taken = {each.name: 0 for each in made}
+        feed = Feed(self._connection, ISSUE, start=self._issued)
         with vitals, Endpoint("watch", self._settings.http, self._layout.run, vitals, registry):
             try:
                 while not stop.is_set():
                     vitals.beat()
-                    more = False
-                    try:
-                        more = self._round(feed)
+                    more, waits = self._round(feed, made)
+                    if waits:
+                        vitals.waiting(waits)
+                    else:
                         vitals.ready()
-                    except (RetryLater, OSError) as error:  # a sink, the ledger, a day's keys
-                        log.warning("waiting: %s", error)
-                        vitals.waiting(str(error))
                     if not more:
                         stop.wait(EVERY_S)
             finally:
                 feed.close()
 
-    def _round(self, feed: Feed) -> bool:
-        """Read some, judge, hand on, and note where that ends. Returns whether there is more."""
-        if self._batch is None:
-            self._batch = self._read(feed)
-            self._left = [*self._sinks]
-        batch = self._batch
-        # A sink that is away keeps the batch here, and no other sink is given it again.
-        while self._left:
-            self._left[0](batch)
-            self._left.pop(0)
-        if batch.position != self._position:
-            make_folder(self._place.parent)
-            write_file(self._place, json.dumps(batch.position).encode())
-            self._position = dict(batch.position)
-        self._batch = None
-        for alert in batch.alerts:
-            self._told.labels(alert.rule, alert.severity).inc()
-        self._watched.inc(len(batch.hops))
-        for hop in batch.hops:
-            if hop.tail.decision is not Verdict.RETRY:
-                told = {"trace_id": f"{trace_id(hop):032x}", "message_id": hop.message_id.hex()}
-                seconds = max(hop.decided_at - hop.append_time, 0) / 1000
-                self._decided.labels(hop.tail.domain).observe(seconds, exemplar=told)
-        self._behind.set(batch.behind)
-        return batch.behind > 0
+    def _round(self, feed: Feed, made: Sequence[Sink]) -> tuple[bool, str]:
+        """Read and judge some, and hand on what waits. Returns whether there is more, and why something waits."""
+        waits, more = "", False
+        if len(self._batches) < MAX_QUEUED:
+            try:
+                more = self._read(feed)
+            except (BusError, OSError) as error:  # the ledger, its server, keys, the broker
+                waits = str(error)
+                log.warning("waiting: %s", error)
+        for sink in made:
+            waits = self._hand_on(sink) or waits
+        self._forget()
+        return more, waits
 
-    def _read(self, feed: Feed) -> _Batch:
-        """The next hops and events, judged in the order of their decisions."""
-        position = dict(self._position)
-        hops: list[Hop] = []
+    def _hand_on(self, sink: Sink) -> str:
+        """Give ``sink`` what waits for it. Returns why it waits, or nothing."""
+        if time.monotonic() >= self._away.get(sink.name, 0):
+            try:
+                while (number := self._taken[sink.name] - self._first) < len(self._batches):
+                    sink.take(self._batches[number])
+                    self._taken[sink.name] += 1
+                self._away.pop(sink.name, None)
+            except RetryLater as error:
+                self._away[sink.name] = time.monotonic() + PAUSE_S
+                log.warning("waiting: %s", error)
+        return f"{sink.name} is away" if sink.name in self._away else ""
+
+    def _forget(self) -> None:
+        """Batches that every sink took; where the last of them ends is written down."""
+        done = None
+        while self._first < min(self._taken.values()):
+            done = self._batches.popleft()
+            self._first += 1
+            for alert in done.alerts:
+                self._told.labels(alert.rule, alert.severity).inc()
+            self._watched.inc(len(done.hops))
+            for hop in done.hops:
+                if hop.tail.decision is not Verdict.RETRY:
+                    told = {"trace_id": f"{trace_id(hop):032x}", "message_id": hop.message_id.hex()}
+                    seconds = max(hop.decided_at - hop.append_time, 0) / 1000
+                    self._decided.labels(hop.tail.domain).observe(seconds, exemplar=told)
+        if done is not None:
+            make_folder(self._place.parent)
+            write_file(self._place, json.dumps(done.state).encode())
+
+    def _read(self, feed: Feed) -> bool:
+        """One batch of the next hops, in the order of their decisions, and events. Returns whether there is more."""
         ledger = open_ledger(self._settings)
         try:
-            query, sizes = LedgerQuery(ledger, self._day), ledger.sizes()
-            begin = {each: position.get(str(each), 0) for each in sizes}
-            if not self._known:
-                for hop in self._window(query, {each: (at - REPLAYED, at) for each, at in begin.items()}):
-                    self._alerts.hop(hop)
-                self._known = True
-            ahead = {each: (at, max(at, min(sizes[each], at + BATCH))) for each, at in begin.items()}
-            hops = self._window(query, ahead)
+            sizes = ledger.sizes()
+            self._same(ledger, sizes)
+            query = LedgerQuery(ledger, self._day)
+            streams = [
+                self._stream(ledger, query, partition, self._leaves.get(str(partition), (0, ""))[0], size)
+                for partition, size in sizes.items()
+            ]
+            hops: list[Hop] = []
+            read: dict[int, int] = {}
+            for _, partition, leaf, hop in islice(heapq.merge(*streams), BATCH):
+                read[partition] = leaf + 1
+                if hop is not None:
+                    hops.append(hop)
+            for partition, count in read.items():
+                self._leaves[str(partition)] = count, ledger.tree(partition).leaf(count - 1).hex()
         finally:
             ledger.close()
-        position |= {str(each): below for each, (_, below) in ahead.items()}
-        events = list(self._events(feed))
-        if feed.position >= 0:
-            position[ISSUE] = feed.position
-        alerts = [alert for hop in hops for alert in self._alerts.hop(hop)]
-        alerts += [alert for event in events for alert in self._alerts.issued(event)]
-        behind = sum(max(size - ahead[each][1], 0) for each, size in sizes.items())
-        return _Batch(hops, events, alerts, position, behind)
+        behind = sum(sizes.values()) - sum(count for count, _ in self._leaves.values())
+        self._behind.set(behind + sum(len(each.hops) for each in self._batches))
+        self._follow(feed)
+        if read or self._events:
+            alerts = [alert for hop in hops for alert in self._alerts.hop(hop)]
+            alerts += [alert for event in self._events for alert in self._alerts.issued(event)]
+            state = {"leaves": dict(self._leaves), "issued": self._issued, "rules": self._alerts.state()}
+            # As JSON at once: rules go on remembering in the same lists.
+            self._batches.append(Batch(hops, self._events, alerts, json.loads(json.dumps(state))))
+            self._events = []
+        return behind > 0
 
-    def _window(self, query: LedgerQuery, places: Mapping[int, tuple[int, int]]) -> list[Hop]:
-        """Hops of each partition from the first leaf, below the second."""
-        found = [
-            each.hop
-            for partition, (first, below) in places.items()
-            for each in query.forwards(partition, max(first, 0), below)
-        ]
-        return sorted(found, key=lambda hop: hop.decided_at)
+    def _same(self, ledger: Ledger, sizes: Mapping[int, int]) -> None:
+        """Raises Refused (ledger) where this is not the log that was read before."""
+        for number, (count, last) in self._leaves.items():
+            if sizes.get(int(number), 0) < count or ledger.tree(int(number)).leaf(count - 1).hex() != last:
+                raise Refused(
+                    f"partition {number}: not the log of which {count} leaves were watched: an older copy, or another",
+                    code=Code.LEDGER,
+                    hint=f"remove {self._place} to be told everything again",
+                )
 
-    def _events(self, feed: Feed) -> Iterator[dict[str, Any]]:
-        """What bus.issue says next. What its signer did not sign is told in the log, and is no event."""
+    def _stream(
+        self, ledger: Ledger, query: LedgerQuery, partition: int, first: int, size: int
+    ) -> Iterator[tuple[int, int, int, Hop | None]]:
+        """(time of decision, partition, leaf, hop) from leaf ``first``; no hop where it does not open."""
+        at = 0
+        for row in ledger.entries(partition, first):
+            if row[0] >= size:
+                return
+            hop = self._opened(query, partition, row)
+            at = hop.decided_at if hop is not None else at
+            yield at, partition, row[0], hop
+
+    def _opened(self, query: LedgerQuery, partition: int, row: Row) -> Hop | None:
+        """None for a block that did not verify, for a day whose keys are gone, and for what was changed: told, not read
+        for ever."""
+        if row[3] == UNVERIFIED_INDEX:
+            return None
+        try:
+            return query.open_row(partition, row)
+        except (FileNotFoundError, Unverified, WireError) as error:
+            self._closed.inc()
+            log.error("partition %d: leaf %d does not open: %s", partition, row[0], error)  # noqa: TRY400
+            return None
+
+    def _follow(self, feed: Feed) -> None:
+        """What bus.issue says next, into ``_events``: nothing that was read is lost where the broker goes away."""
         for _ in range(MAX_EVENTS):
             value = feed.poll(0)
             if value is None:
                 return
+            self._issued = feed.position
             try:
-                yield open_issued(value, self._trust.anchor, self._settings.deployment_id)
+                event = open_issued(value, self._trust.anchor, self._settings.deployment_id)
             except BusError as error:
                 log.error("%s: %s", ISSUE, error)  # noqa: TRY400  # the reason is the message
+                continue
+            told = {"agent": "", **event}
+            if isinstance(told.get("event"), str) and isinstance(told["agent"], str) and _is_time(told.get("at")):
+                self._events.append(told)
+            else:
+                log.error("%s: an event of another form: %s", ISSUE, sorted(event))
 
     def _day(self, day: int) -> DayKeys:
         found = self._days.get(day)
@@ -200,15 +248,24 @@ class Watcher:
             found = self._days[day] = day_keys(day, self._roots.audit_root(day))
         return found
 
-    def _read_position(self) -> dict[str, int]:
+    def _restored(self) -> int:
+        """Where bus.issue is read on; the rest of what was written down is taken over."""
         try:
-            told = json.loads(self._place.read_bytes())
+            state = json.loads(self._place.read_bytes())
+            self._leaves = {
+                str(int(number)): (int(count), str(last)) for number, (count, last) in state["leaves"].items()
+            }
+            self._alerts.restore(state["rules"])
+            return int(state["issued"])
         except FileNotFoundError:
-            return {}
-        except ValueError:
+            return 0
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             hint = "remove it to be told everything again"
-            raise SettingsError(f"{self._place}: not a position", hint=hint) from None
-        return {str(key): int(value) for key, value in told.items()}
+            raise SettingsError(f"{self._place}: not what the watcher writes", hint=hint) from None
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 47
 
 
 def run(settings: Settings) -> None:

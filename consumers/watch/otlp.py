@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import bus
@@ -23,6 +23,7 @@ from bus.extras import package
 from bus.ledger.siem import ocsf, severity, trace_id
 from bus.wire.hop import Hop, Verdict
 from bus.wire.names import ISSUE
+from consumers.watch.sinks import EVENTS, Batch
 
 SETTING: Final = "alerts.yaml: stream.otlp"
 NS: Final = 1_000_000
@@ -37,7 +38,10 @@ def span_id(kind: str, name: bytes) -> int:
 class Otlp:
     """Exports to the collector at ``url`` (as http://collector:4318). Raises SettingsError without the extra."""
 
-    def __init__(self, url: str) -> None:
+    name = "otlp"
+
+    def __init__(self, url: str, beat: Callable[[], None]) -> None:
+        self._beat = beat
         self._sdk = package("opentelemetry.sdk.trace", "otel", SETTING)
         self._logs = package("opentelemetry.sdk._logs", "otel", SETTING)
         self._api = package("opentelemetry.trace", "otel", SETTING)
@@ -54,14 +58,17 @@ class Otlp:
         }
         self._scope = package("opentelemetry.sdk.util.instrumentation", "otel", SETTING).InstrumentationScope("sealbus")
 
-    def take(self, hops: Sequence[Hop], events: Sequence[dict[str, Any]], /) -> None:
-        """See ``Taking``."""
-        spans = [span for hop in hops for span in self._hop(hop, time.time_ns())]
-        spans += [self._event(each) for each in events]
-        if spans and self._traces.export(spans).name != "SUCCESS":
-            raise RetryLater("otlp: traces were not taken", code=Code.RETRY)
-        if hops and self._records.export([self._log(hop) for hop in hops]).name != "SUCCESS":
-            raise RetryLater("otlp: logs were not taken", code=Code.RETRY)
+    def take(self, batch: Batch, /) -> None:
+        """See ``Sink``. Spans and logs that come again have the same ids."""
+        for first in range(0, max(len(batch.hops), 1), EVENTS):
+            self._beat()
+            hops = batch.hops[first : first + EVENTS]
+            spans = [span for hop in hops for span in self._hop(hop, time.time_ns())]
+            spans += [] if first else [self._event(each) for each in batch.events]
+            if spans and self._traces.export(spans).name != "SUCCESS":
+                raise RetryLater("otlp: traces were not taken", code=Code.RETRY)
+            if hops and self._records.export([self._log(hop) for hop in hops]).name != "SUCCESS":
+                raise RetryLater("otlp: logs were not taken", code=Code.RETRY)
 
     def _hop(self, hop: Hop, now: int) -> list[Any]:
         tail, trace = hop.tail, trace_id(hop)

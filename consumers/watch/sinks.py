@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -24,51 +27,92 @@ from bus.wire.names import ALERTS
 
 log = logging.getLogger("bus.alerts")
 TIMEOUT_S: Final = 5.0
-Telling = Callable[[Sequence[Alert]], None]
+FINAL: Final = frozenset(range(400, 500)) - {408, 425, 429}
+"""Answers of a webhook that asking again does not change."""
+EVENTS: Final = 500
+"""Hops of one OTLP request; collectors take 4 MiB at least."""
 
 
-class Taking(Protocol):
-    """Takes hops, and what bus.issue says."""
+class Sink(Protocol):
+    """Takes batches in their order; raises RetryLater where it cannot now, and is given the same batch again."""
 
-    def take(self, hops: Sequence[Hop], events: Sequence[dict[str, Any]], /) -> None:
-        """All of them, or RetryLater."""
+    name: str
+
+    def take(self, batch: Batch, /) -> None:
+        """All of it."""
         ...
 
 
-def to_log(alerts: Sequence[Alert]) -> None:
-    """A line each, as every service logs."""
-    for each in alerts:
-        log.warning("%s %s: %s (%s)", each.severity, each.rule, each.text, ", ".join(each.decisions) or each.id)
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was read and judged, and where the next begins: ``state`` is JSON."""
+
+    hops: Sequence[Hop]
+    events: Sequence[dict[str, Any]]
+    alerts: Sequence[Alert]
+    state: dict[str, Any]
 
 
-def to_webhook(url: str) -> Telling:
-    """A POST of JSON each; any 2xx is taken for an answer."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+class Logged:
+    """A line each alert, as every service logs."""
 
-    def tell(alerts: Sequence[Alert]) -> None:
-        for each in alerts:
-            connection = kind(parts.netloc, timeout=TIMEOUT_S)
-            try:
-                body = json.dumps(each.document())
-                connection.request("POST", target, body, {"Content-Type": "application/json"})
-                status = connection.getresponse().status
-            except (OSError, http.client.HTTPException) as error:
-                raise RetryLater(f"webhook {parts.hostname}: {type(error).__name__}", code=Code.RETRY) from None
-            finally:
-                connection.close()
-            if not 200 <= status < 300:
-                raise RetryLater(f"webhook {parts.hostname}: {status}", code=Code.RETRY)
+    name = "log"
 
-    return tell
+    def take(self, batch: Batch, /) -> None:
+        """See ``Sink``."""
+        for each in batch.alerts:
+            names = ", ".join(each.decisions) or each.id
+            log.warning("%s %s: %s (%s)", each.severity, each.rule, each.text, names)
 
 
-def to_topic(connection: Connection) -> Telling:
+class Webhook:
+    """A POST of JSON each alert; any 2xx is taken for an answer. What is refused for good is told in the log."""
+
+    def __init__(self, url: str, beat: Callable[[], None]) -> None:
+        parts = urlsplit(url)
+        self.name = f"webhook {parts.hostname}"
+        self._host = parts.netloc
+        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._beat = beat
+        self._sent: set[str] = set()
+        """Of a batch that is given again."""
+
+    def take(self, batch: Batch, /) -> None:
+        """See ``Sink``."""
+        for each in batch.alerts:
+            if each.id not in self._sent:
+                self._beat()
+                self._send(each)
+                self._sent.add(each.id)
+        self._sent.clear()
+
+    def _send(self, alert: Alert) -> None:
+        connection = self._kind(self._host, timeout=TIMEOUT_S)
+        try:
+            body = json.dumps(alert.document())
+            connection.request("POST", self._target, body, {"Content-Type": "application/json"})
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise RetryLater(f"{self.name}: {type(error).__name__}", code=Code.RETRY) from None
+        finally:
+            connection.close()
+        if status in FINAL:
+            log.error("%s refused alert %s for good: %d", self.name, alert.id, status)
+        elif not 200 <= status < 300:
+            raise RetryLater(f"{self.name}: {status}", code=Code.RETRY)
+
+
+class Topic:
     """bus.alerts, stored by all replicas; the key is the rule's name."""
-    producer = Producer(connection.config(enable_idempotence=True, acks="all", delivery_timeout_ms=10_000))
 
-    def tell(alerts: Sequence[Alert]) -> None:
+    name: str = ALERTS
+
+    def __init__(self, connection: Connection) -> None:
+        self._producer = Producer(connection.config(enable_idempotence=True, acks="all", delivery_timeout_ms=10_000))
+
+    def take(self, batch: Batch, /) -> None:
+        """See ``Sink``."""
         failed: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -76,48 +120,54 @@ def to_topic(connection: Connection) -> Telling:
                 failed.append(error)
 
         try:
-            for each in alerts:
-                producer.produce(ALERTS, json.dumps(each.document()), each.rule, on_delivery=delivered)
+            for each in batch.alerts:
+                self._producer.produce(ALERTS, json.dumps(each.document()), each.rule, on_delivery=delivered)
         except (BufferError, KafkaException) as error:
             raise RetryLater(f"{ALERTS}: {error}", code=Code.RETRY) from None
-        if producer.flush(15) or failed:
+        if self._producer.flush(15) or failed:
             raise RetryLater(f"{ALERTS}: {failed[0] if failed else 'no answer'}", code=Code.RETRY)
-
-    return tell
 
 
 class Lines:
-    """A file that a SIEM collects: a line each hop, appended. Rotate it by moving it away."""
+    """A file that a SIEM collects: a line each hop, appended, on the disk before more is read. Rotate it by moving it
+    away."""
 
     def __init__(self, path: Path, line: Callable[[Hop], str]) -> None:
+        self.name = str(path)
         self._path = path
         self._line = line
 
-    def take(self, hops: Sequence[Hop], _: Sequence[dict[str, Any]], /) -> None:
-        """See ``Taking``."""
-        if not hops:
+    def take(self, batch: Batch, /) -> None:
+        """See ``Sink``. What a full disk or a crash cut off is taken back, so that no line is torn."""
+        if not batch.hops:
             return
+        data = "".join(f"{self._line(each)}\n" for each in batch.hops).encode()
         try:
             make_folder(self._path.parent)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{self._line(each)}\n" for each in hops)
+            with self._path.open("a+b") as file:
+                begin = file.seek(0, os.SEEK_END)
+                if begin:
+                    file.seek(begin - 1)
+                    data = data if file.read(1) == b"\n" else b"\n" + data
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(file.fileno(), begin)
+                    raise
         except OSError as error:
             raise RetryLater(f"{self._path}: {error.strerror}", code=Code.RETRY) from None
 
 
-def tellers(send: Send, connection: Connection) -> list[Telling]:
-    """Every way that alerts go."""
-    made: list[Telling] = [to_log]
+def sinks(send: Send, stream: Stream, connection: Connection, beat: Callable[[], None]) -> list[Sink]:
+    """Every way that alerts and hops go. ``beat``: called before what may take seconds."""
+    made: list[Sink] = [Logged()]
     if send.webhook is not None:
-        made.append(to_webhook(send.webhook))
+        made.append(Webhook(send.webhook, beat))
     if send.topic:
-        made.append(to_topic(connection))
-    return made
-
-
-def takers(stream: Stream) -> list[Taking]:
-    """Every way that hops go."""
-    made: list[Taking] = []
+        made.append(Topic(connection))
     if stream.ocsf is not None:
         made.append(Lines(stream.ocsf, lambda hop: json.dumps(ocsf(hop))))
     if stream.cef is not None:
@@ -125,5 +175,5 @@ def takers(stream: Stream) -> list[Taking]:
     if stream.otlp is not None:
         from consumers.watch.otlp import Otlp  # its packages are an extra
 
-        made.append(Otlp(stream.otlp))
+        made.append(Otlp(stream.otlp, beat))
     return made

@@ -205,6 +205,7 @@ def test_hops_are_watched_told_and_handed_on_and_nothing_is_left_out(stack, tmp_
         with started("run", "watch", environ=watching(stack), ended=-signal.SIGKILL) as process:
             before = until(lines)
             assert len((tmp_path / "hops.cef").read_text().splitlines()) == len(before)
+            until((stack.layout.state / "watch" / "state.json").exists)  # the webhook was away at first
             process.kill()
         until(lambda: read_topic(stack, "bus.alerts"))
         with Bus("retriever-1", settings=stack.settings) as me:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.export import export as make_export
 from bus.ledger.export import verify_export
 from bus.ledger.payloads import Lost, Payload, Wanted
-from bus.ledger.postgres import PostgresLedger
+from bus.ledger.postgres import OPTIONS, PostgresLedger
 from bus.ledger.query import LedgerQuery
 from bus.ledger.retention import due, nothing, retire
 from bus.ledger.segments import SEGMENT
@@ -26,6 +27,7 @@ from bus.ledger.store import Append, Entry, Interval, Ledger, Overtaken
 from bus.ledger.verify import verify_ledger
 from bus.wire.hopblock import DAY_MS
 from demo.observer import look
+from tests.integration.oracle import until
 from tests.replicas.conftest import NUMBERS
 from tests.unit.ledger_build import (
     DAY,
@@ -328,3 +330,77 @@ def test_a_full_disk_is_waited_for_and_leaves_all_as_it_was(cluster, tmp_path):
     finally:
         subprocess.run(["umount", "--lazy", place], check=False)
         place.rmdir()
+
+
+def test_a_recorder_that_stands_still_within_a_copy_is_ended_by_who_waits(shared, monkeypatch):
+    """No timeout of the server ends a COPY whose client is silent: who wants its partition does."""
+    monkeypatch.setitem(OPTIONS, "lock_timeout", "1s")
+    monkeypatch.setattr("bus.ledger.postgres.SILENT_S", 1)
+    still, going, copying = shared(), threading.Event(), threading.Event()
+
+    def rows():
+        yield (1, 0, DAY, 0, 0, b"body", bytes(32))
+        copying.set()
+        going.wait(60)
+
+    def stand():
+        with contextlib.suppress(RetryLater), still._db.writing():
+            still._db.hold(1)
+            still._db.insert("entry", rows())
+
+    thread = threading.Thread(target=stand)
+    thread.start()
+    assert copying.wait(30)
+    other = shared()
+
+    def appended():
+        with contextlib.suppress(RetryLater):
+            return other.append(1, 0, 1, [entry(0)], [])
+
+    assert until(appended) == 1
+    going.set()
+    thread.join(30)
+    assert other.state(1) == still.state(1) == (1, 1)
+
+
+def test_a_recorder_that_slept_within_its_transaction_waits_and_goes_on(shared, monkeypatch):
+    monkeypatch.setitem(OPTIONS, "idle_in_transaction_session_timeout", "200ms")
+    ledger, other = shared(), shared(read_only=True)
+
+    def ended():
+        query = "select count(*) from pg_stat_activity where datname = current_database() and pid = ?"
+        return other._db.rows(query, (pid,))[0][0] == 0
+
+    def sleep():
+        with ledger._db.writing():
+            until(ended)
+            ledger.state(1)
+
+    pid = ledger._db.rows("select pg_backend_pid()")[0][0]
+    with pytest.raises(RetryLater, match="is away"):
+        sleep()
+    assert ledger.append(1, 0, 1, [entry(0)], []) == 1
+
+
+def test_recorders_that_sign_in_another_order_do_not_wait_in_a_circle(shared):
+    recorders = [shared(), shared()]
+    for number in (1, 2, 3):
+        recorders[0].append(number, 0, 1, [entry(0)], [])
+    failed: list[Exception] = []
+
+    def work(ledger: Ledger, order: list[int]) -> None:
+        for _ in range(40):
+            try:
+                ledger.sign_all(order, LEDGER_SIGNER)
+            except RetryLater as error:
+                failed.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(ledger, order))
+        for ledger, order in zip(recorders, ([1, 2, 3], [3, 2, 1]), strict=True)
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert failed == []

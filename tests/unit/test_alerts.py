@@ -108,9 +108,8 @@ def test_what_is_remembered_is_bounded(tmp_path):
     for number in range(MAX_KEYS + 50):
         alerts.hop(hop(number, agent=f"a{number}"))
         alerts.hop(hop(number, **DENIED, agent=f"a{number}"))
-    for judge in alerts._judges:
-        held = getattr(judge, "_known", None) or judge._counting._met
-        assert len(held) == MAX_KEYS
+    for name, state in alerts.state().items():
+        assert len(state[1] if name.startswith("flow") else state) == MAX_KEYS
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=80))
@@ -198,7 +197,58 @@ def test_where_alerts_and_hops_go_is_read(tmp_path):
     (tmp_path / "alerts.yaml").write_text(text)
     found = read_alerts(tmp_path)
     assert (found.send.webhook, found.send.topic) == ("https://h/x", True)
-    assert (found.stream.ocsf, found.stream.cef, found.stream.otlp) == (Path("a.json"), Path("/b"), "http://c:4318")
+    assert (found.stream.ocsf, found.stream.cef, found.stream.otlp) == (Path("a.json"), Path("/b"), "http://c:4318/")
     (tmp_path / "alerts.yaml").write_text("stream: {ocsf: 7}\n")
     with pytest.raises(PolicyError, match="expected the path of a file, found 7"):
         read_alerts(tmp_path)
+
+
+def test_a_burst_that_goes_on_is_told_once_a_time(tmp_path):
+    alerts = rules(tmp_path, "name: burst, when: denials, more_than: 2 in 5m")
+    told = [each for number in range(300) for each in alerts.hop(hop(number, **DENIED))]
+    assert len(told) == 1
+    (again,) = [each for number in range(3) for each in alerts.hop(hop(300_300 + number, **DENIED))]
+    assert again.id != told[0].id
+
+
+def test_refusals_that_come_out_of_order_are_no_burst_where_they_are_days_apart(tmp_path):
+    alerts = rules(tmp_path, "name: burst, when: denials, more_than: 2 in 5m")
+    day = 86_400_000
+    assert [alerts.hop(hop(number * day, **DENIED)) for number in (5, 2, 1)] == [[], [], []]
+
+
+def test_rules_remember_over_a_restart_what_they_had_seen(tmp_path):
+    lines = [
+        "name: burst, when: denials, more_than: 2 in 1m",
+        "name: flow, when: new_flow",
+        "name: noisy, when: noisy, share: 30%, of: 3 in 1m",
+        "name: often, when: leases, more_than: 1 in 1m",
+    ]
+    seen = [hop(number, **(DENIED if number in (5, 7, 8, 11, 12) else {})) for number in range(14)]
+    leased = [{"event": "leased", "agent": "a", "at": NOON + each} for each in range(2)]
+
+    def told(alerts, hops, events):
+        return [each.id for hop in hops for each in alerts.hop(hop)] + [
+            each.id for event in events for each in alerts.issued(event)
+        ]
+
+    whole = rules(tmp_path, *lines)
+    expected = told(whole, seen[:6], leased[:1]) + told(whole, seen[6:], leased[1:])
+    first, second = rules(tmp_path, *lines), rules(tmp_path, *lines)
+    before = told(first, seen[:6], leased[:1])
+    second.restore(json.loads(json.dumps(first.state())))
+    assert before + told(second, seen[6:], leased[1:]) == expected
+    assert len(expected) >= 4
+    changed = rules(tmp_path, lines[1].replace("new_flow", "new_flow, severity: low"))
+    changed.restore(first.state())
+    assert len(changed.hop(seen[0])) == 1
+
+
+def test_two_rules_of_one_name_are_refused(tmp_path):
+    with pytest.raises(PolicyError, match="names of their own, found a twice"):
+        rules(tmp_path, "name: a, when: new_flow", "name: a, when: new_flow")
+
+
+def test_a_policy_that_is_not_there_is_not_one_without_rules(tmp_path):
+    with pytest.raises(PolicyError, match="expected the folder of the policy"):
+        read_alerts(tmp_path / "nowhere")

@@ -41,7 +41,9 @@ def expressions() -> list[str]:
 def test_what_is_asked_for_is_there(expression):
     metrics = declared()
     names = set(re.findall(r"sealbus_\w+", expression))
-    assert names
+    if not names:
+        assert expression == 'up{job="sealbus"} == 0'
+        return
     known = set()
     for name in names:
         plain = (
