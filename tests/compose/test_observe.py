@@ -17,7 +17,7 @@ ASK = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9464/metric
 def project(machine):
     made = Project(machine, "sealbus-observe", ("docker-compose.yml", "docker-compose.observe.yml"))
     try:
-        made("up", "-d", "--no-build", "publisher", "subscriber", "watch")
+        made("up", "-d", "--no-build", "issuer", "publisher", "subscriber", "watch")
         yield made
     finally:
         made.down()
