@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.cli.main import cli as main
+from bus.codes import Code
 from bus.crypto import tree
 from bus.crypto.signing import Signer
-from bus.errors import SettingsError, Unverified
+from bus.errors import Refused, RetryLater, SettingsError, Unverified
 from bus.ledger import witness
 from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint, sign_note
 from bus.ledger.cosignature import WitnessKey, cosign, cosigned_at, cosigners
@@ -272,6 +273,34 @@ def test_recording_goes_on_beside_a_witness_that_comes_late(tmp_path, monkeypatc
                 waiter.wait(0.01)
         assert ledger.cosignatures(0, str(served.key))
     shown(path, served)  # nobody answers: no error
+
+
+def test_a_ledger_that_is_away_for_a_while_is_shown_to_witnesses_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setattr(witnessed, "EVERY_S", 0.01)
+    path, done = tmp_path / "ledger.db", threading.Event()
+    ledger = grown(path, 3)
+    failures = [RetryLater("away", code=Code.RETRY), Refused("changed"), RuntimeError("a bug")]
+
+    class Away(Ledger):
+        def partitions(self):
+            if len(failures) > 1:
+                raise failures.pop()
+            return super().partitions()
+
+        def cosign(self, *told):
+            super().cosign(*told)
+            done.set()
+
+    def opened():
+        if len(failures) == 3:
+            raise failures.pop()
+        return Away(path, DEPLOYMENT)
+
+    with Witness(tmp_path / "w", "w", LOGS, "127.0.0.1:0") as served:
+        with Witnessing(opened, LOG.public_key, {str(served.key): served.url}):
+            assert done.wait(30)
+        assert ledger.cosigned(0, str(served.key)) == 3
+    assert len(failures) == 1
 
 
 def post(served, path, data, **headers):
