@@ -12,7 +12,22 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the long tests, too")
 
 
+FIRST = (
+    "test_readme", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile", "test_erasure",
+    "test_policy_live", "test_store", "test_epochs", "test_memory", "test_windows", "test_workload", "test_examples",
+)  # fmt: skip
+"""Files with brokers of their own that take a minute or more, the longest first."""
+
+
+def _turn(item):
+    """What begins last ends last, alone on its core: long files first, then all others with brokers, then the rest."""
+    if "integration" not in item.path.parts:
+        return len(FIRST) + 1
+    return FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=_turn)
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
