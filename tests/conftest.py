@@ -16,13 +16,13 @@ FIRST = (
     "test_readme", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile", "test_erasure",
     "test_policy_live", "test_store", "test_epochs", "test_memory", "test_windows", "test_workload", "test_examples",
 )  # fmt: skip
-"""Files with brokers of their own that take a minute or more, the longest first."""
+"""Files with brokers of their own that take a minute or more, the longest first: what begins last ends alone."""
 
 
 def _turn(item):
-    """What begins last ends last, alone on its core: long files first, then all others with brokers, then the rest."""
+    """Without brokers first: those that tests share are there until the end, and take time of everyone."""
     if "integration" not in item.path.parts:
-        return len(FIRST) + 1
+        return -1
     return FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
 
 

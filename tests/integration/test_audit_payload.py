@@ -141,7 +141,7 @@ def inner_channels(stack):
         assert (short["purpose"], short["causation"], short["metadata_keys"]) == ("", [], [])
         assert (short["agent"], short["target"] != "") == ("orchestrator-1", kind.targeted)
         assert json.loads(opened(stack, full["decision_id"]).stdout)["payload"] == {"text": SECRET}
-        assert "was not to be kept" in opened(stack, short["decision_id"]).stderr
+    assert "was not to be kept" in opened(stack, bare["TOOL_CALL"]["decision_id"]).stderr
     assert look(stack.layout.ledger.parent, [SECRET, "sql.read"]).items == frozenset()
 
 

@@ -12,7 +12,7 @@ from tests.unit.ledger_build import DEPLOYMENT, LEDGER_SIGNER, make_blocks, reco
 from tests.unit.ledger_forks import work_through
 
 
-@pytest.mark.parametrize("forks", [150, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("forks", [80, pytest.param(1000, marks=pytest.mark.long)])
 def test_recorders_that_are_killed_anywhere_make_one_log(tmp_path, forks):
     blocks = make_blocks(4 * forks, 4)
     path = tmp_path / "killed" / "ledger.db"
