@@ -82,26 +82,24 @@ class LedgerQuery:
         Reads back from the end of each partition, and no further than it must. Raises Refused(ledger), Unverified, and
         OSError where a day's keys are not there.
         """
-        streams = [self.backwards(partition, size, begin) for partition, size in self._ledger.sizes().items()]
+        streams = [self._backwards(partition, size, begin) for partition, size in self._ledger.sizes().items()]
         merged = heapq.merge(*streams, key=lambda each: each.hop.decided_at, reverse=True)
         return (each.hop for each in merged)
 
-    def backwards(self, partition: int, below: int, begin: int) -> Iterator[Found]:
+    def _backwards(self, partition: int, below: int, begin: int) -> Iterator[Found]:
         """As ``since``, of one partition and below leaf ``below``."""
         reader = HopReader()
         while rows := self._ledger.newest(partition, below, PAGE):
-            for leaf, day, offset, index, body, _ in rows:
-                if index == UNVERIFIED_INDEX:
+            for row in rows:
+                if row[3] == UNVERIFIED_INDEX:
                     continue
-                if (day + 1) * DAY_MS < begin - APART_MS:
-                    self._checked_day(partition, leaf, day, offset, index, body)
+                if (row[1] + 1) * DAY_MS < begin - APART_MS:
+                    self._checked_day(partition, row)
                     return  # that day's keys may be gone
-                at = Position(AUDIT, partition, offset, index)
-                data = self._open(at, day, body)
-                hop = reader.read(data)
-                if hop.decided_at >= begin:
-                    yield Found(partition, leaf, day, at, hop, data, body)
-                elif hop.decided_at < begin - APART_MS:
+                found = self._read(partition, row, reader.read)
+                if found.hop.decided_at >= begin:
+                    yield found
+                elif found.hop.decided_at < begin - APART_MS:
                     return
             below = rows[-1][0]
 
@@ -180,59 +178,43 @@ class LedgerQuery:
         reader = HopReader()
         passed: Row | None = None
         for row in self._ledger.entries(partition):
-            leaf, day, offset, index, body, _ = row
+            leaf, day, _, index, *_ = row
             if leaf >= below:
                 break
             if index == UNVERIFIED_INDEX:
                 continue
             old = (day + 1) * DAY_MS < begin - APART_MS
             if passed is not None and (not old or passed[1] != day):
-                self._checked_day(partition, *passed[:5])
+                self._checked_day(partition, passed)
             passed = row if old else None
-            if old:
-                continue
-            at = Position(AUDIT, partition, offset, index)
-            data = self._open(at, day, body)
-            hop = reader.read(data)
-            if hop.decided_at >= begin:
-                yield Found(partition, leaf, day, at, hop, data, body)
+            if not old and (found := self._read(partition, row, reader.read)).hop.decided_at >= begin:
+                yield found
         if passed is not None:
-            self._checked_day(partition, *passed[:5])
+            self._checked_day(partition, passed)
 
-    def _checked_day(self, partition: int, leaf: int, day: int, offset: int, index: int, body: bytes) -> None:
+    def _checked_day(self, partition: int, row: Row) -> None:
         """Raises Unverified where a leaf does not open under the day that it says; nothing where that has no keys."""
         try:
-            self._open(Position(AUDIT, partition, offset, index), day, body)
+            self.open_row(partition, row)
         except FileNotFoundError:
             return
         except Unverified:
-            raise Unverified(f"partition {partition}: leaf {leaf} is not of day {day}", step="day") from None
+            raise Unverified(f"partition {partition}: leaf {row[0]} is not of day {row[1]}", step="day") from None
 
     def open_row(self, partition: int, row: Row) -> Hop:
         """The hop of a row of ``Ledger.entries``. Raises Unverified, FileNotFoundError where its day has no keys."""
-        _, day, offset, index, body, _ = row
-        return decode_hop(self._open(Position(AUDIT, partition, offset, index), day, body))
-
-    def forwards(self, partition: int, first: int, below: int) -> Iterator[Found]:
-        """The hops that verified from leaf ``first``. Raises as ``since``."""
-        reader = HopReader()
-        for leaf, day, offset, index, body, _ in self._ledger.entries(partition, first):
-            if leaf >= below:
-                return
-            if index != UNVERIFIED_INDEX:
-                at = Position(AUDIT, partition, offset, index)
-                data = self._open(at, day, body)
-                yield Found(partition, leaf, day, at, reader.read(data), data, body)
+        return self._read(partition, row).hop
 
     def _found(self, partition: int, leaf: int) -> Found | None:
         """The hop of a leaf; None where it was taken, and a search row of its block is there yet."""
         rows = self._ledger.newest(partition, leaf + 1, 1)
         if not rows or rows[0][0] != leaf:
             return None
-        _, day, offset, index, body, _ = rows[0]
-        at = Position(AUDIT, partition, offset, index)
-        data = self._open(at, day, body)
-        return Found(partition, leaf, day, at, decode_hop(data), data, body)
+        return self._read(partition, rows[0])
 
-    def _open(self, at: Position, day: int, body: bytes) -> bytes:
-        return open_hop(hop_key(self._keys(day), at), body, at)
+    def _read(self, partition: int, row: Row, decode: Callable[[bytes], Hop] = decode_hop) -> Found:
+        """The hop of a row, and where it stands."""
+        leaf, day, offset, index, body, _ = row
+        at = Position(AUDIT, partition, offset, index)
+        data = open_hop(hop_key(self._keys(day), at), body, at)
+        return Found(partition, leaf, day, at, decode(data), data, body)

@@ -155,7 +155,7 @@ class Watcher:
                     self._decided.labels(hop.tail.domain).observe(seconds, exemplar=told)
         if done is not None:
             make_folder(self._place.parent)
-            write_file(self._place, json.dumps(done.state).encode())
+            write_file(self._place, done.state)
 
     def _read(self, feed: Feed) -> bool:
         """One batch of the next hops, in the order of their decisions, and events. Returns whether there is more."""
@@ -184,9 +184,9 @@ class Watcher:
         if read or self._events:
             alerts = [alert for hop in hops for alert in self._alerts.hop(hop)]
             alerts += [alert for event in self._events for alert in self._alerts.issued(event)]
-            state = {"leaves": dict(self._leaves), "issued": self._issued, "rules": self._alerts.state()}
-            # As JSON at once: rules go on remembering in the same lists.
-            self._batches.append(Batch(hops, self._events, alerts, json.loads(json.dumps(state))))
+            state = {"leaves": self._leaves, "issued": self._issued, "rules": self._alerts.state()}
+            # As bytes at once: rules go on remembering in the same lists.
+            self._batches.append(Batch(hops, self._events, alerts, json.dumps(state).encode()))
             self._events = []
         return behind > 0
 

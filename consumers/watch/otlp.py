@@ -23,11 +23,13 @@ from bus.extras import package
 from bus.ledger.siem import ocsf, severity, trace_id
 from bus.wire.hop import Hop, Verdict
 from bus.wire.names import ISSUE
-from consumers.watch.sinks import EVENTS, Batch
+from consumers.watch.sinks import Batch
 
 SETTING: Final = "alerts.yaml: stream.otlp"
 NS: Final = 1_000_000
 TIMEOUT_S: Final = 5.0
+HOPS: Final = 500
+"""Of one request; collectors take 4 MiB at least."""
 
 
 def span_id(kind: str, name: bytes) -> int:
@@ -60,9 +62,9 @@ class Otlp:
 
     def take(self, batch: Batch, /) -> None:
         """See ``Sink``. Spans and logs that come again have the same ids."""
-        for first in range(0, max(len(batch.hops), 1), EVENTS):
+        for first in range(0, max(len(batch.hops), 1), HOPS):
             self._beat()
-            hops = batch.hops[first : first + EVENTS]
+            hops = batch.hops[first : first + HOPS]
             spans = [span for hop in hops for span in self._hop(hop, time.time_ns())]
             spans += [] if first else [self._event(each) for each in batch.events]
             if spans and self._traces.export(spans).name != "SUCCESS":

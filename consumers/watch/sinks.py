@@ -29,8 +29,6 @@ log = logging.getLogger("bus.alerts")
 TIMEOUT_S: Final = 5.0
 FINAL: Final = frozenset(range(400, 500)) - {408, 425, 429}
 """Answers of a webhook that asking again does not change."""
-EVENTS: Final = 500
-"""Hops of one OTLP request; collectors take 4 MiB at least."""
 
 
 class Sink(Protocol):
@@ -45,12 +43,12 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was read and judged, and where the next begins: ``state`` is JSON."""
+    """What was read and judged, and where the next begins: ``state`` is JSON as it is written down."""
 
     hops: Sequence[Hop]
     events: Sequence[dict[str, Any]]
     alerts: Sequence[Alert]
-    state: dict[str, Any]
+    state: bytes
 
 
 class Logged:

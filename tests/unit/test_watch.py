@@ -252,7 +252,7 @@ def test_an_alert_that_a_webhook_took_is_not_sent_again_with_the_next(hooked):
     webhook, seen, answers = hooked
     told = alerts(3)
     answers += [200, 503]
-    batch = Batch([], [], told, {})
+    batch = Batch([], [], told, b"")
     with pytest.raises(RetryLater, match="503"):
         webhook.take(batch)
     webhook.take(batch)
@@ -265,20 +265,20 @@ def test_what_a_webhook_refuses_for_good_is_passed_over(hooked, status, again):
     answers.append(status)
     if again:
         with pytest.raises(RetryLater, match=str(status)):
-            webhook.take(Batch([], [], alerts(2), {}))
+            webhook.take(Batch([], [], alerts(2), b""))
     else:
-        webhook.take(Batch([], [], alerts(2), {}))
+        webhook.take(Batch([], [], alerts(2), b""))
     assert len(seen) == 1 if again else 2
 
 
 def test_no_line_of_a_siem_file_is_torn(tmp_path, monkeypatch):
     lines = Lines(tmp_path / "f", lambda hop: f"line {hop}")
-    lines.take(Batch([1, 2], [], [], {}))
+    lines.take(Batch([1, 2], [], [], b""))
     with (tmp_path / "f").open("a") as file:
         file.write("torn")  # as by a crash
-    lines.take(Batch([3], [], [], {}))
+    lines.take(Batch([3], [], [], b""))
     assert (tmp_path / "f").read_text() == "line 1\nline 2\ntorn\nline 3\n"
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(RetryLater, match="No space left"):
-        lines.take(Batch([4, 5], [], [], {}))
+        lines.take(Batch([4, 5], [], [], b""))
     assert (tmp_path / "f").read_text().endswith("line 3\n")

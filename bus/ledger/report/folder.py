@@ -22,7 +22,6 @@ from bus.ledger.report.pdf import pages
 
 DATA: Final = "report.json"
 NOTE: Final = "report.note"
-MAX_DATA: Final = 256 * 1024 * 1024
 
 
 def write_report(
