@@ -7,7 +7,6 @@ import datetime as dt
 import json
 import sys
 import uuid
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from bus.files import Layout
 from bus.ledger.causes import drawn, forest, mermaid
 from bus.ledger.cosignature import WitnessKey, cosigners
 from bus.ledger.export import verify_export
-from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.leaf import days_keys
 from bus.ledger.opened import open_ledger
 from bus.ledger.proof import parse_proof, verify_proof
 from bus.ledger.query import Found, LedgerQuery
@@ -55,12 +54,7 @@ def open_query(settings: Settings, ledger: Ledger | None = None) -> LedgerQuery:
     """Reading rights: the days' keys, from this machine's roots. ``ledger``: unless it is the deployment's own."""
     layout = Layout(settings.state)
     roots = open_roots(settings, layout, read_trust(layout.trust))
-
-    @cache
-    def keys(day: int) -> DayKeys:
-        return day_keys(day, roots.audit_root(day))
-
-    return LedgerQuery(ledger or open_ledger(settings), keys)
+    return LedgerQuery(ledger or open_ledger(settings), days_keys(roots.audit_root))
 
 
 def hop_document(hop: Hop) -> dict[str, Any]:

@@ -6,8 +6,10 @@ SHA-256(body) | SHA-256(k | hop). Two recorders make the same bytes; disclosing 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +41,11 @@ class DayKeys:
 def day_keys(day: int, root: Secret) -> DayKeys:
     """Keys from root(audit, day)."""
     return DayKeys(day, purpose_key(root, "ledger"), purpose_key(root, "search"), purpose_key(root, "block"))
+
+
+def days_keys(root: Callable[[int], Secret]) -> Callable[[int], DayKeys]:
+    """Keys by day, made once each; ``root`` gives root(audit, day), and what it raises is raised each time."""
+    return functools.cache(lambda day: day_keys(day, root(day)))
 
 
 @dataclass(frozen=True, slots=True)

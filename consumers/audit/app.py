@@ -26,7 +26,7 @@ from bus.kafka.config import ACL_ERRORS, connect
 from bus.kafka.ends import Ends
 from bus.kafka.feed import Feed
 from bus.kafka.transaction import Place
-from bus.ledger.leaf import DayKeys, day_keys
+from bus.ledger.leaf import DayKeys, days_keys
 from bus.ledger.opened import open_ledger
 from bus.ledger.payloads import Wanted
 from bus.ledger.store import Append, Entry, Interval, Overtaken
@@ -71,7 +71,7 @@ class Auditor:
         trust = read_trust(self._layout.trust)
         self._trust = KnownTrust(lambda: read_trust(self._layout.trust).trust())
         self._roots = open_roots(settings, self._layout, trust)
-        self._days: dict[int, DayKeys] = {}
+        self._days = days_keys(self._roots.audit_root)
         self._ends = Ends()
         self._laws = Laws(self._policies, trust)
         self._wanting = Wanting(self._laws)
@@ -205,13 +205,10 @@ class Auditor:
         return self._trust.of(block.enforcer_key_id, domain_of(block.topic))
 
     def _day(self, day: int) -> DayKeys:
-        found = self._days.get(day)
-        if found is None:
-            try:
-                found = self._days[day] = day_keys(day, self._roots.audit_root(day))
-            except FileNotFoundError:
-                raise RetryLater(f"root(audit, {day}) is not there", code=Code.RETRY) from None
-        return found
+        try:
+            return self._days(day)
+        except FileNotFoundError:
+            raise RetryLater(f"root(audit, {day}) is not there", code=Code.RETRY) from None
 
 
 def _batches(messages: Iterable[Message]) -> Iterator[list[Message]]:

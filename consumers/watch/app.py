@@ -30,7 +30,7 @@ from bus.kafka.config import connect
 from bus.kafka.feed import Feed
 from bus.ledger.alerts import Alerts
 from bus.ledger.database import Row
-from bus.ledger.leaf import UNVERIFIED_INDEX, DayKeys, day_keys
+from bus.ledger.leaf import UNVERIFIED_INDEX, days_keys
 from bus.ledger.opened import open_ledger
 from bus.ledger.query import LedgerQuery
 from bus.ledger.siem import trace_id
@@ -64,8 +64,7 @@ class Watcher:
         self._file = read_alerts(settings.policies)
         self._connection = connect(settings, AUDITOR)
         self._trust = read_trust(self._layout.trust)
-        self._roots = open_roots(settings, self._layout, self._trust)
-        self._days: dict[int, DayKeys] = {}
+        self._day = days_keys(open_roots(settings, self._layout, self._trust).audit_root)
         self._alerts = Alerts(self._file.alerts)
         self._leaves: dict[str, tuple[int, str]] = {}
         """By partition: how many leaves were read, and the hash of the last."""
@@ -241,12 +240,6 @@ class Watcher:
                 self._events.append(told)
             else:
                 log.error("%s: an event of another form: %s", ISSUE, sorted(event))
-
-    def _day(self, day: int) -> DayKeys:
-        found = self._days.get(day)
-        if found is None:
-            found = self._days[day] = day_keys(day, self._roots.audit_root(day))
-        return found
 
     def _restored(self) -> int:
         """Where bus.issue is read on; the rest of what was written down is taken over."""
