@@ -14,6 +14,7 @@ from bus.authority.local import load_signer
 from bus.authority.providers.base import away
 from bus.authority.roots import RootStore
 from bus.errors import RetryLater
+from bus.ledger.leaf import days_keys
 from consumers.audit.app import Auditor
 from consumers.enforcer import watch
 from consumers.enforcer.watch import Watcher
@@ -75,7 +76,7 @@ class Site:
         self.issuer = Issuer(layout, stores["issuer"], signer, authority.settings, {})
         self.watcher = Watcher(NoFeed(), NoFeed(), stores["watcher"], trust, dataclasses.replace)
         self.auditor = object.__new__(Auditor)
-        self.auditor._days, self.auditor._roots = {}, stores["auditor"]
+        self.auditor._days = days_keys(stores["auditor"].audit_root)
         self.seen = set()
 
     def turn(self, later_ms):
