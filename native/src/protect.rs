@@ -1,8 +1,8 @@
-//! Steps 10 and 11 for the records of one decision in one bundle of tier RETRIEVAL, the bundle's tree, and its opening.
+//! Steps 10 and 11 for the records of one decision in one bundle of tier RETRIEVAL, and its opening.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::PyBytes;
 use ring::{aead, digest};
 
 use crate::accepted::Accepted;
@@ -151,29 +151,4 @@ fn hop(outcome: &Accepted, output: &[u8], partition: u32, decided_at: i64, tail:
     out.extend_from_slice(if full { &outcome.causes } else { &[0] });
     out.extend_from_slice(tail);
     out
-}
-
-/// Root over leaf hashes (RFC 6962, section 2.1).
-#[pyfunction]
-pub fn tree_root<'py>(py: Python<'py>, leaves: &Bound<'py, PyList>) -> PyResult<Bound<'py, PyBytes>> {
-    let mut level = leaves.iter().map(|each| each.extract::<[u8; 32]>()).collect::<PyResult<Vec<_>>>()?;
-    if level.is_empty() {
-        return Ok(PyBytes::new(py, digest::digest(&digest::SHA256, b"").as_ref()));
-    }
-    while level.len() > 1 {
-        level = level
-            .chunks(2)
-            .map(|pair| match pair {
-                [left, right] => {
-                    let mut node = digest::Context::new(&digest::SHA256);
-                    node.update(&[1]);
-                    node.update(left);
-                    node.update(right);
-                    node.finish().as_ref().try_into().expect("32 bytes")
-                }
-                _ => pair[0],
-            })
-            .collect();
-    }
-    Ok(PyBytes::new(py, &level[0]))
 }

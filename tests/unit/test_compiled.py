@@ -359,6 +359,26 @@ def test_the_root_of_a_tree_is_that_of_rfc_6962(leaves):
     assert native.tree_root(leaves) == tree.root(leaves)
 
 
+@given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=70), st.data())
+def test_a_path_leads_to_the_root_of_rfc_6962_and_nowhere_when_anything_is_changed(leaves, data):
+    size, index = len(leaves), data.draw(st.integers(0, len(leaves) - 1))
+    path, root = tree.inclusion_path(leaves, index), tree.root(leaves)
+    assert native.path_root(leaves[index], index, size, path) == root
+    changed = [
+        (bytes(31), index, size, path),
+        ("text", index, size, path),
+        (leaves[index], size, size, path),
+        (leaves[index], index, size, [*path, bytes(32)]),
+        (leaves[index], index, size, [bytes(33), *path[1:]]),
+    ]
+    assert [native.path_root(*each) for each in changed] == [None] * 5
+    if path:
+        assert native.path_root(leaves[index], index, size, path[:-1]) is None
+        other = [*path]
+        at = data.draw(st.integers(0, len(path) - 1))
+        other[at] = bytes(32) if path[at] != bytes(32) else b"1" * 32
+        assert native.path_root(leaves[index], index, size, other) != root
+
 def test_keys_and_ids_of_another_length_are_refused():
     with pytest.raises(ValueError, match="32 bytes"):
         native.Cipher(bytes(16))
