@@ -14,9 +14,11 @@ from bus.cli.output import EXIT_CHANGES, emit, out, say, warn
 from bus.cli.plans import confirm, show
 from bus.cli.recorded import parse_window, recorded
 from bus.guardrails.engine import known_types, load_engine
+from bus.policy.alertfile import read_alerts
 from bus.policy.attestation import check_issuing
 from bus.policy.casechecks import check_cases
 from bus.policy.casefile import CASES_FILE, CasesFile, read_cases
+from bus.policy.holdfile import read_holds
 from bus.policy.lint import lint, lint_cases
 from bus.policy.loader import load_policy, raise_first, validate
 from bus.settings import Issuing, Mode, Settings
@@ -36,16 +38,22 @@ def _stack(settings: Settings, directory: Path | None) -> Stack:
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def check(directory: Path | None, as_json: bool) -> None:
-    """Read and check the files, and warn of what is probably not meant; exit 1 when refused, 2 when unreadable."""
+    """Read and check the files, and warn of what is probably not meant; exit 1 when refused, 2 when unreadable.
+
+    Also cases.yaml, alerts.yaml and holds.yaml, where the folder has them.
+    """
     settings = settings_module.load()
+    folder = directory or settings.policies
     loaded = load_policy(
-        directory or settings.policies, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings)
+        folder, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings)
     )
     settings.check_interval(loaded.rotation_interval_ms)
     check_issuing(loaded, files=settings.issuing is Issuing.FILES)
     digest = loaded.digest.hex()
     warnings = [str(each) for each in lint(loaded)]
-    cases = (directory or settings.policies) / CASES_FILE
+    read_alerts(folder)
+    read_holds(folder)
+    cases = folder / CASES_FILE
     if cases.exists():
         document = read_cases(cases)
         file = validate(document, CasesFile)

@@ -223,6 +223,22 @@ def test_every_refusal_of_a_policy_is_told(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("alerts.yaml", "alerts:\n  - {name: a, when: new_flow, lern: 7d}\n", "alerts.yaml:2:31: unknown key 'lern'"),
+        ("holds.yaml", "holds:\n  - {name: a, reason: b, domian: c}\n", "holds.yaml:2:26: unknown key 'domian'"),
+    ],
+)
+def test_files_beside_the_policy_are_checked_with_it(run, tmp_path, name, text, told):
+    folder = broken(tmp_path / "law", lambda text: text + "\n")
+    assert run("policy", "check", folder).code == 0
+    (folder / name).write_text(text)
+    ran = run("policy", "check", folder)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"bus: error: {told}")
+
+
+@pytest.mark.parametrize(
     "change", [lambda t: t + "  - [", lambda t: "a: &x 1\n" + t, lambda t: "\t" + t, lambda t: "{" + t]
 )
 def test_a_policy_that_cannot_be_parsed_ends_with_2_and_names_its_place(run, tmp_path, change):
