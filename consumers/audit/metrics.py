@@ -34,6 +34,9 @@ class AuditMetrics(Collector):
         self._wanted = Gauge(
             "sealbus_payloads_wanted", "Records that are to be kept and are not yet.", registry=registry
         )
+        for counter, values in ((self._hops, ("yes", "no")), (self._payloads, ("kept", "lost"))):
+            for each in values:
+                counter.labels(each)  # at 0 from the start: Prometheus sees no increase in a series that begins at 1
         registry.register(self)
 
     def recorded(self, partition: int, entries: Sequence[Entry], leaves: int, seconds: float) -> None:

@@ -83,6 +83,8 @@ class Watcher:
         """Watch until ``stop``."""
         registry = CollectorRegistry()
         self._told = Counter("sealbus_alerts", "Alerts.", ["rule", "severity"], registry=registry)
+        for rule in self._file.alerts:
+            self._told.labels(rule.name, rule.severity)  # at 0: no increase is seen in a series that begins at 1
         self._watched = Counter("sealbus_watched", "Hops that were watched.", registry=registry)
         self._closed = Counter("sealbus_unwatched", "Hops that do not open any more.", registry=registry)
         self._behind = Gauge("sealbus_watch_lag_hops", "Hops of the ledger not watched yet.", registry=registry)

@@ -94,6 +94,16 @@ def records(made: World, *payloads: object) -> list[bytes]:
     return [sealer.seal(0, plaintext(payload=json.dumps(each).encode()))[1] for each in payloads]
 
 
+def test_forged_records_are_counted_from_0_in_every_domain(clock):
+    """Prometheus sees no increase in a series that begins with what happened."""
+    site = Site(world(), [], 0)
+    forged = {(code, "DENY", domain) for domain in ("memory", "notes") for code in metrics.FORGED}
+    assert site.told("sealbus_records_total") == dict.fromkeys(forged, 0)
+    site.run(b"\xff" * 40)
+    site.told("sealbus_records_total")
+    assert {key for key, count in site.told("sealbus_records_total").items() if count} - forged
+
+
 def test_what_a_rate_refuses_is_counted_by_its_rule(clock):
     made = world(rate=RATE)
     site = Site(made, [], 0)
