@@ -30,7 +30,7 @@ def machine():
     except BaseException:
         made.stop()  # the daemon is this session's own
         raise
-    yield SimpleNamespace(compose=made.compose, images=images)
+    yield SimpleNamespace(compose=made.compose, images=images, prometheus=lambda: made.prometheus_image(base))
     made.stop()
 
 

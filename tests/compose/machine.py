@@ -112,6 +112,22 @@ class Machine:
         run("docker", "build", "-t", "sealbus-kafka:local", context)
         return "sealbus-kafka:local"
 
+    def prometheus_image(self, base: str) -> str:
+        """The system's own Prometheus where the official image has it, with its user and its folder."""
+        if named := os.environ.get("PROMETHEUS_IMAGE"):
+            return named
+        context = self.folder / "prometheus"
+        context.mkdir()
+        (context / "Dockerfile").write_text(
+            f"FROM {base}\n"
+            "RUN apt-get -q update && apt-get install -yq --no-install-recommends prometheus"
+            " && mkdir /prometheus && chown nobody /prometheus\n"
+            "USER nobody\n"
+            'ENTRYPOINT ["prometheus"]\n'
+        )
+        run("docker", "build", "--network", "host", "-t", "sealbus-prometheus:local", context)
+        return "sealbus-prometheus:local"
+
     def sealbus_image(self, base: str) -> str:
         """The project's own Dockerfile."""
         run("docker", "build", "--network", "host", "--build-arg", f"BASE_IMAGE={base}", "-t", "sealbus:local", ROOT)

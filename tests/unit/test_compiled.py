@@ -379,6 +379,7 @@ def test_a_path_leads_to_the_root_of_rfc_6962_and_nowhere_when_anything_is_chang
         other[at] = bytes(32) if path[at] != bytes(32) else b"1" * 32
         assert native.path_root(leaves[index], index, size, other) != root
 
+
 def test_keys_and_ids_of_another_length_are_refused():
     with pytest.raises(ValueError, match="32 bytes"):
         native.Cipher(bytes(16))
