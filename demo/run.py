@@ -73,6 +73,8 @@ def run(*, keep: bool = False) -> int:
         secure = _stack(dataclasses.replace(Settings(), state=home / "sealed", policies=BUNDLED_POLICIES))
         with _configured(secure):
             _secured(secure, narrator, home)
+        if not keep:
+            secure.down(lambda _: None, purge=True)
         control = _stack(short_lived(dataclasses.replace(Settings(), state=home / "plain"), _plaintext_policies(home)))
         with _configured(control):
             _control(control, narrator)

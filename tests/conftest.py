@@ -13,21 +13,29 @@ def pytest_addoption(parser):
 
 
 FIRST = (
-    "test_readme", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile", "test_erasure",
+    "test_readme", "shared", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile", "test_erasure",
     "test_policy_live", "test_store", "test_epochs", "test_memory", "test_windows", "test_workload", "test_examples",
 )  # fmt: skip
-"""Files with brokers of their own that take a minute or more, the longest first: what begins last ends alone."""
+"""Groups with brokers that take a minute or more, the longest first: what begins last ends alone."""
+
+
+def _group(item):
+    """What runs in one process, one after the other: a file, or all that shares a stack (tests/integration/conftest)."""
+    shares = "stack" in item.fixturenames and not hasattr(item.module, "stack")
+    return "shared" if shares else item.path.stem
 
 
 def _turn(item):
-    """Without brokers first: those that tests share are there until the end, and take time of everyone."""
+    """Without brokers first, so that brokers of four at once do not begin with them."""
     if "integration" not in item.path.parts:
         return -1
-    return FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
+    return FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST)
 
 
 def pytest_collection_modifyitems(config, items):
     items.sort(key=_turn)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):

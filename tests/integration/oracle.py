@@ -172,7 +172,7 @@ def metrics(stack: Stack, *services: str) -> dict[tuple, float]:
     return dict(found)
 
 
-def until(holds: Callable[[], T], timeout: float = 40) -> T:
+def until(holds: Callable[[], T], timeout: float = 90) -> T:
     """Ask again until it holds, and what it says then; fails after ``timeout`` s."""
     deadline = time.monotonic() + timeout
     while not (found := holds()):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 ROOT = Path(__file__).resolve().parents[2]
 OBSERVE = ROOT / "docker" / "observe"
@@ -73,3 +76,22 @@ def test_every_rule_says_how_grave_it_is_and_what_it_is_about():
         for rule in group["rules"]:
             assert rule["labels"]["severity"] in ("medium", "high", "critical")
             assert rule["annotations"]["summary"]
+
+
+def test_grafanas_own_types_hold_the_whole_dashboard():
+    """Read and written again by the types that Grafana publishes, it has lost nothing: no key is misspelt or of its own."""
+    document = json.loads((OBSERVE / "grafana" / "sealbus.json").read_text())
+    plugins.register_default_plugins()
+    held = Dashboard.from_json(document)
+    assert missing(document, json.loads(JSONEncoder().encode(held))) == []
+    assert missing({"title": "a", "titel": "b"}, {"title": "a"}) == ["/titel"]
+
+
+def missing(told, held, place=""):
+    """Where ``held`` has not what ``told`` says."""
+    if isinstance(told, dict) and isinstance(held, dict):
+        return [each for key, value in told.items() for each in missing(value, held.get(key), f"{place}/{key}")]
+    if isinstance(told, list) and isinstance(held, list) and len(told) == len(held):
+        pairs = enumerate(zip(told, held, strict=True))
+        return [each for number, (one, other) in pairs for each in missing(one, other, f"{place}/{number}")]
+    return [] if told == held else [place]
