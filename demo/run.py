@@ -75,6 +75,7 @@ def run(*, keep: bool = False) -> int:
             _secured(secure, narrator, home)
         if not keep:
             secure.down(lambda _: None, purge=True)
+            secure = None
         control = _stack(short_lived(dataclasses.replace(Settings(), state=home / "plain"), _plaintext_policies(home)))
         with _configured(control):
             _control(control, narrator)

@@ -44,9 +44,7 @@ def check(directory: Path | None, as_json: bool) -> None:
     """
     settings = settings_module.load()
     folder = directory or settings.policies
-    loaded = load_policy(
-        folder, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings)
-    )
+    loaded = load_policy(folder, development=settings.mode is Mode.DEVELOPMENT, types=known_types(settings))
     settings.check_interval(loaded.rotation_interval_ms)
     check_issuing(loaded, files=settings.issuing is Issuing.FILES)
     digest = loaded.digest.hex()

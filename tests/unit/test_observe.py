@@ -79,7 +79,7 @@ def test_every_rule_says_how_grave_it_is_and_what_it_is_about():
 
 
 def test_grafanas_own_types_hold_the_whole_dashboard():
-    """Read and written again by the types that Grafana publishes, it has lost nothing: no key is misspelt or of its own."""
+    """Read and written again by the types that Grafana publishes, it has lost nothing: no key is misspelt."""
     document = json.loads((OBSERVE / "grafana" / "sealbus.json").read_text())
     plugins.register_default_plugins()
     held = Dashboard.from_json(document)
