@@ -14,7 +14,8 @@ def pytest_addoption(parser):
 
 FIRST = (
     "test_readme", "shared", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile",
-    "test_erasure", "test_policy_live", "test_store", "test_epochs", "test_memory", "test_windows", "test_workload", "test_examples",
+    "test_erasure", "test_policy_live", "test_store", "test_epochs", "test_memory", "test_windows",
+    "test_workload", "test_examples",
 )  # fmt: skip
 """Groups with brokers that take a minute or more, the longest first: what begins last ends alone."""
 
