@@ -17,7 +17,7 @@ from bus import settings as settings_module
 from bus.authority.local import now_ms, open_roots
 from bus.authority.trust import read_trust
 from bus.cli.lazy import Lazy
-from bus.cli.output import EXIT_NO, emit, out
+from bus.cli.output import EXIT_NO, emit, out, warn
 from bus.codes import Code
 from bus.errors import SettingsError, Unverified
 from bus.files import Layout
@@ -54,7 +54,13 @@ def open_query(settings: Settings, ledger: Ledger | None = None) -> LedgerQuery:
     """Reading rights: the days' keys, from this machine's roots. ``ledger``: unless it is the deployment's own."""
     layout = Layout(settings.state)
     roots = open_roots(settings, layout, read_trust(layout.trust))
-    return LedgerQuery(ledger or open_ledger(settings), days_keys(roots.audit_root))
+    return LedgerQuery(ledger or open_ledger(settings), days_keys(roots.audit_root), passed_over)
+
+
+def passed_over(day: int) -> None:
+    """Say that a search cannot know of the hops of ``day`` (days since 1970)."""
+    date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
+    warn(f"the hops of {date} were not searched: the keys of that day are gone")
 
 
 def hop_document(hop: Hop) -> dict[str, Any]:

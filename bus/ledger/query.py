@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator
@@ -38,13 +39,15 @@ class Found:
 
 
 class LedgerQuery:
-    """Opens stored hops; ``keys`` gives the keys of a day."""
+    """Opens stored hops; ``keys`` gives the keys of a day, ``passed`` is told once of each that a search passed over:
+    its keys are gone."""
 
-    def __init__(self, ledger: Ledger, keys: Callable[[int], DayKeys]) -> None:
+    def __init__(
+        self, ledger: Ledger, keys: Callable[[int], DayKeys], passed: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._ledger = ledger
         self._keys = keys
-        self.unread: set[int] = set()
-        """Days that were not searched: their keys are gone."""
+        self._passed: Callable[[int], None] = functools.cache(passed)
 
     def search(self, terms: dict[str, str], limit: int = MAX_FOUND) -> list[Found]:
         """Hops that have every one of ``terms`` (field -> value), oldest first; all hops without terms."""
@@ -63,13 +66,13 @@ class LedgerQuery:
         return sorted(hops, key=lambda each: (each.hop.decided_at, each.hop.tail.topic, each.hop.offset))[:limit]
 
     def _tokens(self, field: str, value: str) -> list[bytes]:
-        """Of every day that has keys; the others are in ``unread``."""
+        """Of every day that has keys."""
         made = []
         for day in filter(None, self._ledger.days()):
             try:
                 made.append(token(self._keys(day), field, value))
             except FileNotFoundError:
-                self.unread.add(day)
+                self._passed(day)
         return made
 
     def places(self, digest: bytes) -> list[tuple[int, int]]:
@@ -206,11 +209,15 @@ class LedgerQuery:
         return self._read(partition, row).hop
 
     def _found(self, partition: int, leaf: int) -> Found | None:
-        """The hop of a leaf; None where it was taken, and a search row of its block is there yet."""
+        """The hop of a leaf; None where it was taken and a search row of its block is there yet, and without keys."""
         rows = self._ledger.newest(partition, leaf + 1, 1)
         if not rows or rows[0][0] != leaf:
             return None
-        return self._read(partition, rows[0])
+        try:
+            return self._read(partition, rows[0])
+        except FileNotFoundError:
+            self._passed(rows[0][1])
+            return None
 
     def _read(self, partition: int, row: Row, decode: Callable[[bytes], Hop] = decode_hop) -> Found:
         """The hop of a row, and where it stands."""

@@ -19,6 +19,7 @@ import pytest
 
 import bus
 from bus import settings as settings_module
+from bus.cli import audit
 from bus.cli.main import cli
 from bus.cli.output import exit_code
 from bus.codes import Code
@@ -393,6 +394,20 @@ def test_hops_are_searched_and_printed_as_lines_of_json(reading):
     assert (nothing.code, nothing.out) == (1, "")
     unknown = reading("audit", "trace", "x")
     assert (unknown.code, unknown.out) == (1, "")
+
+
+@pytest.mark.parametrize("terms", [("--agent", "writer-1"), ()])
+def test_a_search_says_which_days_it_passed_over(deployed, monkeypatch, terms):
+    def gone(_: int):
+        raise FileNotFoundError
+
+    def open_query(settings) -> LedgerQuery:
+        ledger = Ledger(Layout(settings.state).ledger, settings.deployment_id, read_only=True)
+        return LedgerQuery(ledger, gone, audit.passed_over)
+
+    monkeypatch.setattr("bus.cli.audit.open_query", open_query)
+    told = "bus: warning: the hops of 2025-07-31 were not searched: the keys of that day are gone\n"
+    assert deployed("audit", "search", *terms) == Ran(1, "", told)
 
 
 def test_a_proof_is_made_and_verified_without_a_database(reading, run, tmp_path):
