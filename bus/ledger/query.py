@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unverified
+from bus.ledger.checkpoint import size_of
 from bus.ledger.database import Row
 from bus.ledger.leaf import UNVERIFIED_INDEX, DayKeys, Position, hop_key, open_hop, token
 from bus.ledger.proof import Proof
@@ -148,7 +149,7 @@ class LedgerQuery:
         what ``payload`` raises."""
         each = self.decided(name)
         note = self._cosigned(each, witnesses) or self._ledger.checkpoint(each.partition)
-        size = int(note.split("\n")[1]) if note else 0
+        size = size_of(note)
         if note is None or size <= each.leaf:
             raise Refused(f"decision {name!r} is not under a checkpoint yet", code=Code.LEDGER, hint="try again")
         return self.disclosed(each, note, size, self.payload(each.hop) if payload else None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bus.crypto.signing import Signer
 from bus.errors import Unverified
-from bus.ledger.checkpoint import open_checkpoint, open_note, sign_note
+from bus.ledger.checkpoint import open_checkpoint, open_note, sign_note, size_of
 from bus.ledger.leaf import UNVERIFIED_INDEX, Position, leaf_hash
 from bus.ledger.postings import SEGMENT_BITS
 from bus.ledger.query import LedgerQuery
@@ -51,7 +51,7 @@ def due(
     """
     for partition in ledger.partitions():
         note = ledger.checkpoint(partition)
-        covered = int(note.split("\n")[1]) if note is not None else 0
+        covered = size_of(note)
         for segment, newest in ledger.segments(partition, covered // SEGMENT):
             if newest * DAY_MS >= before_ms:
                 continue

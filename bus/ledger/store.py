@@ -18,7 +18,7 @@ from bus.codes import Code
 from bus.crypto.signing import Signer
 from bus.errors import Refused
 from bus.ledger import payloads, postings, segments
-from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint
+from bus.ledger.checkpoint import Checkpoint, open_checkpoint, origin, sign_checkpoint, size_of
 from bus.ledger.database import Database, Row
 from bus.ledger.merkle import Edge, TreeView, grow, read_edge, root_of
 from bus.ledger.payloads import Lost, Payload, Wanted
@@ -202,7 +202,7 @@ class Ledger:
         # not what gets signed, and is found when the recorder starts, or by `verify_ledger`.
         own = edge is not None and newest is not None and self._signed.get(partition) == (signer.public_key, newest)
         if newest is not None:
-            covered = int(newest.split("\n")[1]) if own else self._check(partition, size, newest, signer)
+            covered = size_of(newest) if own else self._check(partition, size, newest, signer)
             if covered == size:
                 return None
         if size == 0:
