@@ -207,9 +207,9 @@ class PostgresLedger:
             self._held.execute(DURABLE)
         return self._held
 
-    def _open(self) -> Any:
+    def _open(self, *, autocommit: bool = True) -> Any:
         return self._psycopg.connect(
-            self._address, autocommit=True, connect_timeout=CONNECT_S, application_name="sealbus-ledger", **ALIVE
+            self._address, autocommit=autocommit, connect_timeout=CONNECT_S, application_name="sealbus-ledger", **ALIVE
         )
 
     @contextlib.contextmanager
@@ -232,7 +232,7 @@ class PostgresLedger:
         told.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         engine = sqlalchemy.create_engine(
             "postgresql+psycopg://",
-            creator=lambda: self._psycopg.connect(self._address, connect_timeout=CONNECT_S),
+            creator=functools.partial(self._open, autocommit=False),
             poolclass=sqlalchemy.pool.NullPool,
         )
         try:

@@ -6,7 +6,6 @@ one that refuses has seen another log: the log says so each time, and recording 
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import threading
@@ -18,10 +17,10 @@ from bus.ledger import witness
 from bus.ledger.checkpoint import open_checkpoint
 from bus.ledger.cosignature import WitnessKey, cosigned_at
 from bus.ledger.store import Ledger
+from consumers.posting import TIMEOUT_S, post
 
 log = logging.getLogger("bus.audit")
 EVERY_S = 2.0
-TIMEOUT_S = 5.0
 
 
 class Conflict(BusError):
@@ -97,16 +96,14 @@ class Witnessing:
 
     def _ask(self, ledger: Ledger, partition: int, old: int, size: int, note: str, url: SplitResult) -> str:
         data = witness.request(old, ledger.tree(partition).consistency(old, size), note)
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        with contextlib.closing(kind(url.netloc, timeout=TIMEOUT_S)) as connection:
-            connection.request("POST", f"{url.path.rstrip('/')}{witness.PATH}", data)
-            answer = connection.getresponse()
-            told = answer.read(witness.MAX_REQUEST).decode("utf-8", "replace").strip()
-        if answer.status == 200:
+        path = f"{url.path.rstrip('/')}{witness.PATH}"
+        status, answer = post(url, path, data, "text/plain", witness.MAX_REQUEST)
+        told = answer.decode("utf-8", "replace").strip()
+        if status == 200:
             return told
-        if answer.status == 409 and told.isascii() and told.isdecimal() and int(told) != old:
+        if status == 409 and told.isascii() and told.isdecimal() and int(told) != old:
             raise Conflict(int(told))
-        raise Unverified(f"{answer.status}: {told[:200]}", step="witness")
+        raise Unverified(f"{status}: {told[:200]}", step="witness")
 
 
 def _url(text: str) -> SplitResult:

@@ -24,9 +24,9 @@ from bus.ledger.siem import cef, ocsf
 from bus.policy.alertfile import Send, Stream
 from bus.wire.hop import Hop
 from bus.wire.names import ALERTS
+from consumers.posting import post
 
 log = logging.getLogger("bus.alerts")
-TIMEOUT_S: Final = 5.0
 FINAL: Final = frozenset(range(400, 500)) - {408, 425, 429}
 """Answers of a webhook that asking again does not change."""
 
@@ -67,11 +67,9 @@ class Webhook:
     """A POST of JSON each alert; any 2xx is taken for an answer. What is refused for good is told in the log."""
 
     def __init__(self, url: str, beat: Callable[[], None]) -> None:
-        parts = urlsplit(url)
+        self._url = parts = urlsplit(url)
         self.name = f"webhook {parts.hostname}"
-        self._host = parts.netloc
-        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._beat = beat
         self._sent: set[str] = set()
         """Of a batch that is given again."""
@@ -86,15 +84,11 @@ class Webhook:
         self._sent.clear()
 
     def _send(self, alert: Alert) -> None:
-        connection = self._kind(self._host, timeout=TIMEOUT_S)
+        body = json.dumps(alert.document()).encode()
         try:
-            body = json.dumps(alert.document())
-            connection.request("POST", self._target, body, {"Content-Type": "application/json"})
-            status = connection.getresponse().status
+            status, _ = post(self._url, self._path, body, "application/json", 0)
         except (OSError, http.client.HTTPException) as error:
             raise RetryLater(f"{self.name}: {type(error).__name__}", code=Code.RETRY) from None
-        finally:
-            connection.close()
         if status in FINAL:
             log.error("%s refused alert %s for good: %d", self.name, alert.id, status)
         elif not 200 <= status < 300:
