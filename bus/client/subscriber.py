@@ -29,7 +29,7 @@ from bus.client.sourceguard import Fields
 from bus.codes import Code
 from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater, Unavailable
-from bus.kafka.config import ACL_ERRORS, Connection
+from bus.kafka.config import ACL_ERRORS, FETCH_WAIT_MS, Connection
 from bus.policy.model import DomainPolicy
 from bus.wire.names import AgentId, DomainName, domain_topics
 
@@ -165,7 +165,7 @@ class Subscriber:
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 isolation_level="read_committed",
-                fetch_wait_max_ms=50,
+                fetch_wait_max_ms=FETCH_WAIT_MS,
                 session_timeout_ms=10_000,
                 queued_max_messages_kbytes=32 * 1024,
                 enable_partition_eof=self._observe is not None,

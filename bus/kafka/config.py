@@ -29,6 +29,9 @@ log = logging.getLogger("bus.kafka")
 ALERT: Final = re.compile(r"SSL alert number (\d+)")
 CERTIFICATE_ALERTS: Final = frozenset({40, 42, 43, 44, 45, 46, 48, 116})
 """RFC 8446, section 6: handshake failure, six ways of not liking a certificate, certificate required."""
+FETCH_WAIT_MS: Final = 250
+"""How long a broker holds a fetch while nothing comes. What comes ends it at once; partitions that are assigned
+meanwhile wait for it, and so does the end of a topic. Shorter, an idle client costs the broker more."""
 FRAMING = 512
 """Bytes that Kafka's record and batch framing may add to the largest value."""
 

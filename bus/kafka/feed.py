@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message, TopicPartition
 
-from bus.kafka.config import Connection
+from bus.kafka.config import FETCH_WAIT_MS, Connection
 
 CATCH_UP_S = 30.0
 
@@ -46,7 +46,7 @@ class Feed:
                 enable_partition_eof=True,
                 isolation_level="read_committed",
                 auto_offset_reset="earliest",
-                fetch_wait_max_ms=100,
+                fetch_wait_max_ms=FETCH_WAIT_MS,
             )
         )
         self._consumer.assign([TopicPartition(self._topic, self._partition, start)])

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from bus.codes import Code
 from bus.errors import Refused, RetryLater, Unavailable
 from bus.kafka.batch import Records, batches
-from bus.kafka.config import ACL_ERRORS, Connection, is_fatal
+from bus.kafka.config import ACL_ERRORS, FETCH_WAIT_MS, Connection, is_fatal
 from bus.kafka.ends import Ends
 from bus.kafka.restore import unstable_offsets
 from bus.kafka.transaction import Place, Staged, Step, TransactionFailed, Transactor
@@ -32,6 +32,8 @@ POLL_BATCH: Final = 2000
 COMMITTED_TIMEOUT_S: Final = 15.0
 SLICES: Final = 4
 RETRY_S: Final = 0.2
+IDLE_S: Final = 0.05
+"""Between two looks at what else is to be done, while nothing comes."""
 FENCED: Final = 3
 FENCED_WITHIN_S: Final = 60.0
 """So many times in so long the consumer may end and join anew, before another process is taken to have its name."""
@@ -197,7 +199,7 @@ class Loop:
         if self._stale or self._fence or self._paused:
             self._stand()
             return
-        messages = self._consumer.consume(self._poll_batch, self._slice_s if self._assigned else RETRY_S)
+        messages = self._poll()
         if self._stale:  # revoked, lost or assigned anew in this poll, and not restored
             for message in messages:
                 if (error := message.error()) is not None:
@@ -221,6 +223,16 @@ class Loop:
             self._settle()
             if self._worker.pending():
                 self._hand_over()
+
+    def _poll(self) -> list[Message]:
+        """What came. Where nothing is to be committed the first message ends the wait; else it lasts a slice, whatever
+        comes: what is there then goes into one transaction."""
+        if not self._assigned:
+            return self._consumer.consume(self._poll_batch, RETRY_S)
+        if self._bytes or not self._transactor.idle:
+            return self._consumer.consume(self._poll_batch, self._slice_s)
+        first = self._consumer.consume(1, IDLE_S)
+        return first + self._consumer.consume(self._poll_batch - 1, 0) if first else first
 
     def _stand(self) -> None:
         """One turn in which nothing is handled: keep polling, try to be able to go on."""
@@ -461,7 +473,7 @@ def consumer_config(connection: Connection, group: str, instance: str) -> dict[s
         isolation_level="read_committed",
         queued_min_messages=100_000,
         queued_max_messages_kbytes=128 * 1024,
-        fetch_wait_max_ms=100,
+        fetch_wait_max_ms=FETCH_WAIT_MS,
         fetch_message_max_bytes=4 * 1024 * 1024,
         metadata_recovery_strategy="none",
     )

@@ -22,7 +22,7 @@ from bus.codes import Code
 from bus.crypto.signing import KnownTrust, Trust
 from bus.errors import BusError, Refused, RetryLater
 from bus.files import Layout
-from bus.kafka.config import ACL_ERRORS, connect
+from bus.kafka.config import ACL_ERRORS, FETCH_WAIT_MS, connect
 from bus.kafka.ends import Ends
 from bus.kafka.feed import Feed
 from bus.kafka.transaction import Place
@@ -85,7 +85,7 @@ class Auditor:
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="error",
-            fetch_wait_max_ms=50,
+            fetch_wait_max_ms=FETCH_WAIT_MS,
             **(SHARED_CONFIG if self._shared else {}),
         )
         consumer = Consumer({**config, **self._ends.config})

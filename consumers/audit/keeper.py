@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bus.admin.desired import AUDITOR
-from bus.kafka.config import Connection
+from bus.kafka.config import FETCH_WAIT_MS, Connection
 from bus.kafka.transaction import Place
 from bus.ledger.payloads import Lost, Wanted
 from bus.ledger.store import Ledger
@@ -130,7 +130,7 @@ class Keeper:
                 enable_auto_commit=False,
                 isolation_level="read_committed",
                 auto_offset_reset="error",
-                fetch_wait_max_ms=50,
+                fetch_wait_max_ms=FETCH_WAIT_MS,
                 queued_max_messages_kbytes=QUEUED_KIB,
             )
             self._consumer = Consumer(config)
