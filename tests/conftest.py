@@ -33,6 +33,7 @@ def _turn(item):
     return FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     items.sort(key=_turn)
     for item in items:
