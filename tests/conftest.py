@@ -1,8 +1,10 @@
 """What all tests share: no BUS_* of the surrounding shell reaches a test."""
 
 import os
+from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Brokers of tests live for a minute or two: Java's second compiler would take more time than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
@@ -12,32 +14,41 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="run the long tests, too")
 
 
+SHARED = {"test_chunks", "test_memory", "test_record_path", "test_refusals", "test_sdk", "test_stack", "test_store"}
+"""Files that share the stack of tests/integration: one process runs them, one after the other."""
 FIRST = (
-    "test_readme", "shared", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile",
-    "test_erasure", "test_policy_live", "test_store", "test_epochs", "test_memory", "test_windows",
-    "test_workload", "test_examples",
+    "shared", "test_readme", "test_audit_payload", "test_faults", "test_mpc", "test_chaos", "test_reconcile",
+    "test_erasure", "test_policy_live", "test_epochs", "test_windows", "test_workload", "test_examples",
 )  # fmt: skip
 """Groups with brokers that take a minute or more, the longest first: what begins last ends alone."""
 
 
-def _group(item):
-    """What runs in one process, one after the other: a file, or all that shares the stack of tests/integration."""
-    shares = "stack" in item.fixturenames and not hasattr(item.module, "stack")
-    return "shared" if shares else item.path.stem
+def _group(path):
+    """What runs in one process: a file, or those that share."""
+    return "shared" if path.stem in SHARED and path.parent.name == "integration" else path.stem
 
 
 def _turn(item):
-    """Without brokers first, so that brokers of four at once do not begin with them."""
+    """Without brokers first, so that not all that is slow begins at once."""
     if "integration" not in item.path.parts:
         return -1
-    return FIRST.index(_group(item)) if _group(item) in FIRST else len(FIRST)
+    return FIRST.index(_group(item.path)) if _group(item.path) in FIRST else len(FIRST)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class Grouped(LoadScopeScheduling):
+    """Whole groups to each process. (Marks for `--dist loadgroup` are lost on pytest 9.2: pytest-xdist 3.8.)"""
+
+    def _split_scope(self, nodeid):
+        path = Path(nodeid.split("::", 1)[0])
+        return str(path.with_name(_group(path)))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Grouped(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
     items.sort(key=_turn)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
