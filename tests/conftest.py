@@ -43,6 +43,7 @@ class Grouped(LoadScopeScheduling):
         return str(path.with_name(_group(path)))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return Grouped(config, log)
 
