@@ -101,12 +101,14 @@ setup: $(VENV)/ready
 
 NATIVE := native/Cargo.toml native/Cargo.lock native/pyproject.toml $(wildcard native/src/*.rs)
 
+# The compiler makes what `native` needs while pip unpacks; Python compiles what is imported, when it is.
 $(VENV)/ready: pyproject.toml requirements.lock $(NATIVE)
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about 350 MB, once)"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
 	  || { echo "Python 3.11 to 3.14 is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@PYO3_PYTHON="$(CURDIR)/$(BIN)/python" cargo build --quiet --release --locked --manifest-path native/Cargo.toml >/dev/null 2>&1 & \
+	$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements.lock; made=$$?; wait; exit $$made
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@$(MAKE) --no-print-directory native
 	@touch $@
