@@ -28,6 +28,7 @@ from bus.ledger.verify import verify_ledger
 from bus.wire.hopblock import DAY_MS
 from demo.observer import look
 from tests.integration.oracle import until
+from tests.replicas.cluster import running
 from tests.replicas.conftest import NUMBERS
 from tests.unit.ledger_build import (
     DAY,
@@ -247,13 +248,15 @@ def test_a_server_that_is_restarted_is_waited_for(cluster, shared):
     assert ledger.sign(1, LEDGER_SIGNER) is not None
 
 
-def test_nothing_is_readable_in_the_servers_files(cluster, shared):
-    ledger = shared()
-    record(ledger, make_blocks(60, 10))
-    ledger.sign(1, LEDGER_SIGNER)
-    ledger._db.run("checkpoint", [()])
-    origin = f"sealbus/{DEPLOYMENT.hex()}/1"
-    assert look(cluster.home / "data", ["writer-1", "session-7", "notes.produce", origin]).items == {origin}
+def test_nothing_is_readable_in_the_servers_files():
+    with running() as own:  # in another the authority's state may stand, which names agents
+        ledger = Ledger(PostgresLedger(own.database("ledger"), DEPLOYMENT, read_only=False), DEPLOYMENT)
+        with contextlib.closing(ledger):
+            record(ledger, make_blocks(60, 10))
+            ledger.sign(1, LEDGER_SIGNER)
+            ledger._db.run("checkpoint", [()])
+        origin = f"sealbus/{DEPLOYMENT.hex()}/1"
+        assert look(own.home / "data", ["writer-1", "session-7", "notes.produce", origin]).items == {origin}
 
 
 def test_recorders_that_are_killed_anywhere_make_one_log(cluster, tmp_path):
