@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/bus demo
 
-# Four groups (tests/conftest.py) at a time on two cores: most of them wait for brokers, and the checks run beside them.
+# Three groups (tests/conftest.py) at a time on two cores: most of them wait for brokers, and the checks run beside them.
 test: setup
 	@{ $(MAKE) --no-print-directory check >.check.log 2>&1; echo $$? >.check.code; } & \
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 20; tests=$$?; wait; cat .check.log; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20; tests=$$?; wait; cat .check.log; \
 	test "$$(cat .check.code)" = 0 && exit $$tests
 
 # What takes a minute or more each: longer forms of what `make test` tries, some 12 minutes.

@@ -1,4 +1,4 @@
-"""A seeded sample of the chaos harness, and builds that are broken on purpose: the oracle must find each.
+"""A seeded sample of the chaos harness, and builds that are broken on purpose: the oracle must find each (`--long`).
 
 `make chaos` runs the long form, with a new seed each time. CHAOS_SEED names another one for the sample.
 """
@@ -89,6 +89,7 @@ def run_with(site, lane, **wrong):
     return lane.count(10 if "broken" in wrong else 60)
 
 
+@pytest.mark.long
 def test_a_build_that_keeps_the_windows_of_an_aborted_transaction_refuses_honest_records(site):
     lane = Lane(site, "executor-1", "coordination")
     sound = run_with(site, lane, fail="offsets-sent", count=1)
@@ -101,6 +102,7 @@ def test_a_build_that_keeps_the_windows_of_an_aborted_transaction_refuses_honest
     assert broken.doubled == broken.unaudited == 0
 
 
+@pytest.mark.long
 def test_an_output_that_is_there_again_a_missing_hop_and_a_message_of_nobody_are_found(site):
     site.heal(ENFORCERS[1])
     lane = Lane(site, "orchestrator-1", "agent_memory")
@@ -139,6 +141,7 @@ def test_a_clock_that_is_off_beyond_the_skew_makes_nothing_that_readers_refuse(s
     lane.count().check()
 
 
+@pytest.mark.long
 def test_a_build_that_commits_offsets_outside_the_transaction_loses_records(site):
     """It runs last: what it leaves behind no sound enforcer accepts."""
     lane = Lane(site, "retriever-1", "agent_memory")

@@ -205,7 +205,7 @@ def with_role(law: Law, **changes: Any) -> Law:
 # What changes without granting.
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, st.data())
 def test_an_agent_without_grants_widens_nobodys_decisions(law, contexts, data):
     place = data.draw(st.sampled_from(sorted(law.agents.values()))).lstrip("ABCD,")
@@ -216,7 +216,7 @@ def test_an_agent_without_grants_widens_nobodys_decisions(law, contexts, data):
         assert not decide(AgentId("new"), action, name, context, after).allowed
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, st.data())
 def test_a_role_without_grants_changes_nothing(law, contexts, data):
     holder = data.draw(st.sampled_from(sorted(law.agents)))
@@ -231,7 +231,7 @@ def test_a_role_without_grants_changes_nothing(law, contexts, data):
 # What takes away.
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, st.data())
 def test_narrowing_what_a_domain_grants_never_widens(law, contexts, data):
     narrow = changed(law)
@@ -247,7 +247,7 @@ def test_narrowing_what_a_domain_grants_never_widens(law, contexts, data):
     assert_no_wider(law.built(), narrow.built(), contexts)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(flows=2), SOME)
 def test_a_flow_taken_away_never_widens(law, contexts):
     before, flows = law.built(), law.sections["flows"]
@@ -257,7 +257,7 @@ def test_a_flow_taken_away_never_widens(law, contexts):
         assert_no_wider(before, changed(law, sections=sections).built(), [*contexts, *crossing])
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, st.data())
 def test_a_clearance_a_declassifier_or_a_parent_taken_away_never_widens(law, contexts, data):
     narrow = changed(law)
@@ -276,7 +276,7 @@ def test_a_clearance_a_declassifier_or_a_parent_taken_away_never_widens(law, con
     assert_no_wider(wide.built(), narrow.built(), contexts)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, st.data())
 def test_a_condition_or_a_label_more_never_widens(law, contexts, data):
     narrow = changed(law)
@@ -339,7 +339,7 @@ def test_what_is_parsed_together_is_the_join_and_names_bring_it_back(some, other
     assert SCHEME.parse([*some, "nothing"]) is None
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, st.data())
 def test_a_higher_label_is_read_by_no_more(law, contexts, data):
     policy = law.built()
@@ -351,7 +351,7 @@ def test_a_higher_label_is_read_by_no_more(law, contexts, data):
         assert not wider(old, new, policy.scheme), f"{question} with {more}: {old} became {new}"
 
 
-@settings(max_examples=150)
+@settings(max_examples=90)
 @given(laws())
 def test_a_record_is_sealed_to_exactly_those_who_may_read_it(law):
     """The groups of a record, and who holds their keys, say the same as the decision on reading it."""
@@ -375,7 +375,7 @@ def test_a_record_is_sealed_to_exactly_those_who_may_read_it(law):
             assert told.allowed is sealed, f"{writer} to {reader}: {told}"
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws())
 def test_the_floor_covers_whatever_an_agent_may_read(law):
     policy = law.built()
@@ -424,7 +424,7 @@ def assert_told_by_findings(question: Question, policy: Policy) -> Decision:
     return decision
 
 
-@settings(max_examples=150)
+@settings(max_examples=90)
 @given(laws(), NAMES, st.sampled_from(Action), NAMES, WILD)
 @example(TIMED, "ann", Action.PRODUCE, "notes", Context(time_ms=2**63 - 1))
 @example(TIMED, "ann", Action.PRODUCE, "notes", Context(time_ms=DAY // 4))
@@ -439,7 +439,7 @@ def test_every_question_has_one_answer_with_its_rule(law, who, action, name, con
         assert bool(decision.obligations.roles) is not bool(decision.obligations.target)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME)
 def test_findings_say_what_the_decision_says(law, contexts):
     policy = law.built()
@@ -447,7 +447,7 @@ def test_findings_say_what_the_decision_says(law, contexts):
         assert_told_by_findings(question, policy)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME, SOME)
 def test_a_remembered_decision_and_its_moment_say_what_decide_says(law, contexts, moments):
     policy = law.built()
@@ -459,7 +459,7 @@ def test_a_remembered_decision_and_its_moment_say_what_decide_says(law, contexts
             assert decide_moment(remembered, *asking, now, policy) == decide(*asking, now, policy)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(laws(), SOME)
 def test_whoever_reads_the_document_decides_the_same(law, contexts):
     policy = law.built()
